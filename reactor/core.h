@@ -1,0 +1,44 @@
+/* Cores: pinned threads, each with a reactor and a pool of buffers of its own.
+ * What belongs to a core is touched on its thread only; other threads send messages to its reactor. */
+#ifndef REACTOR_CORE_H
+#define REACTOR_CORE_H
+
+#include "reactor/buffer_pool.h"
+#include "reactor/cpu_list.h"
+#include "reactor/reactor.h"
+#include <pthread.h>
+#include <semaphore.h>
+
+struct core {
+	unsigned index; /* 0 to count - 1 */
+	unsigned cpu;
+	struct reactor *reactor;
+	struct buffer_pool *buffers;
+	/* Private. */
+	struct cores *cores;
+	struct reactor_config config;
+	size_t buffer_bytes, buffer_bytes_largest;
+	pthread_t thread;
+	int start_error;
+};
+
+struct cores {
+	unsigned count;
+	struct core *cores; /* [count] */
+	/* Private. */
+	sem_t started; /* a core is up, or failed */
+};
+
+/* Start one thread per CPU of LIST, pinned there, with a reactor after CONFIG and BUFFER_BYTES of buffers from the CPU's
+ * NUMA node, the largest of BUFFER_BYTES_LARGEST bytes.  When this returns 0 every reactor runs.
+ * CONFIG is copied.  cores_stop ends what this starts.
+ * Returns 0, or the first core's negative errno, logged with its object; then nothing runs.
+ * Errors: those of reactor_create, buffer_pool_create, pthread_create(3), pthread_setaffinity_np(3). */
+int cores_start(struct cores *cores, const struct cpu_list *list,
+		const struct reactor_config *config, size_t buffer_bytes,
+		size_t buffer_bytes_largest) MUST_USE;
+
+/* Stop the reactors, wait for the threads and free all.  No operation may be in flight; not on a core's thread. */
+void cores_stop(struct cores *cores);
+
+#endif

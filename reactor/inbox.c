@@ -1,0 +1,43 @@
+/* The inbox: senders push onto a stack, the consumer takes the whole of it and turns it round. */
+#include "reactor/inbox.h"
+
+void
+inbox_post(struct inbox *inbox, struct message *message)
+{
+	struct message *newest = __atomic_load_n(&inbox->newest, __ATOMIC_RELAXED);
+
+	/* Sequentially consistent: it also orders this store before the sender's look at the receiver's
+	 * `sleeping` flag (reactor.c, partner in reactor_rest). */
+	do
+		message->next = newest;
+	while (!__atomic_compare_exchange_n(&inbox->newest, &newest, message, true,
+					    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+}
+
+unsigned
+inbox_deliver(struct inbox *inbox)
+{
+	struct message *stack, *oldest = NULL;
+	unsigned count = 0;
+
+	if (inbox_empty(inbox))
+		return 0;
+	/* Partner: inbox_post; acquire makes what the senders wrote before visible. */
+	stack = __atomic_exchange_n(&inbox->newest, NULL, __ATOMIC_ACQUIRE);
+	while (stack != NULL) {
+		struct message *older = stack->next;
+
+		stack->next = oldest;
+		oldest = stack;
+		stack = older;
+	}
+	while (oldest != NULL) {
+		struct message *message = oldest;
+
+		/* deliver may reuse or free it */
+		oldest = message->next;
+		message->deliver(message);
+		count++;
+	}
+	return count;
+}

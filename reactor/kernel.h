@@ -1,0 +1,59 @@
+/* The seam to the kernel: every way in which the data path reaches it, and the clock.
+ * The product links kernel_linux.c; a simulation links an implementation with virtual time and injected
+ * faults.  All results follow the kernel's: a count, or a negative errno; nothing sets errno. */
+#ifndef REACTOR_KERNEL_H
+#define REACTOR_KERNEL_H
+
+#include "reactor/check.h"
+#include <libaio.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* Set up an AIO context with room for SLOTS operations in flight.  The context's id is the address of its
+ * mapped completion ring (see ring.h).
+ * Errors: -EAGAIN fs.aio-max-nr would be exceeded; -ENOMEM.  Source: io_setup(2). */
+int kernel_context_create(unsigned slots, io_context_t *context) MUST_USE;
+
+/* Waits for what is in flight; takes 30 to 80 ms. */
+void kernel_context_destroy(io_context_t context);
+
+/* Submit COUNT operations.  Returns how many were taken, which may be fewer; or the error of the first one.
+ * Errors: -EAGAIN no slot; others are of iocbs[0].  Source: io_submit(2). */
+long kernel_submit(io_context_t context, long count, struct iocb **iocbs) MUST_USE;
+
+/* Wait until an event is in the ring, TIMEOUT_NS has passed (negative: for ever) or a signal came, and move up
+ * to COUNT_MAX events to EVENTS.  Returns how many, or -EINTR.  Source: io_pgetevents(2). */
+long kernel_sleep(io_context_t context, struct io_event *events, long count_max,
+		  int64_t timeout_ns) MUST_USE;
+
+/* Ask to cancel IOCB; its event still comes through the ring.  -EINPROGRESS is the good answer.  Slow where much
+ * is in flight: not for the data path.  Source: io_cancel(2). */
+int kernel_cancel(io_context_t context, struct iocb *iocb);
+
+/* Non-blocking receive and send on a socket; a peer that is gone raises no signal.
+ * Errors: -EAGAIN and those of recv(2), sendmsg(2). */
+ssize_t kernel_recvmsg(int fd, struct iovec *parts, unsigned part_count) MUST_USE;
+ssize_t kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count) MUST_USE;
+
+/* Non-blocking accept; the new socket is non-blocking and close-on-exec.  Errors: as accept4(2). */
+int kernel_accept(int fd, struct sockaddr_storage *peer, socklen_t *peer_bytes) MUST_USE;
+
+/* An eventfd for waking a sleeper, adding to it, and emptying it. */
+int kernel_wakeup_create(void) MUST_USE;
+void kernel_wakeup_signal(int fd);
+void kernel_wakeup_clear(int fd);
+
+/* End both directions of a socket: a poll that is armed on it completes at once.  Then, when no operation uses
+ * FD any more, close it. */
+void kernel_shutdown(int fd);
+void kernel_close(int fd);
+
+/* Let another thread run on this CPU, if one wants to. */
+void kernel_yield(void);
+
+/* Nanoseconds on CLOCK_MONOTONIC. */
+uint64_t kernel_clock_ns(void);
+
+#endif

@@ -1,0 +1,137 @@
+/* The Linux implementation of kernel.h: system calls and nothing else. */
+#include "reactor/kernel.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_PER_S 1000000000
+
+int
+kernel_context_create(unsigned slots, io_context_t *context)
+{
+	*context = NULL;
+	return io_setup((int)slots, context);
+}
+
+void
+kernel_context_destroy(io_context_t context)
+{
+	(void)io_destroy(context);
+}
+
+long
+kernel_submit(io_context_t context, long count, struct iocb **iocbs)
+{
+	return io_submit(context, count, iocbs);
+}
+
+long
+kernel_sleep(io_context_t context, struct io_event *events, long count_max, int64_t timeout_ns)
+{
+	struct timespec timeout = {
+		.tv_sec = timeout_ns / NS_PER_S,
+		.tv_nsec = timeout_ns % NS_PER_S,
+	};
+
+	return io_pgetevents(context, 1, count_max, events, timeout_ns < 0 ? NULL : &timeout, NULL);
+}
+
+int
+kernel_cancel(io_context_t context, struct iocb *iocb)
+{
+	struct io_event event;
+
+	return io_cancel(context, iocb, &event);
+}
+
+ssize_t
+kernel_recvmsg(int fd, struct iovec *parts, unsigned part_count)
+{
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = part_count };
+	ssize_t result;
+
+	if (part_count == 1)
+		result = recv(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT);
+	else
+		result = recvmsg(fd, &message, MSG_DONTWAIT);
+	return result < 0 ? -errno : result;
+}
+
+ssize_t
+kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count)
+{
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = part_count };
+	ssize_t result = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	return result < 0 ? -errno : result;
+}
+
+int
+kernel_accept(int fd, struct sockaddr_storage *peer, socklen_t *peer_bytes)
+{
+	int result;
+
+	*peer_bytes = sizeof(*peer);
+	result = accept4(fd, (struct sockaddr *)peer, peer_bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	return result < 0 ? -errno : result;
+}
+
+int
+kernel_wakeup_create(void)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+void
+kernel_wakeup_signal(int fd)
+{
+	uint64_t one = 1;
+	/* The only failure of a non-blocking eventfd is a full counter: then it is readable already. */
+	ssize_t written = write(fd, &one, sizeof(one));
+
+	(void)written;
+}
+
+void
+kernel_wakeup_clear(int fd)
+{
+	uint64_t count;
+	/* -EAGAIN: somebody cleared it already. */
+	ssize_t taken = read(fd, &count, sizeof(count));
+
+	(void)taken;
+}
+
+void
+kernel_shutdown(int fd)
+{
+	/* -ENOTCONN: the peer was faster. */
+	(void)shutdown(fd, SHUT_RDWR);
+}
+
+void
+kernel_close(int fd)
+{
+	/* Nothing was written that close could still lose: sockets and eventfds only. */
+	(void)close(fd);
+}
+
+void
+kernel_yield(void)
+{
+	(void)sched_yield();
+}
+
+uint64_t
+kernel_clock_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}

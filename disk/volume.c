@@ -1,0 +1,45 @@
+/* The wrappers around a volume's operations. */
+#include "disk/volume.h"
+
+int
+volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
+	     struct call_pool *calls)
+{
+	CHECK(home_index < cores->count);
+	return volume->ops->start(volume, cores, home_index, calls);
+}
+
+int
+volume_close(struct volume *volume)
+{
+	return volume->ops->close(volume);
+}
+
+size_t
+volume_buffer_bytes(const struct volume *volume, enum volume_command command, uint64_t offset,
+		    uint32_t length)
+{
+	uint64_t mask = volume->block_bytes - 1;
+	uint64_t start = offset & ~mask;
+	uint64_t end = (offset + length + mask) & ~mask;
+	bool whole_blocks = start == offset && end == offset + length;
+
+	/* A read-modify-write reads the first and the last block to behind the payload's blocks. */
+	if (command == VOLUME_COMMAND_WRITE && !whole_blocks)
+		end += 2 * (uint64_t)volume->block_bytes;
+	return end - start;
+}
+
+void
+volume_submit(struct volume *volume, struct volume_request *request)
+{
+	if (request->command != VOLUME_COMMAND_FLUSH) {
+		CHECK(request->length > 0 && request->length <= volume->size_bytes);
+		CHECK(request->offset <= volume->size_bytes - request->length);
+		CHECK(((uintptr_t)request->buffer & (volume->block_bytes - 1)) == 0);
+	}
+	CHECK(request->command == VOLUME_COMMAND_READ || !volume->read_only ||
+	      request->command == VOLUME_COMMAND_FLUSH);
+	request->volume = volume;
+	volume->ops->submit(volume, request);
+}

@@ -1,0 +1,104 @@
+/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c) stand behind one table of operations, each wrapped
+ * once here, which asserts what the kinds may rely on.
+ *
+ * A volume is opened before the cores run and used on all of them at once; a request lives on one core. */
+#ifndef DISK_VOLUME_H
+#define DISK_VOLUME_H
+
+#include "disk/range_lock.h"
+#include "reactor/call.h"
+#include "reactor/check.h"
+#include "reactor/core.h"
+#include "reactor/op.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct volume_ops;
+
+struct volume {
+	const struct volume_ops *ops;
+	char *path;	     /* for messages */
+	uint64_t size_bytes; /* exact: need not be a multiple of block_bytes */
+	uint32_t
+		block_bytes; /* unit of direct I/O, a power of two from 512; others are read-modify-write */
+	bool read_only;
+};
+
+enum volume_command {
+	VOLUME_COMMAND_READ,
+	VOLUME_COMMAND_WRITE,
+	VOLUME_COMMAND_FLUSH,
+};
+
+/* One request; owned and embedded by its submitter, the volume's from volume_submit until done. */
+struct volume_request {
+	enum volume_command command;
+	bool durable; /* WRITE: done only after the data is on stable storage */
+	uint64_t offset;
+	uint32_t length; /* bytes; at least 1, and within the volume; FLUSH: unused */
+	/* volume_buffer_bytes long, from the core's pool; the payload is at volume_payload.
+	 * FLUSH: unused. */
+	void *buffer;
+	struct core *core;
+	/* Called once on CORE, never from within volume_submit.  error: 0, or a negative errno. */
+	void (*done)(struct volume_request *request, int error);
+
+	/* Private to the volume's kind. */
+	struct volume *volume;
+	struct op op;
+	union {
+		struct range_write write;
+		struct range_exclusive exclusive;
+	} range;
+	struct call call;
+	uint32_t progress_bytes;
+	int error;
+};
+
+struct volume_ops {
+	const char *kind;
+	/* Everything is opened: prepare for use on CORES.  0 or a negative errno. */
+	int (*start)(struct volume *volume, struct cores *cores, unsigned home_index,
+		     struct call_pool *calls);
+	void (*submit)(struct volume *volume, struct volume_request *request);
+	/* Make all that was written durable, and free.  0 or a negative errno; closed in any case. */
+	int (*close)(struct volume *volume);
+};
+
+/* Open the regular file or block device at PATH for direct I/O.  Blocks: call before the cores run.
+ * read_only: open it for reading only.  A writer locks it against all others, a reader against writers.
+ * On failure the reason is logged, with the path and what to do.
+ * Returns 0, or a negative errno; then *volume is unchanged.
+ * Errors: those of open(2); -EBUSY another process or export has it; -EISDIR; -EINVAL neither file nor
+ * block device, or no direct I/O there, or empty. */
+int volume_open_file(const char *path, bool read_only, struct volume **volume) MUST_USE;
+
+/* What volume_open_file would find, without holding or locking anything; *size_bytes is set on success. */
+int volume_check_file(const char *path, bool read_only, uint64_t *size_bytes) MUST_USE;
+
+/* Prepare VOLUME for use on CORES, with cores[home_index] ordering its read-modify-writes, and CALLS for what can block.
+ * All must outlive the volume.  Returns 0 or -ENOMEM. */
+int volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
+		 struct call_pool *calls) MUST_USE;
+
+/* Write all to stable storage and free VOLUME.  Blocks; no request may be in flight, and no core may run.
+ * Returns 0, or the negative errno of the last flush (logged): then data may be lost. */
+int volume_close(struct volume *volume);
+
+/* How large a buffer a READ or WRITE of LENGTH bytes at OFFSET needs. */
+size_t volume_buffer_bytes(const struct volume *volume, enum volume_command command,
+			   uint64_t offset, uint32_t length);
+
+/* Where in BUFFER the LENGTH bytes at OFFSET are, or go. */
+static inline uint8_t *
+volume_payload(const struct volume *volume, void *buffer, uint64_t offset)
+{
+	return (uint8_t *)buffer + (offset & (volume->block_bytes - 1));
+}
+
+/* Submit REQUEST.  Does not block.  It ends in done, with
+ * -EIO what the device said, or the file is shorter than it was; -ENOSPC, -EDQUOT no room; or, for a FLUSH, -EIO for
+ * ever after one flush has failed: what it should have written may be lost. */
+void volume_submit(struct volume *volume, struct volume_request *request);
+
+#endif

@@ -1,0 +1,29 @@
+/* Addresses to listen on, as people write them: HOST:PORT, [V6]:PORT, unix:PATH.
+ * Parsing may look a host name up (getaddrinfo blocks): call before the cores run. */
+#ifndef NET_ADDRESS_H
+#define NET_ADDRESS_H
+
+#include "reactor/check.h"
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define ADDRESS_TEXT_BYTES 128 /* room for address_format's text and its NUL */
+
+struct address {
+	struct sockaddr_storage storage;
+	socklen_t bytes;
+};
+
+/* Parse TEXT: "127.0.0.1:10809", "[::1]:10809", "localhost:10809", "unix:/run/millrace.sock".
+ * Port 0 lets the kernel choose.  On failure *why (static text) says what is wrong and what is expected.
+ * Returns 0, or -EINVAL; then *address is unchanged.  Source: getaddrinfo(3), unix(7). */
+int address_parse(const char *text, struct address *address, const char **why) MUST_USE;
+
+/* Write ADDRESS as address_parse takes it into TEXT, cut if it does not fit.  An unnamed Unix peer is "unix:". */
+void address_format(const struct address *address, char *text, size_t text_bytes);
+
+/* Write the NBD URI of export "" at ADDRESS into TEXT: nbd://127.0.0.1:10809 or nbd+unix:///?socket=PATH. */
+void address_format_uri(const struct address *address, char *text, size_t text_bytes);
+
+#endif

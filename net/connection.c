@@ -1,0 +1,398 @@
+/* The life of a connection, and its handshake. */
+#include "net/connection.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/transmission.h"
+#include "reactor/log.h"
+
+#define INPUT_BYTES	      HANDSHAKE_INPUT_BYTES_MIN
+#define RECEIVES_PER_TURN     4 /* of one connection, before others have their turn */
+#define HANDSHAKE_DEADLINE_NS ((uint64_t)10 * 1000000000)
+
+static void connection_start(struct message *message);
+static void on_readable(struct stream *stream);
+static void on_writable(struct stream *stream);
+static void on_closed(struct stream *stream);
+static void receive(struct task *task);
+static void flush(struct task *task);
+static void handshake_expired(struct timer *timer);
+
+/* ---- beginning ---- */
+
+static void
+tune_socket(int fd, const struct address *peer)
+{
+	int one = 1;
+
+	if (peer->storage.ss_family == AF_UNIX)
+		return;
+	/* Best effort: without them it is only slower to answer, or to notice a dead peer. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+}
+
+int
+connection_create(struct service_core *home, int fd, const struct address *peer)
+{
+	struct connection *connection = calloc(1, sizeof(*connection));
+	uint8_t *input = malloc(INPUT_BYTES);
+
+	if (connection == NULL || input == NULL) {
+		free(input);
+		free(connection);
+		kernel_close(fd);
+		return -ENOMEM;
+	}
+	tune_socket(fd, peer);
+	connection->home = home;
+	connection->state = CONNECTION_STATE_HANDSHAKE;
+	connection->input = input;
+	address_format(peer, connection->peer, sizeof(connection->peer));
+	connection->stream.on_readable = on_readable;
+	connection->stream.on_writable = on_writable;
+	connection->stream.on_closed = on_closed;
+	stream_init(&connection->stream, home->core->reactor, fd);
+	handshake_init(&connection->handshake, home->service->exports);
+	timer_init(&connection->handshake_deadline, handshake_expired);
+	task_init(&connection->receive, receive);
+	task_init(&connection->flush, flush);
+	list_init(&connection->starved_node);
+	list_init(&connection->replies);
+	connection->message.deliver = connection_start;
+	reactor_send(home->core->reactor, &connection->message);
+	return 0;
+}
+
+/* On its core, from here on. */
+static void
+connection_start(struct message *message)
+{
+	struct connection *connection = container_of(message, struct connection, message);
+	struct service_core *home = connection->home;
+
+	list_append(&home->connections, &connection->node);
+	if (home->draining) {
+		connection_drop(connection, NULL);
+		return;
+	}
+	reactor_timer_start(home->core->reactor, &connection->handshake_deadline,
+			    HANDSHAKE_DEADLINE_NS);
+	reactor_defer(home->core->reactor, &connection->flush);
+}
+
+/* ---- ending ---- */
+
+static void
+handshake_expired(struct timer *timer)
+{
+	struct connection *connection = container_of(timer, struct connection, handshake_deadline);
+
+	connection_drop(connection, "did not finish the handshake in 10 s");
+}
+
+static void
+end_handshake(struct connection *connection)
+{
+	reactor_timer_stop(connection->home->core->reactor, &connection->handshake_deadline);
+	handshake_fini(&connection->handshake);
+}
+
+static void
+on_closed(struct stream *stream)
+{
+	struct connection *connection = container_of(stream, struct connection, stream);
+	struct service_core *home = connection->home;
+
+	CHECK(connection->io_count == 0 && connection->request_count == 0);
+	task_cancel(&connection->receive);
+	task_cancel(&connection->flush);
+	end_handshake(connection);
+	list_remove(&connection->node);
+	free(connection->input);
+	free(connection);
+	service_connection_gone(home);
+}
+
+void
+connection_maybe_close(struct connection *connection)
+{
+	switch (connection->state) {
+	case CONNECTION_STATE_HANDSHAKE:
+	case CONNECTION_STATE_TRANSMISSION:
+		return;
+	case CONNECTION_STATE_FINISHING:
+		if (!transmission_idle(connection) || connection->handshake.reply.used > 0)
+			return;
+		break;
+	case CONNECTION_STATE_DROPPED:
+		if (connection->io_count > 0)
+			return;
+		break;
+	}
+	transmission_discard(connection);
+	stream_close(&connection->stream);
+}
+
+void
+connection_finish(struct connection *connection)
+{
+	if (connection->state != CONNECTION_STATE_HANDSHAKE &&
+	    connection->state != CONNECTION_STATE_TRANSMISSION)
+		return;
+	connection->state = CONNECTION_STATE_FINISHING;
+	list_remove(&connection->starved_node);
+	connection_maybe_close(connection);
+}
+
+void
+connection_drop(struct connection *connection, const char *why)
+{
+	if (connection->state == CONNECTION_STATE_DROPPED)
+		return;
+	if (why != NULL)
+		log_warning("client %s: %s%s%s; connection closed", connection->peer,
+			    connection->export == NULL ? "" : connection->export->name,
+			    connection->export == NULL ? "" : ": ", why);
+	connection->state = CONNECTION_STATE_DROPPED;
+	transmission_discard(connection);
+	connection_maybe_close(connection);
+}
+
+/* The peer has ended its side, or the network has. */
+static void
+peer_gone(struct connection *connection, long result)
+{
+	const char *why = result == 0 ? "closed the connection" : strerror((int)-result);
+	char text[128];
+
+	if (connection->state == CONNECTION_STATE_HANDSHAKE)
+		(void)snprintf(text, sizeof(text), "%s during the handshake", why);
+	else if (connection->receiving != NULL || connection->input_end > 0)
+		(void)snprintf(text, sizeof(text), "%s in the middle of a request", why);
+	else if (connection->request_count > 0)
+		(void)snprintf(text, sizeof(text), "%s with %u requests in flight", why,
+			       connection->request_count);
+	else {
+		/* Without DISC, but nothing is lost. */
+		connection_drop(connection, NULL);
+		return;
+	}
+	connection_drop(connection, text);
+}
+
+/* ---- handshake ---- */
+
+/* Take steps until the machine wants to send, or to have more.  Returns false if the connection ends. */
+static bool
+take_handshake_input(struct connection *connection)
+{
+	struct handshake *handshake = &connection->handshake;
+	enum handshake_result result = HANDSHAKE_REPLY;
+
+	while (result == HANDSHAKE_REPLY && handshake->reply.used == 0) {
+		size_t consumed;
+
+		result = handshake_step(handshake, connection->input + connection->input_start,
+					connection->input_end - connection->input_start, &consumed);
+		connection->input_start += consumed;
+	}
+	switch (result) {
+	case HANDSHAKE_MORE:
+	case HANDSHAKE_REPLY:
+		break;
+	case HANDSHAKE_TRANSMISSION:
+		connection->transmission_follows = true;
+		break;
+	case HANDSHAKE_CLOSE:
+		connection->state = CONNECTION_STATE_FINISHING;
+		break;
+	case HANDSHAKE_DROP:
+		connection_drop(connection, handshake->why);
+		return false;
+	}
+	memmove(connection->input, connection->input + connection->input_start,
+		connection->input_end - connection->input_start);
+	connection->input_end -= connection->input_start;
+	connection->input_start = 0;
+	if (handshake->reply.used > 0)
+		reactor_defer(connection->home->core->reactor, &connection->flush);
+	return true;
+}
+
+/* Send what the handshake has to say.  Returns 0, -EAGAIN, or the error that ends the connection. */
+static int
+send_handshake(struct connection *connection)
+{
+	struct byte_buffer *reply = &connection->handshake.reply;
+
+	while (connection->handshake_sent_bytes < reply->used) {
+		struct iovec part = {
+			reply->bytes + connection->handshake_sent_bytes,
+			reply->used - connection->handshake_sent_bytes,
+		};
+		ssize_t sent = stream_send(&connection->stream, &part, 1);
+
+		if (sent < 0)
+			return (int)sent;
+		connection->handshake_sent_bytes += (size_t)sent;
+	}
+	byte_buffer_clear(reply);
+	connection->handshake_sent_bytes = 0;
+	return 0;
+}
+
+/* The handshake's replies are sent: on to the next thing. */
+static void
+handshake_sent(struct connection *connection)
+{
+	if (connection->transmission_follows) {
+		connection->export = connection->handshake.export;
+		connection->state = CONNECTION_STATE_TRANSMISSION;
+		connection->transmission_follows = false;
+		log_debug("client %s: %s: connected on core %u", connection->peer,
+			  connection->export->name, connection->home->core->cpu);
+		end_handshake(connection);
+	}
+	connection_resume(connection);
+}
+
+/* ---- receiving ---- */
+
+static unsigned
+receive_parts(struct connection *connection, struct iovec *parts)
+{
+	switch (connection->state) {
+	case CONNECTION_STATE_HANDSHAKE:
+		/* One option is answered before the next is read. */
+		if (connection->handshake.reply.used > 0)
+			return 0;
+		parts[0] = (struct iovec){ connection->input + connection->input_end,
+					   INPUT_BYTES - connection->input_end };
+		return 1;
+	case CONNECTION_STATE_TRANSMISSION:
+		return transmission_receive_parts(connection, parts);
+	default:
+		return 0;
+	}
+}
+
+static void
+take_input(struct connection *connection, size_t count)
+{
+	if (connection->state == CONNECTION_STATE_TRANSMISSION) {
+		transmission_received(connection, count);
+	} else {
+		connection->input_end += count;
+		(void)take_handshake_input(connection);
+	}
+}
+
+static size_t
+parts_bytes(const struct iovec *parts, unsigned count)
+{
+	size_t bytes = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		bytes += parts[i].iov_len;
+	return bytes;
+}
+
+static void
+receive_some(struct connection *connection)
+{
+	for (unsigned i = 0; i < RECEIVES_PER_TURN; i++) {
+		struct iovec parts[TRANSMISSION_PARTS_MAX];
+		unsigned count = receive_parts(connection, parts);
+		size_t room = parts_bytes(parts, count);
+		ssize_t received;
+
+		if (count == 0)
+			return; /* whoever lifts what holds it back resumes it */
+		received = stream_receive(&connection->stream, parts, count);
+		if (received == -EAGAIN) {
+			stream_want_read(&connection->stream);
+			return;
+		}
+		if (received <= 0) {
+			peer_gone(connection, received);
+			return;
+		}
+		take_input(connection, (size_t)received);
+		if ((size_t)received < room) {
+			/* The socket is empty, most likely; the poll's level check makes sure. */
+			if (receive_parts(connection, parts) > 0)
+				stream_want_read(&connection->stream);
+			return;
+		}
+	}
+	connection_resume(connection);
+}
+
+static void
+on_readable(struct stream *stream)
+{
+	receive_some(container_of(stream, struct connection, stream));
+}
+
+static void
+receive(struct task *task)
+{
+	connection_retry(container_of(task, struct connection, receive));
+}
+
+void
+connection_retry(struct connection *connection)
+{
+	if (connection->state != CONNECTION_STATE_HANDSHAKE &&
+	    connection->state != CONNECTION_STATE_TRANSMISSION)
+		return;
+	/* There may be input that could not be taken before. */
+	if (connection->input_end > 0 || connection->starved != NULL)
+		take_input(connection, 0);
+	receive_some(connection);
+}
+
+void
+connection_resume(struct connection *connection)
+{
+	reactor_defer(connection->home->core->reactor, &connection->receive);
+}
+
+/* ---- sending ---- */
+
+static void
+flush(struct task *task)
+{
+	struct connection *connection = container_of(task, struct connection, flush);
+	int error = 0;
+
+	if (connection->state == CONNECTION_STATE_DROPPED)
+		return;
+	if (connection->handshake.reply.used > 0) {
+		error = send_handshake(connection);
+		if (error == -EAGAIN)
+			stream_want_write(&connection->stream);
+		else if (error == 0)
+			handshake_sent(connection);
+	} else {
+		error = transmission_send(connection);
+	}
+	if (error < 0 && error != -EAGAIN)
+		peer_gone(connection, error);
+	else
+		connection_maybe_close(connection);
+}
+
+static void
+on_writable(struct stream *stream)
+{
+	struct connection *connection = container_of(stream, struct connection, stream);
+
+	reactor_defer(connection->home->core->reactor, &connection->flush);
+}

@@ -1,0 +1,80 @@
+/* A connection: one client, from accept to close, on one core.
+ *
+ * Receiving: bytes come into `input`, but for the payload of a WRITE, which goes straight into its request's buffer.  First
+ * the handshake takes them, later the transmission (transmission.c).  Reading stops, and starts again by itself, while the
+ * connection has as many requests or as much memory as it may, or the core has no more to give.
+ * Ending: no more is read; what is with the disk comes back; replies are sent (if the client is there to read them); then
+ * the stream closes and the connection is freed. */
+#ifndef NET_CONNECTION_H
+#define NET_CONNECTION_H
+
+#include "net/address.h"
+#include "net/handshake.h"
+#include "net/service.h"
+#include "net/stream.h"
+#include "reactor/list.h"
+
+enum connection_state {
+	CONNECTION_STATE_HANDSHAKE,
+	CONNECTION_STATE_TRANSMISSION,
+	CONNECTION_STATE_FINISHING, /* nothing more is read; replies are sent, then it closes */
+	CONNECTION_STATE_DROPPED,   /* nothing is read or sent; it closes when the disk is done */
+};
+
+struct connection {
+	struct service_core *home;
+	enum connection_state state;
+	struct stream stream;
+	struct list_node node;	/* in home->connections */
+	struct message message; /* placement */
+	char peer[ADDRESS_TEXT_BYTES];
+	struct timer handshake_deadline;
+	struct task receive; /* go on receiving */
+	struct task flush;   /* send what waits */
+
+	/* Input that was received and not yet taken. */
+	uint8_t *input;
+	size_t input_start, input_end;
+
+	struct handshake handshake;
+	size_t handshake_sent_bytes; /* of its reply */
+	bool transmission_follows;   /* when the reply is sent */
+
+	/* Transmission. */
+	const struct export *export;
+	unsigned request_count; /* held */
+	unsigned io_count;	/* with the volume */
+	size_t buffer_bytes;	/* held */
+	struct nbd_request
+		*receiving;    /* WRITE whose payload is coming, or waits for its last piece */
+	uint32_t payload_left; /* bytes to come of its piece; 0: the piece is with the volume */
+	uint64_t skip_bytes;   /* of a payload that nobody wants */
+	struct nbd_request *starved;   /* needs a buffer; nothing behind it is read */
+	struct list_node starved_node; /* in home->starved: the core has nothing to give */
+	bool throttled;		  /* has its own share: goes on when a request of its own ends */
+	struct list_node replies; /* requests with something to send */
+	size_t front_sent_bytes;  /* of the first one's part */
+	struct nbd_request
+		*in_pieces; /* READ of which more pieces follow: no other reply may come between */
+};
+
+/* Make a connection of FD on HOME's core: owns FD from here on, also if it fails.  Any core; the rest happens on HOME's.
+ * Counts as one of HOME's connections, which the caller has raised.  Returns 0 or -ENOMEM; then FD is closed. */
+int connection_create(struct service_core *home, int fd, const struct address *peer) MUST_USE;
+
+/* End it when what was asked is answered: the client wants to leave, or the daemon does. */
+void connection_finish(struct connection *connection);
+
+/* End it now: log WHY (NULL: without a word), discard what was not sent.  Harmless if it is ending. */
+void connection_drop(struct connection *connection, const char *why);
+
+/* Take up receiving at the end of this turn. */
+void connection_resume(struct connection *connection);
+
+/* Take up receiving now: the core has something to give again. */
+void connection_retry(struct connection *connection);
+
+/* If CONNECTION is ending and nothing holds it, close it.  To be called when io_count falls or replies are sent. */
+void connection_maybe_close(struct connection *connection);
+
+#endif

@@ -1,0 +1,33 @@
+/* Exports: volumes under the names that clients ask for. */
+#ifndef NET_EXPORT_H
+#define NET_EXPORT_H
+
+#include "disk/volume.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The largest READ or WRITE, in bytes: what clients are told, and what they get without asking. */
+#define EXPORT_PAYLOAD_BYTES_MAX (32u << 20)
+
+struct export
+{
+	const char *name;	 /* "" is the default export */
+	const char *description; /* or NULL */
+	struct volume *volume;
+	bool read_only;
+};
+
+/* The exports of a server, constant while cores run.  Owned by whoever made it, strings included. */
+struct export_table {
+	struct export *exports;
+	size_t count;
+};
+
+/* The export of that name, or NULL.  NAME need not end in a NUL. */
+const struct export *export_find(const struct export_table *table, const char *name,
+				 size_t name_bytes);
+
+/* The transmission flags that a client of EXPORT is told. */
+uint16_t export_flags(const struct export *export);
+
+#endif

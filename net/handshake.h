@@ -1,0 +1,55 @@
+/* The handshake: fixed newstyle negotiation as a machine from bytes to bytes, without a socket.
+ *
+ * The caller feeds what the client sent, sends what `reply` holds, and goes on until the machine says that
+ * transmission begins or that the connection ends.  One option is answered at a time, so a client that does not read
+ * its replies can't make them pile up. */
+#ifndef NET_HANDSHAKE_H
+#define NET_HANDSHAKE_H
+
+#include "net/byte_buffer.h"
+#include "net/export.h"
+#include "reactor/check.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The longest option data that is looked at; longer ones are skipped and refused.  The input buffer must hold a whole
+ * option: HANDSHAKE_INPUT_BYTES_MIN. */
+#define HANDSHAKE_DATA_BYTES_MAX  8192u
+#define HANDSHAKE_INPUT_BYTES_MIN (HANDSHAKE_DATA_BYTES_MAX + 16u)
+
+enum handshake_state {
+	HANDSHAKE_STATE_CLIENT_FLAGS,
+	HANDSHAKE_STATE_OPTION,
+	HANDSHAKE_STATE_SKIP, /* the rest of an option that is too long */
+};
+
+enum handshake_result {
+	HANDSHAKE_MORE,		/* feed more bytes behind those that were not consumed */
+	HANDSHAKE_REPLY,	/* send `reply`, clear it, then feed again */
+	HANDSHAKE_TRANSMISSION, /* send `reply`; then `export` is served */
+	HANDSHAKE_CLOSE,	/* send `reply`, then close: the client wants to leave */
+	HANDSHAKE_DROP,		/* close at once: `why` says what the client did */
+};
+
+struct handshake {
+	struct byte_buffer reply;    /* to be sent */
+	const struct export *export; /* chosen, once transmission begins */
+	const char *why;	     /* static text */
+	/* Private. */
+	const struct export_table *exports;
+	enum handshake_state state;
+	bool no_zeroes;
+	uint64_t skip_bytes;
+	uint32_t skip_option;
+};
+
+/* Begin, with the greeting in `reply`.  EXPORTS must outlive the handshake. */
+void handshake_init(struct handshake *handshake, const struct export_table *exports);
+void handshake_fini(struct handshake *handshake);
+
+/* Take the next step with the BYTES received and not yet consumed; says how many of them it *consumed. */
+enum handshake_result handshake_step(struct handshake *handshake, const uint8_t *bytes,
+				     size_t count, size_t *consumed) MUST_USE;
+
+#endif

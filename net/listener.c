@@ -1,0 +1,181 @@
+/* Binding and accepting. */
+#include "net/listener.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "reactor/log.h"
+
+#define BACKLOG		 4096
+#define ACCEPTS_PER_TURN 64
+#define PAUSE_NS	 100000000 /* after running out of something; others may give it back */
+
+static int
+log_open_error(const struct address *address, int error)
+{
+	char text[ADDRESS_TEXT_BYTES];
+	const char *fix = "";
+
+	address_format(address, text, sizeof(text));
+	switch (error) {
+	case -EADDRINUSE:
+		fix = "; another program listens there: stop it, or choose another address with "
+		      "listen";
+		break;
+	case -EACCES:
+		fix = "; ports below 1024 need CAP_NET_BIND_SERVICE, Unix sockets a directory this "
+		      "user may write";
+		break;
+	case -EADDRNOTAVAIL:
+		fix = "; this machine has no such address";
+		break;
+	case -ENOENT:
+		fix = "; create the socket's directory first";
+		break;
+	default:
+		break;
+	}
+	log_error("listen %s: %s%s", text, strerror(-error), fix);
+	return error;
+}
+
+static bool
+is_unix(const struct address *address)
+{
+	return address->storage.ss_family == AF_UNIX;
+}
+
+/* Remove the socket that a server which is gone left at ADDRESS; one that answers is left alone. */
+static void
+remove_stale_socket(const struct address *address)
+{
+	const struct sockaddr_un *name = (const struct sockaddr_un *)&address->storage;
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return;
+	if (connect(fd, (const struct sockaddr *)name, address->bytes) != 0 &&
+	    errno == ECONNREFUSED)
+		(void)unlink(name->sun_path);
+	(void)close(fd);
+}
+
+int
+listener_open(struct listener *listener, const struct address *address)
+{
+	int family = address->storage.ss_family;
+	int one = 1;
+
+	listener->fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (listener->fd < 0)
+		return log_open_error(address, -errno);
+	if (is_unix(address))
+		remove_stale_socket(address);
+	else
+		(void)setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (family == AF_INET6)
+		(void)setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	if (bind(listener->fd, (const struct sockaddr *)&address->storage, address->bytes) != 0 ||
+	    listen(listener->fd, BACKLOG) != 0) {
+		int error = log_open_error(address, -errno);
+
+		(void)close(listener->fd);
+		return error;
+	}
+	listener->address = *address;
+	listener->address.bytes = sizeof(listener->address.storage);
+	if (is_unix(address) ||
+	    getsockname(listener->fd, (struct sockaddr *)&listener->address.storage,
+			&listener->address.bytes) != 0)
+		listener->address = *address;
+	return 0;
+}
+
+void
+listener_close(struct listener *listener)
+{
+	kernel_close(listener->fd);
+	if (is_unix(&listener->address))
+		(void)unlink(((struct sockaddr_un *)&listener->address.storage)->sun_path);
+}
+
+static void
+arm(struct listener *listener)
+{
+	op_poll(&listener->poll, listener->fd, POLLIN);
+	reactor_submit(listener->core->reactor, &listener->poll);
+}
+
+/* Accept what waits, within a turn's budget.  Returns 0, or the error that calls for a pause. */
+static int
+accept_waiting(struct listener *listener)
+{
+	for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
+		struct address peer;
+		int fd = kernel_accept(listener->fd, &peer.storage, &peer.bytes);
+
+		if (fd >= 0)
+			listener->on_accept(listener, fd, &peer);
+		else if (fd == -EAGAIN)
+			return 0;
+		else if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM)
+			return fd;
+		/* All others are of one connection that is gone already. */
+	}
+	return 0;
+}
+
+static void
+poll_done(struct op *op, long result)
+{
+	struct listener *listener = container_of(op, struct listener, poll);
+	char text[ADDRESS_TEXT_BYTES];
+	int error;
+
+	(void)result;
+	if (listener->stopping) {
+		listener->on_stopped(listener);
+		return;
+	}
+	error = accept_waiting(listener);
+	if (error == 0) {
+		arm(listener);
+		return;
+	}
+	address_format(&listener->address, text, sizeof(text));
+	log_warning("listen %s: cannot accept: %s; clients wait (raise the limit of open files, or "
+		    "lower "
+		    "max-connections)",
+		    text, strerror(-error));
+	reactor_timer_start(listener->core->reactor, &listener->pause, PAUSE_NS);
+}
+
+static void
+pause_expired(struct timer *timer)
+{
+	arm(container_of(timer, struct listener, pause));
+}
+
+void
+listener_start(struct listener *listener, struct core *core)
+{
+	listener->core = core;
+	listener->stopping = false;
+	op_init(&listener->poll, poll_done);
+	timer_init(&listener->pause, pause_expired);
+	arm(listener);
+}
+
+void
+listener_stop(struct listener *listener)
+{
+	listener->stopping = true;
+	reactor_timer_stop(listener->core->reactor, &listener->pause);
+	if (op_idle(&listener->poll))
+		reactor_complete(listener->core->reactor, &listener->poll, 0);
+	else
+		reactor_cancel_poll(listener->core->reactor, &listener->poll);
+}

@@ -1,0 +1,39 @@
+/* Listeners: sockets that accept connections, polled on one core each. */
+#ifndef NET_LISTENER_H
+#define NET_LISTENER_H
+
+#include "net/address.h"
+#include "reactor/core.h"
+#include "reactor/reactor.h"
+
+struct listener {
+	/* A connection came: FD, non-blocking, is the callee's now. */
+	void (*on_accept)(struct listener *listener, int fd, const struct address *peer);
+	/* The end of listener_stop. */
+	void (*on_stopped)(struct listener *listener);
+	struct address
+		address; /* where it listens; with the port that the kernel chose for port 0 */
+	/* Private. */
+	struct core *core;
+	int fd;
+	bool stopping;
+	struct op poll;
+	struct timer pause;
+};
+
+/* Open a socket that listens on ADDRESS.  A stale Unix socket is replaced.  Not yet accepting; the callbacks may
+ * be set before or after.  On failure the reason is logged, with the address and what to do.
+ * Returns 0, or a negative errno; then LISTENER is not usable.
+ * Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL and others of bind(2). */
+int listener_open(struct listener *listener, const struct address *address) MUST_USE;
+
+/* Close a listener that was never started, or has stopped; removes a Unix socket's path. */
+void listener_close(struct listener *listener);
+
+/* Begin to accept, on CORE, whose thread must call this. */
+void listener_start(struct listener *listener, struct core *core);
+
+/* Accept no more; on_stopped follows.  On the listener's core. */
+void listener_stop(struct listener *listener);
+
+#endif

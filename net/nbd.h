@@ -1,0 +1,112 @@
+/* The NBD protocol's numbers and fixed-size messages.  All integers on the wire are big-endian.
+ * Source: the protocol specification, doc/proto.md of the reference implementation. */
+#ifndef NET_NBD_H
+#define NET_NBD_H
+
+#include <stdint.h>
+
+#define NBD_PORT 10809
+
+/* Handshake */
+#define NBD_MAGIC	       0x4e42444d41474943ull /* "NBDMAGIC" */
+#define NBD_OPTION_MAGIC       0x49484156454f5054ull /* "IHAVEOPT" */
+#define NBD_OPTION_REPLY_MAGIC 0x0003e889045565a9ull
+
+#define NBD_FLAG_FIXED_NEWSTYLE (1u << 0) /* both directions */
+#define NBD_FLAG_NO_ZEROES	(1u << 1)
+
+#define NBD_STRING_BYTES_MAX	  4096u
+#define NBD_EXPORT_NAME_PAD_BYTES 124u
+
+enum nbd_option {
+	NBD_OPT_EXPORT_NAME = 1,
+	NBD_OPT_ABORT = 2,
+	NBD_OPT_LIST = 3,
+	NBD_OPT_INFO = 6,
+	NBD_OPT_GO = 7,
+};
+
+enum nbd_option_reply {
+	NBD_REP_ACK = 1,
+	NBD_REP_SERVER = 2,
+	NBD_REP_INFO = 3,
+};
+
+#define NBD_REP_ERROR	    (1u << 31)
+#define NBD_REP_ERR_UNSUP   (NBD_REP_ERROR + 1)
+#define NBD_REP_ERR_INVALID (NBD_REP_ERROR + 3)
+#define NBD_REP_ERR_UNKNOWN (NBD_REP_ERROR + 6)
+#define NBD_REP_ERR_TOO_BIG (NBD_REP_ERROR + 9)
+
+enum nbd_info {
+	NBD_INFO_EXPORT = 0,
+	NBD_INFO_NAME = 1,
+	NBD_INFO_DESCRIPTION = 2,
+	NBD_INFO_BLOCK_SIZE = 3,
+};
+
+/* Transmission */
+#define NBD_REQUEST_MAGIC      0x25609513u
+#define NBD_SIMPLE_REPLY_MAGIC 0x67446698u
+
+#define NBD_FLAG_HAS_FLAGS	(1u << 0)
+#define NBD_FLAG_READ_ONLY	(1u << 1)
+#define NBD_FLAG_SEND_FLUSH	(1u << 2)
+#define NBD_FLAG_SEND_FUA	(1u << 3)
+#define NBD_FLAG_CAN_MULTI_CONN (1u << 8)
+
+enum nbd_command {
+	NBD_CMD_READ = 0,
+	NBD_CMD_WRITE = 1,
+	NBD_CMD_DISC = 2,
+	NBD_CMD_FLUSH = 3,
+};
+
+#define NBD_CMD_FLAG_FUA (1u << 0)
+
+enum nbd_error {
+	NBD_SUCCESS = 0,
+	NBD_EPERM = 1,
+	NBD_EIO = 5,
+	NBD_ENOMEM = 12,
+	NBD_EINVAL = 22,
+	NBD_ENOSPC = 28,
+	NBD_ENOTSUP = 95,
+	NBD_ESHUTDOWN = 108,
+};
+
+/* The messages as they are on the wire. */
+struct nbd_wire_option {
+	uint64_t magic;
+	uint32_t option;
+	uint32_t data_bytes;
+} __attribute__((packed));
+
+struct nbd_wire_option_reply {
+	uint64_t magic;
+	uint32_t option;
+	uint32_t reply;
+	uint32_t data_bytes;
+} __attribute__((packed));
+
+struct nbd_wire_request {
+	uint32_t magic;
+	uint16_t flags;
+	uint16_t command;
+	uint64_t cookie;
+	uint64_t offset;
+	uint32_t length;
+} __attribute__((packed));
+
+struct nbd_wire_simple_reply {
+	uint32_t magic;
+	uint32_t error;
+	uint64_t cookie;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct nbd_wire_option) == 16, "size on the wire");
+_Static_assert(sizeof(struct nbd_wire_option_reply) == 20, "size on the wire");
+_Static_assert(sizeof(struct nbd_wire_request) == 28, "size on the wire");
+_Static_assert(sizeof(struct nbd_wire_simple_reply) == 16, "size on the wire");
+
+#endif

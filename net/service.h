@@ -1,0 +1,82 @@
+/* The NBD service: exports served to connections on all cores.
+ * Each core owns its connections, its pool of requests and its buffers; a connection is placed once, on the core with the
+ * fewest, and stays there. */
+#ifndef NET_SERVICE_H
+#define NET_SERVICE_H
+
+#include "net/export.h"
+#include "net/listener.h"
+#include "reactor/core.h"
+#include <semaphore.h>
+#include <stdbool.h>
+
+struct nbd_request;
+
+/* The largest part of a request that is in memory at one time; longer requests are served in pieces.  The buffers' largest
+ * block must hold a piece and two blocks of the volume. */
+#define SERVICE_PIECE_BYTES	     (2u << 20)
+#define SERVICE_BUFFER_BYTES_LARGEST ((size_t)4 << 20)
+
+struct service_limits {
+	unsigned connections_max;   /* on all cores */
+	unsigned requests_per_core; /* held at one time: with the disk, or being received or sent */
+	unsigned requests_per_connection;
+};
+
+/* One core's part of the service.  Owned by the core but for connection_count. */
+struct service_core {
+	struct core *core;
+	struct service *service;
+	unsigned connection_count; /* atomic: raised by the core that places, lowered here */
+	struct list_node connections;
+	struct nbd_request *requests;
+	struct list_node unused_requests;
+	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
+	struct list_node starved;	 /* connections that wait for a request or a buffer */
+	struct task feed;
+	struct timer drain_deadline;
+	bool draining;
+	struct message message; /* from service_stop */
+} __attribute__((aligned(64)));
+
+struct service {
+	const struct export_table *exports;
+	struct service_limits limits;
+	/* Private. */
+	struct cores *cores;
+	struct service_core *per_core;
+	struct list_node listeners; /* struct service_listener */
+	unsigned listener_count;
+	unsigned refused_count; /* atomic; connections over the limit since the last accepted one */
+	sem_t stopped;		/* a listener, later a core, has */
+};
+
+/* Prepare to serve EXPORTS on CORES, which run; both must outlive the service.
+ * Returns 0 or -ENOMEM; then SERVICE is not usable. */
+int service_init(struct service *service, struct cores *cores, const struct export_table *exports,
+		 const struct service_limits *limits) MUST_USE;
+
+/* Listen on ADDRESS; *bound (may be NULL) is where, with the port that the kernel chose.  Clients wait until service_start.
+ * Returns 0, or the negative errno of listener_open, logged. */
+int service_listen(struct service *service, const struct address *address,
+		   struct address *bound) MUST_USE;
+
+/* Accept connections. */
+void service_start(struct service *service);
+
+/* After service_start: accept no more, answer what was asked, close all connections; those that do not read their answers within 10 s are
+ * dropped.  Blocks until all are gone and nothing is in flight: not on a core. */
+void service_stop(struct service *service);
+
+/* Free all.  Never started, or stopped; and after cores_stop. */
+void service_fini(struct service *service);
+
+/* ---- for the connections of a core ---- */
+
+/* A connection of CORE is gone. */
+void service_connection_gone(struct service_core *core);
+
+/* A request of CORE, or a buffer, is free again: have starved connections go on. */
+void service_feed(struct service_core *core);
+
+#endif

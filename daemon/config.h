@@ -1,0 +1,71 @@
+/* The daemon's settings: what the configuration file and the command line say, checked, before anything is
+ * opened.  Plain data; the strings belong to the config. */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include "net/address.h"
+#include "reactor/check.h"
+#include "reactor/cpu_list.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define CONFIG_LISTEN_MAX      64
+#define CONFIG_QUEUE_DEPTH_MIN 16
+#define CONFIG_QUEUE_DEPTH_MAX 16384
+#define CONFIG_POLL_US_MAX     10000
+#define CONFIG_BUFFER_MEMORY_MIN \
+	((uint64_t)64 << 20) /* bytes per core: a request of 32 MiB and its frame */
+#define CONFIG_BUFFER_MEMORY_MAX ((uint64_t)64 << 30)
+#define CONFIG_CONNECTIONS_MAX	 20000
+
+struct config_export {
+	char *name; /* "" is the default export */
+	char *path;
+	char *description; /* or NULL */
+	bool read_only;
+	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
+};
+
+struct config {
+	/* [reactor] */
+	bool cores_auto;
+	struct cpu_list cores;	      /* what cores = says, or the affinity mask for auto */
+	unsigned queue_depth;	      /* disk requests in flight per core */
+	unsigned poll_us;	      /* spin at most this long before sleeping; 0: never */
+	uint64_t buffer_memory_bytes; /* per core */
+	/* [server] */
+	size_t listen_count;
+	struct address listen[CONFIG_LISTEN_MAX];
+	unsigned connections_max;
+	/* [export NAME] */
+	size_t export_count;
+	struct config_export *exports;
+};
+
+/* Set the defaults: cores auto, queue-depth 256, poll-us 50, buffer-memory 128M, max-connections 1024, no listener, no
+ * export.  config_fini must be called later. */
+void config_init(struct config *config);
+void config_fini(struct config *config);
+
+/* Read the file at PATH into CONFIG, on top of what it holds.  Every mistake is written to ERRORS, a line each, as
+ * "PATH:LINE: [SECTION] KEY = VALUE: what is wrong; what is allowed"; reading goes on so that all are found.
+ * Returns 0, or -EINVAL if there was any mistake, or the file could not be read (said, with its name). */
+int config_read_file(struct config *config, const char *path, FILE *errors) MUST_USE;
+
+/* The command line's --export NAME=PATH, --listen ADDR and --cores LIST.  One mistake is written to ERRORS as
+ * "--export TEXT: what is wrong; what is allowed".  Returns 0 or -EINVAL; then CONFIG is unchanged. */
+int config_add_export(struct config *config, const char *text, FILE *errors) MUST_USE;
+int config_add_listen(struct config *config, const char *text, FILE *errors) MUST_USE;
+int config_set_cores(struct config *config, const char *text, FILE *errors) MUST_USE;
+
+/* After all sources are read: fill in the defaults that depend on others (cores auto: the affinity mask; no listener:
+ * 127.0.0.1:10809), and check the whole: at least one export, no name twice, every core exists and is allowed.
+ * Mistakes go to ERRORS.  Returns 0 or -EINVAL. */
+int config_finish(struct config *config, FILE *errors) MUST_USE;
+
+/* Write what CONFIG, finished, makes the daemon do to OUT, aligned, for a person. */
+void config_describe(const struct config *config, FILE *out);
+
+#endif

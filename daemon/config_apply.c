@@ -1,0 +1,165 @@
+/* The checks of settings that have more than one source.  What gets into a config through here is
+ * valid on its own; config_finish looks at what depends on the machine or on several settings. */
+#include "daemon/config_apply.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/config.h"
+#include "daemon/config_value.h"
+
+static void write_visible(FILE *out, const char *text);
+static int check_export(const struct config *config, const struct config_export *export,
+			const char *where, FILE *errors);
+static int check_text(const char *what, const char *text, const char *where, FILE *errors);
+static bool copy_export(const struct config_export *from, struct config_export *to);
+
+int
+config_mistake(FILE *errors, const char *where, const char *format, ...)
+{
+	char *what;
+	va_list arguments;
+	int bytes;
+
+	va_start(arguments, format);
+	bytes = vasprintf(&what, format, arguments);
+	va_end(arguments);
+	write_visible(errors, where);
+	write_visible(errors, ": ");
+	write_visible(errors, bytes < 0 ? "no memory to say what is wrong" : what);
+	fputc('\n', errors);
+	if (bytes >= 0)
+		free(what);
+	return -EINVAL;
+}
+
+int
+config_apply_cores(struct config *config, const char *text, const char *where, FILE *errors)
+{
+	int error;
+
+	if (strcmp(text, "auto") == 0) {
+		config->cores_auto = true;
+		config->cores.count = 0;
+		return 0;
+	}
+	error = cpu_list_parse(text, &config->cores);
+	if (error == -ERANGE)
+		return config_mistake(errors, where,
+				      "a core above 65535, or more than %d cores; expected auto or "
+				      "a list such as 0-3,8",
+				      CPU_LIST_MAX);
+	if (error)
+		return config_mistake(errors, where,
+				      "not a list of cores, or a core is in it twice; expected "
+				      "auto or a list such as 0-3,8");
+	config->cores_auto = false;
+	return 0;
+}
+
+int
+config_apply_listen(struct config *config, const char *text, const char *where, FILE *errors)
+{
+	struct address address;
+	const char *why;
+
+	if (address_parse(text, &address, &why))
+		return config_mistake(errors, where, "%s", why);
+	if (config->listen_count == CONFIG_LISTEN_MAX)
+		return config_mistake(errors, where, "too many addresses; at most %d",
+				      CONFIG_LISTEN_MAX);
+	config->listen[config->listen_count++] = address;
+	return 0;
+}
+
+int
+config_apply_export(struct config *config, const struct config_export *export, const char *where,
+		    FILE *errors)
+{
+	struct config_export *exports;
+
+	if (check_export(config, export, where, errors))
+		return -EINVAL;
+	exports = reallocarray(config->exports, config->export_count + 1, sizeof(*exports));
+	if (!exports)
+		return config_mistake(errors, where,
+				      "no memory"); /* UNTESTED: no fault for malloc */
+	config->exports = exports;
+	if (!copy_export(export, &exports[config->export_count]))
+		return config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
+	config->export_count++;
+	return 0;
+}
+
+/* Write TEXT with "?" for control characters: what is quoted from a file can neither begin a line
+ * nor drive a terminal. */
+static void
+write_visible(FILE *out, const char *text)
+{
+	for (; *text; text++) {
+		unsigned char byte = (unsigned char)*text;
+
+		fputc(byte < 0x20 || byte == 0x7f ? '?' : byte, out);
+	}
+}
+
+static int
+check_export(const struct config *config, const struct config_export *export, const char *where,
+	     FILE *errors)
+{
+	if (check_text("name", export->name, where, errors))
+		return -EINVAL;
+	if (export->description && check_text("description", export->description, where, errors))
+		return -EINVAL;
+	if (!export->path || export->path[0] == '\0')
+		return config_mistake(
+			errors, where,
+			"the export has no path; give it that of an image file or block device");
+	for (size_t i = 0; i < config->export_count; i++) {
+		const struct config_export *other = &config->exports[i];
+
+		if (strcmp(other->name, export->name) == 0)
+			return config_mistake(errors, where,
+					      "export \"%s\" of %s has this name already; give "
+					      "each export a name of its own",
+					      other->name, other->origin);
+	}
+	return 0;
+}
+
+static int
+check_text(const char *what, const char *text, const char *where, FILE *errors)
+{
+	size_t bytes = strlen(text);
+
+	if (bytes > CONFIG_TEXT_BYTES_MAX)
+		return config_mistake(errors, where, "the %s has %zu bytes; at most %d", what,
+				      bytes, CONFIG_TEXT_BYTES_MAX);
+	if (!config_value_utf8(text))
+		return config_mistake(errors, where,
+				      "the %s is not UTF-8; save it in that encoding", what);
+	return 0;
+}
+
+/* Copy the strings of FROM too.  Returns false, and leaves nothing allocated, without memory. */
+static bool
+copy_export(const struct config_export *from, struct config_export *to)
+{
+	*to = (struct config_export){
+		.name = strdup(from->name),
+		.path = strdup(from->path),
+		.description = from->description ? strdup(from->description) : NULL,
+		.read_only = from->read_only,
+		.origin = strdup(from->origin),
+	};
+	if (to->name && to->path && to->origin && (to->description || !from->description))
+		return true;
+	free(to->name);
+	free(to->path);
+	free(to->description);
+	free(to->origin);
+	return false;
+}

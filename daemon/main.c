@@ -1,0 +1,86 @@
+/* millraced: options, signals, and nothing else. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "build/config.h"
+#include "daemon/config.h"
+#include "daemon/options.h"
+#include "daemon/server.h"
+#include "reactor/log.h"
+
+/* Connections are files: take as many as the administrator allows. */
+static void
+raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* Serve until SIGTERM or SIGINT.  Returns the exit status. */
+static int
+serve(const struct config *config)
+{
+	struct server *server;
+	sigset_t stop_signals;
+	int received;
+
+	sigemptyset(&stop_signals);
+	sigaddset(&stop_signals, SIGTERM);
+	sigaddset(&stop_signals, SIGINT);
+	/* Before any thread starts: all inherit it, so the signals wait for this one. */
+	pthread_sigmask(SIG_BLOCK, &stop_signals, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
+	raise_file_limit();
+	if (server_start(config, &server) < 0)
+		return EXIT_FAILURE;
+	log_info("ready");
+	while (sigwait(&stop_signals, &received) != 0)
+		;
+	log_info("%s: answering what is in flight, then stopping", strsignal(received));
+	if (server_stop(server) < 0)
+		return EXIT_FAILURE;
+	log_info("stopped");
+	return EXIT_SUCCESS;
+}
+
+static int
+run(struct config *config, int argc, char **argv)
+{
+	struct options options;
+
+	if (options_parse(argc, argv, config, &options, stderr) < 0)
+		return EXIT_FAILURE;
+	if (options.help) {
+		options_print_help(stdout);
+		return EXIT_SUCCESS;
+	}
+	if (options.version) {
+		printf("millraced %s\n", MILLRACE_VERSION);
+		return EXIT_SUCCESS;
+	}
+	if (config_finish(config, stderr) < 0)
+		return EXIT_FAILURE;
+	if (options.check)
+		return server_check(config, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return serve(config);
+}
+
+int
+main(int argc, char **argv)
+{
+	struct config config;
+	int status;
+
+	config_init(&config);
+	status = run(&config, argc, argv);
+	config_fini(&config);
+	return status;
+}

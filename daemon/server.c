@@ -1,0 +1,243 @@
+/* Starting in the order volumes, cores, service, listeners; stopping in reverse. */
+#include "daemon/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/service.h"
+#include "reactor/call.h"
+#include "reactor/core.h"
+#include "reactor/log.h"
+
+#define CALL_THREADS_MAX 16
+
+/* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
+#define REQUESTS_PER_DISK_SLOT	4
+#define REQUESTS_PER_CONNECTION 128
+
+struct server {
+	struct export_table exports;
+	struct call_pool *calls;
+	struct cores cores;
+	struct service service;
+};
+
+/* ---- volumes ---- */
+
+static int
+close_volumes(struct export_table *table)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < table->count; i++) {
+		int closed = volume_close(table->exports[i].volume);
+
+		if (closed < 0)
+			error = closed;
+	}
+	free(table->exports);
+	return error;
+}
+
+static int
+open_volumes(const struct config *config, struct export_table *table)
+{
+	table->count = 0;
+	table->exports = calloc(config->export_count, sizeof(table->exports[0]));
+	if (table->exports == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < config->export_count; i++) {
+		const struct config_export *wanted = &config->exports[i];
+		struct export *export = &table->exports[i];
+		int error = volume_open_file(wanted->path, wanted->read_only, &export->volume);
+
+		if (error < 0) {
+			log_error("%s: export \"%s\" cannot be served", wanted->origin,
+				  wanted->name);
+			(void)close_volumes(table);
+			return error;
+		}
+		export->name = wanted->name;
+		export->description = wanted->description;
+		export->read_only = wanted->read_only;
+		table->count++;
+	}
+	return 0;
+}
+
+static int
+start_volumes(struct server *server)
+{
+	for (size_t i = 0; i < server->exports.count; i++) {
+		int error = volume_start(server->exports.exports[i].volume, &server->cores,
+					 (unsigned)(i % server->cores.count), server->calls);
+
+		if (error < 0)
+			return error;
+	}
+	return 0;
+}
+
+/* ---- cores ---- */
+
+/* Every connection may have two polls armed, every listener one. */
+static struct reactor_config
+reactor_config_of(const struct config *config)
+{
+	unsigned per_core =
+		(config->connections_max + config->cores.count - 1) / config->cores.count;
+
+	return (struct reactor_config){
+		.disk_slots = config->queue_depth,
+		.poll_slots = 2 * per_core + (unsigned)config->listen_count,
+		.poll_us = config->poll_us,
+	};
+}
+
+/* The host's limit and use of AIO slots; 0 if it can't be read. */
+static unsigned long
+read_aio_sysctl(const char *path)
+{
+	FILE *file = fopen(path, "re");
+	unsigned long value = 0;
+
+	if (file == NULL)
+		return 0;
+	if (fscanf(file, "%lu", &value) != 1)
+		value = 0;
+	(void)fclose(file);
+	return value;
+}
+
+static void
+log_no_slots(const struct config *config, const struct reactor_config *reactor)
+{
+	unsigned long needed = (unsigned long)config->cores.count *
+			       (reactor->disk_slots + reactor->poll_slots + 1);
+	unsigned long limit = read_aio_sysctl("/proc/sys/fs/aio-max-nr");
+	unsigned long used = read_aio_sysctl("/proc/sys/fs/aio-nr");
+
+	log_error("fs.aio-max-nr is %lu and %lu are in use, but %u cores need %lu: run sysctl -w "
+		  "fs.aio-max-nr=%lu, or lower queue-depth or max-connections",
+		  limit, used, config->cores.count, needed, used + needed);
+}
+
+static int
+start_cores(struct server *server, const struct config *config)
+{
+	struct reactor_config reactor = reactor_config_of(config);
+	int error = cores_start(&server->cores, &config->cores, &reactor,
+				config->buffer_memory_bytes, SERVICE_BUFFER_BYTES_LARGEST);
+
+	if (error == -EAGAIN)
+		log_no_slots(config, &reactor);
+	else if (error == -EOPNOTSUPP)
+		log_error("this kernel cannot poll with AIO: Linux 4.18 or later is needed");
+	else if (error < 0)
+		log_error("the cores cannot be started: %s", strerror(-error));
+	return error;
+}
+
+/* ---- the whole ---- */
+
+static int
+listen_all(struct service *service, const struct config *config)
+{
+	for (size_t i = 0; i < config->listen_count; i++) {
+		char text[ADDRESS_TEXT_BYTES];
+		struct address bound;
+		int error = service_listen(service, &config->listen[i], &bound);
+
+		if (error < 0)
+			return error;
+		address_format(&bound, text, sizeof(text));
+		log_info("listening on %s", text);
+	}
+	return 0;
+}
+
+int
+server_start(const struct config *config, struct server **result)
+{
+	struct service_limits limits = {
+		.connections_max = config->connections_max,
+		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
+		.requests_per_connection = REQUESTS_PER_CONNECTION,
+	};
+	struct server *server = calloc(1, sizeof(*server));
+	int error = -ENOMEM;
+
+	if (server == NULL)
+		return error;
+	error = open_volumes(config, &server->exports);
+	if (error < 0)
+		goto err_after_server;
+	error = call_pool_create(CALL_THREADS_MAX, &server->calls);
+	if (error < 0)
+		goto err_after_volumes;
+	error = start_cores(server, config);
+	if (error < 0)
+		goto err_after_calls;
+	error = start_volumes(server);
+	if (error < 0)
+		goto err_after_cores;
+	error = service_init(&server->service, &server->cores, &server->exports, &limits);
+	if (error < 0)
+		goto err_after_cores;
+	error = listen_all(&server->service, config);
+	if (error < 0)
+		goto err_after_service;
+	service_start(&server->service);
+	*result = server;
+	return 0;
+
+err_after_service:
+	service_fini(&server->service);
+err_after_cores:
+	cores_stop(&server->cores);
+err_after_calls:
+	call_pool_destroy(server->calls);
+err_after_volumes:
+	(void)close_volumes(&server->exports);
+err_after_server:
+	free(server);
+	return error;
+}
+
+int
+server_stop(struct server *server)
+{
+	int error;
+
+	service_stop(&server->service);
+	cores_stop(&server->cores);
+	service_fini(&server->service);
+	call_pool_destroy(server->calls);
+	error = close_volumes(&server->exports);
+	free(server);
+	return error;
+}
+
+int
+server_check(const struct config *config, FILE *out)
+{
+	int error = 0;
+
+	config_describe(config, out);
+	for (size_t i = 0; i < config->export_count; i++) {
+		const struct config_export *export = &config->exports[i];
+		uint64_t size_bytes;
+		int result = volume_check_file(export->path, export->read_only, &size_bytes);
+
+		if (result < 0) {
+			log_error("%s: export \"%s\" cannot be served", export->origin,
+				  export->name);
+			error = result;
+			continue;
+		}
+		fprintf(out, "export \"%s\": %llu bytes\n", export->name,
+			(unsigned long long)size_bytes);
+	}
+	return error;
+}

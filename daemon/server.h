@@ -1,0 +1,25 @@
+/* The server: a configuration brought to life, from opened volumes to accepted connections, and its orderly end.
+ * One thread starts and stops it; the cores do the rest. */
+#ifndef DAEMON_SERVER_H
+#define DAEMON_SERVER_H
+
+#include "daemon/config.h"
+#include "reactor/check.h"
+#include <stdio.h>
+
+struct server;
+
+/* Open everything that CONFIG, finished, names, and begin to serve.  CONFIG must outlive the server.
+ * Signals that the caller waits for must be blocked already: the cores inherit the mask.
+ * Returns 0, or a negative errno, logged with the object and what to do; then nothing runs. */
+int server_start(const struct config *config, struct server **server) MUST_USE;
+
+/* Accept no more, answer what was asked, flush and close the volumes, free all.
+ * Returns 0, or the negative errno of a last flush that failed (logged). */
+int server_stop(struct server *server);
+
+/* Look at everything CONFIG names without serving it, and write what would be done to OUT.
+ * Returns 0, or a negative errno if the server could not start (each reason is logged). */
+int server_check(const struct config *config, FILE *out) MUST_USE;
+
+#endif

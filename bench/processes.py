@@ -1,0 +1,120 @@
+"""Child processes and what they cost.
+
+A Child is ended by its own id when its `with` block is left, whatever happened inside. Its cost
+counts everything it did: threads that have ended, and child processes that still run.
+"""
+
+import os
+import signal
+import subprocess
+import time
+
+POLL_SECONDS = 0.01
+CLOCK_OF_PROCESS = 2  # CPUCLOCK_SCHED in the kernel's posix-timers.h: nanoseconds, all threads.
+
+
+class ChildError(Exception):
+    """A child that did not start, did not end, or failed; the text says what it printed."""
+
+
+class Child:
+    def __init__(self, argv, log_path, cpus=None):
+        self.argv = argv
+        self.log_path = log_path
+        self.usage = None
+        self.status = None
+        set_affinity = (lambda: os.sched_setaffinity(0, cpus)) if cpus else None
+        with open(log_path, "wb") as log:
+            # A session of its own, so that Ctrl-C reaches this script alone and it ends the rest.
+            self.popen = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                          start_new_session=True, preexec_fn=set_affinity)
+        self.pid = self.popen.pid
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
+    def ended(self):
+        """Reap the child if it has ended.  usage is then its whole resource use."""
+        if self.status is None:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+                self.usage = usage
+                self.popen.returncode = self.status
+        return self.status is not None
+
+    def wait(self, timeout_seconds):
+        """True when the child ended in time."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self.ended():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def stop(self, signal_number=signal.SIGTERM, timeout_seconds=10):
+        """End the child.  True when it went by itself or at the signal, in time."""
+        if self.ended():
+            return True
+        os.kill(self.pid, signal_number)
+        if self.wait(timeout_seconds):
+            return True
+        # The group is the child's own session: it takes the jobs that fio forked along.
+        os.killpg(self.pid, signal.SIGKILL)
+        self.wait(timeout_seconds)
+        return False
+
+    def fail(self, what):
+        """Raise ChildError with the end of what the child printed."""
+        with open(self.log_path, errors="replace") as log:
+            tail = " | ".join(log.read().strip().splitlines()[-5:])
+        name = os.path.basename(self.argv[0])
+        raise ChildError(f"{name}: {what}: {tail or 'it printed nothing'}")
+
+
+def tree(pid):
+    """PID and all its descendants that are alive."""
+    pids = [pid]
+    for parent in pids:  # The list grows while it is walked: children of children follow.
+        try:
+            for task in os.listdir(f"/proc/{parent}/task"):
+                with open(f"/proc/{parent}/task/{task}/children") as children:
+                    pids += [int(child) for child in children.read().split()]
+        except OSError:
+            continue  # The task has ended since it was listed.
+    return pids
+
+
+def cpu_ns(pid):
+    """CPU time of PID's tree so far, from each process's CPU clock, which keeps the time of
+    threads that have ended (clock_getcpuclockid(3); the id is ~pid << 3 | clock)."""
+    total_ns = 0
+    for member in tree(pid):
+        try:
+            total_ns += time.clock_gettime_ns((~member << 3) | CLOCK_OF_PROCESS)
+        except OSError:
+            continue
+    return total_ns
+
+
+def context_switches(pid):
+    """Voluntary and involuntary switches of the threads alive in PID's tree."""
+    total = 0
+    for member in tree(pid):
+        try:
+            for task in os.listdir(f"/proc/{member}/task"):
+                with open(f"/proc/{member}/task/{task}/status") as status:
+                    total += sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+        except OSError:
+            continue
+    return total
+
+
+def machine_busy_seconds():
+    """CPU time of the whole machine since boot: user, nice, system, irq and softirq."""
+    with open("/proc/stat") as stat:
+        ticks = [int(field) for field in stat.readline().split()[1:8]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,148 @@
+"""Medians, ratios and tables.
+
+Results are {row name: {server name: {figure name: [one value per round]}}}.
+"""
+
+import statistics
+
+DIRECT = "fio direct"
+OURS = "millraced"
+
+# Title, figure and format of each column.
+COLUMNS = [
+    ("IOPS", "iops", "{:,.0f}"),
+    ("mean us", "mean_us", "{:,.1f}"),
+    ("p50 us", "p50_us", "{:,.1f}"),
+    ("p99 us", "p99_us", "{:,.1f}"),
+    ("CPU us/req", "cpu_us", "{:.2f}"),
+    ("fio CPU us/req", "client_cpu_us", "{:.2f}"),
+    ("switches/req", "switches", "{:.3f}"),
+    ("syscalls/req", "syscalls", "{:.2f}"),
+]
+# millraced's figure divided by the server's.
+RATIOS = [("IOPS ratio", "iops"), ("p50 ratio", "p50_us"), ("CPU ratio", "cpu_us")]
+
+
+def median(results, row, server, figure):
+    values = results.get(row, {}).get(server, {}).get(figure)
+    return statistics.median(values) if values else None
+
+
+def ratio(dividend, divisor, form="{:.2f}"):
+    return form.format(dividend / divisor) if dividend and divisor else "-"
+
+
+def spread(values, form):
+    if not values:
+        return "-"
+    return f"{form.format(min(values))}..{form.format(max(values))}"
+
+
+def median_cells(results, row, server):
+    cells = []
+    for _, figure, form in COLUMNS:
+        value = median(results, row, server, figure)
+        cells.append("-" if value is None else form.format(value))
+    return cells
+
+
+def comparison_cells(results, row, server):
+    """IOPS relative to fio on the storage, then millraced's figures as multiples of SERVER's."""
+    iops = median(results, row, server, "iops")
+    cells = [ratio(iops, median(results, row, DIRECT, "iops"), "{:.0%}")]
+    for _, figure in RATIOS if measured_ours(results) else []:
+        ours = median(results, row, OURS, figure)
+        theirs = median(results, row, server, figure)
+        cells.append("" if server == OURS else ratio(ours, theirs))
+    return cells
+
+
+def comparison_titles(results):
+    return ["of direct"] + [title for title, _ in RATIOS if measured_ours(results)]
+
+
+def measured_ours(results):
+    return any(servers.get(OURS) for servers in results.values())
+
+
+def text_table(results, row):
+    """The table of one row: a line of medians per server, and below it min..max."""
+    lines = [[row] + [title for title, _, _ in COLUMNS] + comparison_titles(results)]
+    for server, figures in results[row].items():
+        lines.append([server] + median_cells(results, row, server)
+                     + comparison_cells(results, row, server))
+        spreads = [spread(figures.get(figure), form) if len(figures.get(figure, [])) > 1 else ""
+                   for _, figure, form in COLUMNS]
+        if any(spreads):
+            lines.append([""] + spreads + [""] * len(comparison_titles(results)))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join([line[0].ljust(widths[0])]
+                               + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])])
+                     .rstrip() for line in lines)
+
+
+def markdown(results, facts):
+    """One table of all rows, and the facts that belong to it."""
+    titles = ["row", "server", "IOPS", "min..max"] + [title for title, _, _ in COLUMNS[1:]]
+    titles += comparison_titles(results)
+    lines = ["| " + " | ".join(titles) + " |", "| " + " | ".join(["---"] * 2 + ["---:"] *
+                                                                 (len(titles) - 2)) + " |"]
+    for row, servers in results.items():
+        for server, figures in servers.items():
+            cells = median_cells(results, row, server)
+            cells.insert(1, spread(figures.get("iops"), COLUMNS[0][2]))
+            cells = [row, server] + cells + comparison_cells(results, row, server)
+            lines.append("| " + " | ".join(cells) + " |")
+    lines += [""] + [f"- {name}: {value}" for name, value in facts]
+    return "\n".join(lines) + "\n"
+
+
+def aims(results):
+    """What millraced is meant to reach, as (met, sentence); only what was measured."""
+    found = []
+    found += aim_file_iops(results)
+    found += aim_zram(results, "zram-32x4")
+    for row in ("file-32x4", "zram-32x4"):
+        calls = median(results, row, OURS, "syscalls")
+        if calls is not None:
+            found.append((calls <= 0.2, f"{row}: {calls:.2f} system calls per request (0.2)"))
+    for row in ("file-1", "zram-1"):
+        found += aim_latency(results, row)
+    return found
+
+
+def peers(results, row, figure):
+    """[(median, server)] of the servers that are not ours."""
+    found = [(median(results, row, server, figure), server) for server in results.get(row, {})
+             if server not in (OURS, DIRECT)]
+    return [pair for pair in found if pair[0] is not None]
+
+
+def aim_file_iops(results):
+    ours = median(results, "file-32x4", OURS, "iops")
+    direct = median(results, "file-32x4", DIRECT, "iops")
+    if not ours or not direct:
+        return []
+    return [(ours >= 0.85 * direct, f"file-32x4: {ours / direct:.0%} of fio direct's IOPS (85 %)")]
+
+
+def aim_zram(results, row):
+    ours = median(results, row, OURS, "iops")
+    others = peers(results, row, "iops")
+    if not ours or not others:
+        return []
+    best, name = max(others)
+    found = [(ours >= 2 * best, f"{row}: {ours / best:.2f} times the IOPS of {name}, "
+              "the best peer (2)")]
+    cpu = median(results, row, OURS, "cpu_us") / median(results, row, name, "cpu_us")
+    found.append((cpu <= 1 / 3, f"{row}: {cpu:.2f} of its CPU per request (0.33)"))
+    return found
+
+
+def aim_latency(results, row):
+    ours = median(results, row, OURS, "p50_us")
+    others = peers(results, row, "p50_us")
+    if not ours or not others:
+        return []
+    best, name = min(others)
+    return [(ours < best, f"{row}: p50 {ours:.1f} us, the best peer {name} {best:.1f} us (lower)")]

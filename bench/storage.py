@@ -1,0 +1,128 @@
+"""What is served: a regular file and a zram device, written in full and removed at the end.
+
+Half of every 4 KiB page is random and half is zero: zram then has real work to do for each read,
+and a disk below cannot skip the data.
+"""
+
+import os
+import time
+
+PAGE_BYTES = 4096
+CHUNK_BYTES = 4 << 20
+ZRAM_CONTROL = "/sys/class/zram-control"
+
+
+class StorageError(Exception):
+    """Storage that this machine cannot provide; the text says why and what to do."""
+
+
+def fill(path, total_bytes):
+    """Write every byte of PATH, so that no read meets a hole, and bring it to the device."""
+    zeros = bytes(PAGE_BYTES // 2)
+    with open(path, "r+b", buffering=0) as target:
+        for start in range(0, total_bytes, CHUNK_BYTES):
+            length = min(CHUNK_BYTES, total_bytes - start)
+            noise = os.urandom(length // 2)
+            half = PAGE_BYTES // 2
+            target.write(b"".join(noise[i:i + half] + zeros for i in range(0, length // 2, half)))
+        os.fsync(target.fileno())
+
+
+def drop_cache(path):
+    """Take PATH out of the page cache, so that a buffered server starts each turn cold."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
+def file_system(path):
+    """The device and type of the file system that PATH is on."""
+    device = os.stat(path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo") as mounts:
+        for line in mounts:
+            fields = line.split()
+            if fields[2] == wanted:
+                kind, source = fields[fields.index("-") + 1:][:2]
+                return f"{kind} on {source}"
+    return "unknown file system"
+
+
+class FileStorage:
+    def __init__(self, directory, mib):
+        self.path = os.path.join(directory, "image.raw")
+        self.mib = mib
+
+    def __enter__(self):
+        total_bytes = self.mib << 20
+        try:
+            with open(self.path, "wb") as image:
+                os.posix_fallocate(image.fileno(), 0, total_bytes)
+            fill(self.path, total_bytes)
+        except OSError as error:
+            self.__exit__()
+            raise StorageError(f"{self.path}: {error.strerror}; it needs {self.mib} MiB "
+                               "(--file-mib sets less)")
+        except BaseException:
+            self.__exit__()
+            raise
+        self.description = f"regular file, {self.mib} MiB, {file_system(self.path)}"
+        return self
+
+    def __exit__(self, *exc):
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+
+
+class ZramStorage:
+    def __init__(self, directory, mib):
+        self.mib = mib
+        self.number = None
+
+    def __enter__(self):
+        try:
+            with open(f"{ZRAM_CONTROL}/hot_add") as hot_add:
+                self.number = int(hot_add.read())
+            self.path = f"/dev/zram{self.number}"
+            self.write_attribute("disksize", f"{self.mib}M")
+            fill(self.path, self.mib << 20)
+        except OSError as error:
+            self.__exit__()
+            raise StorageError(f"zram: {error.strerror}; it needs root and the kernel module "
+                               f"(modprobe zram), and memory for {self.mib} MiB")
+        except BaseException:
+            self.__exit__()
+            raise
+        self.description = f"zram device, {self.mib} MiB, {self.algorithm()}"
+        return self
+
+    def __exit__(self, *exc):
+        if self.number is None:
+            return
+        # Something that probes new block devices may hold it open for a moment.
+        for _ in range(50):
+            try:
+                self.write_attribute("reset", "1")
+                with open(f"{ZRAM_CONTROL}/hot_remove", "w") as hot_remove:
+                    hot_remove.write(str(self.number))
+                self.number = None
+                return
+            except OSError as error:
+                problem = error
+                time.sleep(0.1)
+        print(f"bench: cannot remove {self.path}: {problem.strerror}; "
+              f"echo {self.number} > {ZRAM_CONTROL}/hot_remove removes it")
+
+    def write_attribute(self, name, value):
+        with open(f"/sys/block/zram{self.number}/{name}", "w") as attribute:
+            attribute.write(value)
+
+    def algorithm(self):
+        with open(f"/sys/block/zram{self.number}/comp_algorithm") as attribute:
+            text = attribute.read()
+        return text[text.index("[") + 1:text.index("]")] if "[" in text else text.strip()
+
+
+KINDS = {"file": FileStorage, "zram": ZramStorage}

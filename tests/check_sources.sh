@@ -1,0 +1,15 @@
+#!/bin/sh
+# Every C file of the tree is compiled by build.ninja in both variants: one that was forgotten, such as a test that
+# never ran, would not be noticed otherwise.
+set -u
+status=0
+for source in $(find reactor disk net daemon tests -name '*.c' | sort); do
+	for variant in release sanitize; do
+		object=build/$variant/${source%.c}.o
+		if ! grep -qE "^build $object *: [a-z_]+ $source\$" build.ninja; then
+			echo "build.ninja: nothing makes $object from $source"
+			status=1
+		fi
+	done
+done
+exit $status

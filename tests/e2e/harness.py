@@ -1,0 +1,572 @@
+"""What every end-to-end test stands on: a scratch directory, images and loop devices, a daemon with its log, clients.
+
+A test is a function marked with @test that takes an Env.  Everything it makes through the Env (processes, sockets,
+devices, files) is undone when it ends, however it ends; processes are ended by their pid.  A test that passes also
+has its daemons stopped with SIGTERM, which must exit 0 and leave no sanitizer report in the log.
+"""
+
+import contextlib
+import ctypes
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.parse
+
+MIB = 1 << 20
+STOP_SECONDS = 15  # a daemon told to stop has exited by then
+READY_SECONDS = 30
+UNIX_PATH_BYTES = 100  # sun_path holds 108; leave room
+SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:")
+
+FILE = "file"
+LOOP512 = "loop512"
+LOOP4096 = "loop4096"
+ZRAM = "zram"
+TCP = "tcp"
+TCP6 = "tcp6"
+UNIX = "unix"
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+class Failure(Exception):
+    """The daemon did not do what the test asked of it."""
+
+
+class Skip(Exception):
+    """The test can't run here; says why."""
+
+
+class TimeLimit(BaseException):
+    """Raised in the main thread by the runner's timer; not an Exception, so that no test swallows it."""
+
+
+def check(condition, what):
+    if not condition:
+        raise Failure(what)
+
+
+def equal(got, wanted, what):
+    if got != wanted:
+        raise Failure(f"{what}: got {got!r}, expected {wanted!r}")
+
+
+def wait_until(condition, seconds, what):
+    """Poll CONDITION until it is true; returns its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        check(time.monotonic() < deadline, f"not within {seconds} s: {what}")
+        time.sleep(0.01)
+
+
+def first_difference(left, right):
+    """The offset of the first byte that differs, or the shorter length."""
+    count = min(len(left), len(right))
+    step = 65536
+    for start in range(0, count, step):
+        if left[start : start + step] != right[start : start + step]:
+            for offset in range(start, min(start + step, count)):
+                if left[offset] != right[offset]:
+                    return offset
+    return count
+
+
+def random_bytes(count, seed=1):
+    """The same content for the same SEED."""
+    return random.Random(seed).randbytes(count)
+
+
+def same_bytes(got, wanted, what):
+    if got != wanted:
+        offset = first_difference(got, wanted)
+        raise Failure(
+            f"{what}: {len(got)} and {len(wanted)} bytes, first difference at {offset}: "
+            f"got {bytes(got[offset:offset + 16]).hex()}, expected {bytes(wanted[offset:offset + 16]).hex()}"
+        )
+
+
+# The tests, in the order of their definition.
+
+ALL_TESTS = []
+
+
+class Case:
+    """One line of the run: a test function with its parameters."""
+
+    def __init__(self, function, parameters, seconds, quick):
+        self.function = function
+        self.parameters = parameters
+        self.seconds = seconds
+        self.quick = quick
+        module = function.__module__.removeprefix("test_")
+        suffix = "[" + ",".join(str(value) for value in parameters) + "]" if parameters else ""
+        self.name = f"{module}.{function.__name__}{suffix}"
+
+
+def test(over=((),), quick=(), seconds=60):
+    """Run the function once with each tuple of parameters in OVER; those also in QUICK are in --quick too.
+    A test without parameters says quick=True."""
+
+    def mark(function):
+        for parameters in over:
+            is_quick = quick if isinstance(quick, bool) else parameters in quick
+            ALL_TESTS.append(Case(function, parameters, seconds, is_quick))
+        return function
+
+    return mark
+
+
+# Addresses.
+
+
+class Address:
+    """Where a daemon listens, as it says itself: HOST:PORT, [V6]:PORT or unix:PATH."""
+
+    def __init__(self, text):
+        self.text = text
+        self.path = text.removeprefix("unix:") if text.startswith("unix:") else None
+        if not self.path:
+            host, port = text.rsplit(":", 1)
+            self.host = host.strip("[]")
+            self.port = int(port)
+
+    def uri(self, export):
+        name = urllib.parse.quote(export)
+        if self.path:
+            return f"nbd+unix:///{name}?socket={urllib.parse.quote(self.path)}"
+        return f"nbd://{self.text}/{name}"
+
+    def connect(self, seconds=30):
+        if self.path:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(seconds)
+            sock.connect(self.path)
+        else:
+            sock = socket.create_connection((self.host, self.port), seconds)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+# Images.
+
+
+class Image:
+    """A volume: PATH is what the daemon opens, BACKING the file that must hold the bytes in the end."""
+
+    def __init__(self, path, backing, size_bytes):
+        self.path = path
+        self.backing = backing
+        self.bytes = size_bytes
+
+    def content(self):
+        with open(self.backing, "rb") as file:
+            return file.read(self.bytes)
+
+    def pread(self, count, offset):
+        with open(self.backing, "rb") as file:
+            file.seek(offset)
+            return file.read(count)
+
+
+# Processes.
+
+
+def before_exec():
+    """In the child: end with the runner, even if that is killed."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_process(command, **options):
+    return subprocess.Popen(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=before_exec,
+        **options,
+    )
+
+
+def end_process(process):
+    """End the process and the group it leads, which is ours: it began its own session."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class Daemon:
+    """A running millraced."""
+
+    def __init__(self, process, log_path):
+        self.process = process
+        self.log_path = log_path
+        self.addresses = []
+        self.judged = False
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def address(self):
+        return self.addresses[0]
+
+    def uri(self, export="disk", index=0):
+        return self.addresses[index].uri(export)
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def log_lines(self):
+        return self.log().splitlines()
+
+    def wait_ready(self):
+        def ready():
+            if self.process.poll() is not None:
+                raise Failure(f"the daemon ended with {self.process.returncode} before it was ready")
+            return re.search(r"info: ready\s*$", self.log(), re.MULTILINE)
+
+        wait_until(ready, READY_SECONDS, "the daemon says that it is ready")
+        found = re.findall(r"info: listening on (\S+)\s*$", self.log(), re.MULTILINE)
+        self.addresses = [Address(text) for text in found]
+
+    def send_signal(self, number):
+        self.process.send_signal(number)
+
+    def wait_exit(self, seconds=STOP_SECONDS):
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"the daemon has not exited within {seconds} s") from None
+
+    def stop(self, number=signal.SIGTERM):
+        """Stop it as an administrator does, and judge how it went.  Only the first call does anything."""
+        if self.judged:
+            return
+        self.judged = True
+        check(self.process.poll() is None, f"the daemon had already ended with {self.process.returncode}")
+        self.send_signal(number)
+        code = self.wait_exit()
+        self.check_log()
+        equal(code, 0, f"exit code after {signal.Signals(number).name}")
+
+    def kill(self):
+        """As a crash would."""
+        self.judged = True
+        self.process.kill()
+        self.process.wait()
+        self.check_log()
+
+    def check_log(self):
+        found = SANITIZER.search(self.log())
+        check(not found, "a sanitizer report in the daemon's log")
+
+    # What /proc says.
+
+    def cpu_ticks(self):
+        with open(f"/proc/{self.pid}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])  # utime and stime are the 14th and 15th of proc(5)
+
+    def rss_bytes(self):
+        with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def fd_count(self):
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+class Result:
+    """How a command ended."""
+
+    def __init__(self, code, out, err):
+        self.code = code
+        self.out = out
+        self.err = err
+
+
+def two_cores():
+    """The first two cores we may use, as --cores takes them (one, if that is all there is)."""
+    return ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:2])
+
+
+class Env:
+    """One test's surroundings."""
+
+    def __init__(self, binary, directory, quick):
+        self.binary = binary
+        self.directory = directory
+        self.quick = quick
+        self.daemons = []
+        self.processes = []
+        self.stack = contextlib.ExitStack()
+        self.serial = 0
+        self.running = True
+        os.makedirs(directory)
+        self.stack.callback(shutil.rmtree, directory, ignore_errors=True)
+
+    # Life.
+
+    def finish(self):
+        """After the body passed: every daemon still up stops properly."""
+        for daemon in self.daemons:
+            daemon.stop()
+
+    def kill_processes(self):
+        """Whatever the test waits for now ends.  Safe from another thread."""
+        for process in list(self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def close(self):
+        for process in self.processes:
+            end_process(process)
+        self.stack.close()
+
+    def size(self, full, quick):
+        """A size or count: FULL, or QUICK in a quick run."""
+        return quick if self.quick else full
+
+    def path(self, name):
+        self.serial += 1
+        return os.path.join(self.directory, f"{self.serial}-{name}")
+
+    # Storage.
+
+    def file(self, size_bytes, content=None, name="image"):
+        """A sparse file of SIZE_BYTES, or with CONTENT."""
+        path = self.path(name)
+        with open(path, "wb") as file:
+            if content is not None:
+                file.write(content)
+            file.truncate(size_bytes)
+        return path
+
+    def image(self, medium, size_bytes, content=None):
+        if medium == ZRAM:
+            return self.zram(size_bytes)
+        path = self.file(size_bytes, content)
+        if medium == FILE:
+            return Image(path, path, size_bytes)
+        return self.loop(path, size_bytes, 4096 if medium == LOOP4096 else 512)
+
+    def loop(self, backing, size_bytes, block_bytes):
+        if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
+            raise Skip("no loop devices: needs root and /dev/loop-control")
+        assert size_bytes % block_bytes == 0
+        command = ["losetup", "--find", "--show", "--sector-size", block_bytes, backing]
+        result = self.run(command, 20, expect=None)
+        if result.code != 0:
+            raise Skip(f"losetup: {result.err.strip()}")
+        device = result.out.strip()
+        self.stack.callback(subprocess.run, ["losetup", "--detach", device], check=False)
+        return Image(device, backing, size_bytes)
+
+    def zram(self, size_bytes):
+        """A zram device of our own: those that exist may be somebody's."""
+        control = "/sys/class/zram-control"
+        try:
+            with open(f"{control}/hot_add", encoding="ascii") as file:
+                number = file.read().strip()
+        except OSError as error:
+            raise Skip(f"no zram device: {error}") from None
+        self.stack.callback(write_text, f"{control}/hot_remove", number)
+        write_text(f"/sys/block/zram{number}/disksize", str(size_bytes))
+        self.stack.callback(write_text, f"/sys/block/zram{number}/reset", "1")
+        device = f"/dev/zram{number}"
+        wait_until(lambda: os.path.exists(device), 5, device)
+        return Image(device, device, size_bytes)
+
+    # The daemon.
+
+    def listen_text(self, transport=TCP):
+        if transport == TCP6:
+            if not has_ipv6():
+                raise Skip("no IPv6 on the loopback interface")
+            return "[::1]:0"
+        if transport == UNIX:
+            return "unix:" + self.socket_path()
+        return "127.0.0.1:0"
+
+    def socket_path(self):
+        path = self.path("sock")
+        if len(os.fsencode(path)) > UNIX_PATH_BYTES:
+            directory = tempfile.mkdtemp(prefix="millrace-e2e-")
+            self.stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            path = os.path.join(directory, "sock")
+        return path
+
+    def config(self, text):
+        path = self.path("millrace.conf")
+        write_text(path, text)
+        return path
+
+    def launch(self, arguments, prefix=()):
+        """Start the daemon, don't wait for anything."""
+        log_path = self.path("daemon.log")
+        environment = dict(os.environ)
+        environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+        with open(log_path, "wb") as log:
+            process = start_process(
+                [*prefix, self.binary, *arguments], stdout=log, stderr=log, env=environment
+            )
+        self.processes.append(process)
+        daemon = Daemon(process, log_path)
+        self.daemons.append(daemon)
+        return daemon
+
+    def serve(self, *arguments):
+        """Start the daemon with ARGUMENTS and wait until it is ready."""
+        daemon = self.launch(arguments)
+        daemon.wait_ready()
+        return daemon
+
+    def serve_image(self, image, transport=TCP, cores=None):
+        """Start the daemon with IMAGE as the export "disk"."""
+        return self.serve(
+            *("--export", f"disk={image.path}"),
+            *("--listen", self.listen_text(transport)),
+            *("--cores", cores or two_cores()),
+        )
+
+    # Clients.
+
+    def run(self, command, seconds=60, expect=0):
+        """Run a client; it must exit with EXPECT (None: with anything)."""
+        process = start_process(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
+        self.processes.append(process)
+        words = " ".join(str(word) for word in command)
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            end_process(process)
+            raise Failure(f"not done within {seconds} s: {words}") from None
+        if expect is not None and process.returncode != expect:
+            raise Failure(f"{words}: exit {process.returncode}, expected {expect}:\n{out}{err}")
+        return Result(process.returncode, out, err)
+
+    def keep(self, resource):
+        """Close RESOURCE when the test ends."""
+        self.stack.callback(resource.close)
+        return resource
+
+
+def write_text(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+# Running.
+
+
+class Outcome:
+    def __init__(self, case, word, reason, seconds, logs):
+        self.case = case
+        self.word = word
+        self.reason = reason
+        self.seconds = seconds
+        self.logs = logs
+
+
+class Runner:
+    """Runs cases one after the other, each with its time limit."""
+
+    def __init__(self, binary, work, quick):
+        self.binary = binary
+        self.work = work
+        self.quick = quick
+
+    def run(self, case, index):
+        env = Env(self.binary, os.path.join(self.work, str(index)), self.quick)
+        began = time.monotonic()
+        word, reason, logs = "ok", "", []
+        try:
+            word, reason = self.run_body(case, env)
+            if word == "FAIL":
+                logs = [daemon.log() for daemon in env.daemons]
+        finally:
+            env.close()
+        return Outcome(case, word, reason, time.monotonic() - began, logs)
+
+    def run_body(self, case, env):
+        timer = threading.Timer(case.seconds, on_time_limit, [env])
+        timer.daemon = True
+        try:
+            try:
+                timer.start()
+                case.function(env, *case.parameters)
+                env.finish()
+            finally:
+                env.running = False
+                timer.cancel()
+            return "ok", ""
+        except Skip as skip:
+            return "skip", str(skip)
+        except TimeLimit:
+            return "FAIL", f"not done within {case.seconds} s"
+        except Failure as failure:
+            return "FAIL", str(failure)
+        except Exception as error:  # a client library's or the test's own: the reader needs where it was
+            return "FAIL", describe(error)
+
+
+def describe(error):
+    frames = []
+    trace = error.__traceback__
+    while trace:
+        code = trace.tb_frame.f_code
+        frames.append(f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error} (at {' > '.join(frames[1:])})"
+
+
+def on_time_limit(env):
+    """In the timer's thread.  The main thread may wait inside a C library, where no Python signal handler runs:
+    so end what it waits for; the handler runs as soon as it is back."""
+    if env.running:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+        env.kill_processes()
+
+
+def raise_time_limit(_number, _frame):
+    raise TimeLimit
+
+
+def raise_interrupt(_number, _frame):
+    raise KeyboardInterrupt
+
+
+def install_handlers():
+    signal.signal(signal.SIGALRM, raise_time_limit)
+    signal.signal(signal.SIGTERM, raise_interrupt)
+    signal.signal(signal.SIGHUP, raise_interrupt)

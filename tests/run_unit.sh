@@ -1,0 +1,48 @@
+#!/bin/sh
+# Runs the unit tests:  tests/run_unit.sh VARIANT PROGRAM [CRITERION OPTION]...
+# VARIANT names the build (release, sanitize); 'N passed, N failed' goes to build/test-counts/unit-VARIANT too.
+# Exits 1 if a test failed, a sanitizer had something to say, or the time was up.
+set -u
+variant=$1
+program=$2
+shift 2
+time_limit_s=180
+counts=build/test-counts/unit-$variant
+log=build/unit-$variant.log
+reports=$PWD/build/sanitizer-reports-$variant
+
+rm -rf "$reports" "$counts"
+mkdir -p "$reports" build/test-counts
+
+# Criterion runs each test in a process of its own and does not look at how it ends after the test's last line, which
+# is where leaks are found: a leak shows only as a report.  The reports go to files, and any file is a failure.
+export ASAN_OPTIONS="log_path=$reports/asan:detect_stack_use_after_return=1"
+export UBSAN_OPTIONS="log_path=$reports/ubsan:halt_on_error=1:print_stacktrace=1"
+
+# The status goes through a file: a pipe keeps only tee's.
+{
+	timeout --kill-after=5 "$time_limit_s" "$program" --color=never "$@" 2>&1
+	echo $? >"$log.status"
+} | tee "$log"
+status=$(cat "$log.status")
+rm -f "$log.status"
+[ "$status" -ne 124 ] || echo "unit tests: not done after $time_limit_s s"
+
+# "[====] Synthesis: Tested: 7 | Passing: 5 | Failing: 1 | Crashing: 1"
+synthesis=$(grep 'Synthesis: Tested:' "$log" | tail -n 1)
+passed=$(expr "$synthesis" : '.*Passing: \([0-9]*\)')
+tested=$(expr "$synthesis" : '.*Tested: \([0-9]*\)')
+failed=$((${tested:-0} - ${passed:-0}))
+for report in "$reports"/*; do
+	[ -e "$report" ] || continue
+	echo "$report:"
+	cat "$report"
+	status=1
+done
+# Something is wrong that no test was blamed for (a leak, the time limit, nothing ran): it counts as one.
+[ "${tested:-0}" -gt 0 ] || status=1
+if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
+	failed=1
+fi
+echo "${passed:-0} passed, $failed failed" | tee "$counts"
+[ "$status" -eq 0 ] && [ "$failed" -eq 0 ]

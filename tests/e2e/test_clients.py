@@ -283,6 +283,7 @@ def largest_request_a_client_may_send_works(env, medium):
     for offset in (0, 1001):
         handle.pwrite(content, offset)
         same_bytes(handle.pread(32 * MIB, offset), content, f"32 MiB at {offset}")
+    handle.flush()
     handle.shutdown()
     same_bytes(image.pread(32 * MIB, 1001), content, "the image")
 

@@ -27,7 +27,7 @@ config_init(struct config *config)
 	*config = (struct config){
 		.cores_auto = true,
 		.queue_depth = 256,
-		.poll_us = 50,
+		.poll_us = 200,
 		.buffer_memory_bytes = (uint64_t)128 << 20,
 		.connections_max = 1024,
 	};

@@ -44,7 +44,7 @@ struct config {
 	struct config_export *exports;
 };
 
-/* Set the defaults: cores auto, queue-depth 256, poll-us 50, buffer-memory 128M, max-connections 1024, no listener, no
+/* Set the defaults: cores auto, queue-depth 256, poll-us 200, buffer-memory 128M, max-connections 1024, no listener, no
  * export.  config_fini must be called later. */
 void config_init(struct config *config);
 void config_fini(struct config *config);

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "reactor/log.h"
@@ -48,13 +49,18 @@ is_unix(const struct address *address)
 	return address->storage.ss_family == AF_UNIX;
 }
 
-/* Remove the socket that a server which is gone left at ADDRESS; one that answers is left alone. */
+/* Remove the socket that a server which is gone left at ADDRESS.  One that answers, and any other kind of file, is left
+ * alone: bind then refuses it. */
 static void
 remove_stale_socket(const struct address *address)
 {
 	const struct sockaddr_un *name = (const struct sockaddr_un *)&address->storage;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct stat status;
+	int fd;
 
+	if (lstat(name->sun_path, &status) != 0 || !S_ISSOCK(status.st_mode))
+		return;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return;
 	if (connect(fd, (const struct sockaddr *)name, address->bytes) != 0 &&

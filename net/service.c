@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "net/connection.h"
 #include "net/transmission.h"
@@ -55,7 +56,12 @@ service_init(struct service *service, struct cores *cores, const struct export_t
 {
 	void *per_core;
 
-	*service = (struct service){ .exports = exports, .limits = *limits, .cores = cores };
+	*service = (struct service){
+		.exports = exports,
+		.limits = *limits,
+		.cores = cores,
+		.core_count = cores->count,
+	};
 	list_init(&service->listeners);
 	if (posix_memalign(&per_core, 64, cores->count * sizeof(struct service_core)) != 0)
 		return -ENOMEM;
@@ -79,7 +85,7 @@ service_fini(struct service *service)
 {
 	struct list_node *node;
 
-	for (unsigned i = 0; i < service->cores->count; i++)
+	for (unsigned i = 0; i < service->core_count; i++)
 		free(service->per_core[i].requests);
 	free(service->per_core);
 	while ((node = list_take_first(&service->listeners)) != NULL) {
@@ -93,20 +99,33 @@ service_fini(struct service *service)
 
 /* ---- placing ---- */
 
-/* Raise the count of the core with the fewest connections.  NULL if there are too many already. */
+/* The CPU that handled the last packet of FD, or -1.  Source: socket(7). */
+static int
+incoming_cpu(int fd)
+{
+	socklen_t bytes = sizeof(int);
+	int cpu;
+
+	return getsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &bytes) == 0 ? cpu : -1;
+}
+
+/* Raise the count of the core with the fewest connections; of several, the one that FD's packets come to (on loopback,
+ * where its client runs): data and wake-ups then need not cross CPUs.  NULL if there are too many already. */
 static struct service_core *
-reserve_place(struct service *service)
+reserve_place(struct service *service, int fd)
 {
 	struct service_core *least = NULL;
 	unsigned least_count = 0, total = 0;
+	int cpu = incoming_cpu(fd);
 
-	for (unsigned i = 0; i < service->cores->count; i++) {
+	for (unsigned i = 0; i < service->core_count; i++) {
 		struct service_core *home = &service->per_core[i];
 		/* Relaxed: a count that is a little old places a little worse. */
 		unsigned count = __atomic_load_n(&home->connection_count, __ATOMIC_RELAXED);
 
 		total += count;
-		if (least == NULL || count < least_count) {
+		if (least == NULL || count < least_count ||
+		    (count == least_count && (int)home->core->cpu == cpu)) {
 			least = home;
 			least_count = count;
 		}
@@ -138,7 +157,7 @@ on_accept(struct listener *listener, int fd, const struct address *peer)
 {
 	struct service *service =
 		container_of(listener, struct service_listener, listener)->service;
-	struct service_core *home = reserve_place(service);
+	struct service_core *home = reserve_place(service, fd);
 
 	if (home == NULL) {
 		refuse(service, fd, peer);
@@ -176,7 +195,7 @@ service_listen(struct service *service, const struct address *address, struct ad
 	added->listener.on_accept = on_accept;
 	added->listener.on_stopped = on_listener_stopped;
 	/* Listeners are spread over the cores, too. */
-	added->core = &service->cores->cores[service->listener_count % service->cores->count];
+	added->core = &service->cores->cores[service->listener_count % service->core_count];
 	service->listener_count++;
 	list_append(&service->listeners, &added->node);
 	if (bound != NULL)
@@ -308,11 +327,11 @@ service_stop(struct service *service)
 {
 	tell_listeners(service, stop_listener);
 	wait_stopped(service, service->listener_count);
-	for (unsigned i = 0; i < service->cores->count; i++) {
+	for (unsigned i = 0; i < service->core_count; i++) {
 		struct service_core *home = &service->per_core[i];
 
 		home->message.deliver = drain;
 		reactor_send(home->core->reactor, &home->message);
 	}
-	wait_stopped(service, service->cores->count);
+	wait_stopped(service, service->core_count);
 }

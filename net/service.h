@@ -44,6 +44,7 @@ struct service {
 	struct service_limits limits;
 	/* Private. */
 	struct cores *cores;
+	unsigned core_count; /* cores->count is 0 when the service is freed */
 	struct service_core *per_core;
 	struct list_node listeners; /* struct service_listener */
 	unsigned listener_count;

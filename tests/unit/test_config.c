@@ -150,7 +150,7 @@ Test(config, defaults)
 	config_init(&config);
 	cr_assert(config.cores_auto);
 	cr_assert_eq(config.queue_depth, 256);
-	cr_assert_eq(config.poll_us, 50);
+	cr_assert_eq(config.poll_us, 200);
 	cr_assert_eq(config.buffer_memory_bytes, (uint64_t)128 << 20);
 	cr_assert_eq(config.connections_max, 1024);
 	cr_assert_eq(config.listen_count, 0);

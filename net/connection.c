@@ -41,7 +41,7 @@ int
 connection_create(struct service_core *home, int fd, const struct address *peer)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
-	uint8_t *input = malloc(INPUT_BYTES);
+	uint8_t *input = malloc(CONNECTION_INPUT_BYTES);
 
 	if (connection == NULL || input == NULL) {
 		free(input);
@@ -273,7 +273,7 @@ receive_parts(struct connection *connection, struct iovec *parts)
 		if (connection->handshake.reply.used > 0)
 			return 0;
 		parts[0] = (struct iovec){ connection->input + connection->input_end,
-					   INPUT_BYTES - connection->input_end };
+					   CONNECTION_INPUT_BYTES - connection->input_end };
 		return 1;
 	case CONNECTION_STATE_TRANSMISSION:
 		return transmission_receive_parts(connection, parts);

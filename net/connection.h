@@ -14,6 +14,11 @@
 #include "net/stream.h"
 #include "reactor/list.h"
 
+/* Room for a whole option, for any number of headers, or for a few short writes. */
+#define CONNECTION_INPUT_BYTES 32768u
+
+_Static_assert(CONNECTION_INPUT_BYTES >= HANDSHAKE_INPUT_BYTES_MIN, "an option must fit");
+
 enum connection_state {
 	CONNECTION_STATE_HANDSHAKE,
 	CONNECTION_STATE_TRANSMISSION,

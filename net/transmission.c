@@ -14,8 +14,9 @@
 /* Replies in one sendmsg. */
 #define REPLIES_PER_SEND 64
 
-/* A payload smaller than what is in the input anyway is copied; only behind a longer one is the input received together
- * with it.  So a stream of long writes is not copied, and one of short ones takes few calls. */
+/* Behind a payload that is not short, only this much input is received in the same call: it is mostly the next payload, which
+ * would have to be copied.  Behind a short one all there is room for: copying is cheaper than a call for each. */
+#define PAYLOAD_SHORT_BYTES	   16384u
 #define INPUT_BESIDE_PAYLOAD_BYTES 4096u
 
 /* ---- pieces and buffers ---- */
@@ -394,12 +395,12 @@ transmission_receive_parts(struct connection *connection, struct iovec *parts)
 	if (awaits_piece(connection) || connection->throttled ||
 	    !list_empty(&connection->starved_node))
 		return 0;
-	room = HANDSHAKE_INPUT_BYTES_MIN - connection->input_end;
+	room = CONNECTION_INPUT_BYTES - connection->input_end;
 	if (connection->receiving != NULL) {
 		/* The input is empty: take_payload has seen to that. */
 		parts[count++] =
 			(struct iovec){ payload_target(connection), connection->payload_left };
-		if (room > INPUT_BESIDE_PAYLOAD_BYTES)
+		if (connection->payload_left > PAYLOAD_SHORT_BYTES)
 			room = INPUT_BESIDE_PAYLOAD_BYTES;
 	}
 	parts[count++] = (struct iovec){ connection->input + connection->input_end, room };

@@ -251,6 +251,8 @@ send_handshake(struct connection *connection)
 static void
 handshake_sent(struct connection *connection)
 {
+	if (connection->state != CONNECTION_STATE_HANDSHAKE)
+		return; /* it is ending */
 	if (connection->transmission_follows) {
 		connection->export = connection->handshake.export;
 		connection->state = CONNECTION_STATE_TRANSMISSION;

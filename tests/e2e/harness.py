@@ -167,12 +167,6 @@ def has_ipv6():
         return False
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 # Images.
 
 
@@ -481,6 +475,11 @@ class Env:
         return resource
 
 
+def read_text(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
 def write_text(path, text):
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
@@ -515,7 +514,9 @@ class Runner:
             if word == "FAIL":
                 logs = [daemon.log() for daemon in env.daemons]
         finally:
-            env.close()
+            left = close_env(env)
+        if left and word == "ok":
+            word, reason = "FAIL", f"cleaning up: {left}"
         return Outcome(case, word, reason, time.monotonic() - began, logs)
 
     def run_body(self, case, env):
@@ -538,6 +539,15 @@ class Runner:
             return "FAIL", str(failure)
         except Exception as error:  # a client library's or the test's own: the reader needs where it was
             return "FAIL", describe(error)
+
+
+def close_env(env):
+    """Returns what could not be undone, or None."""
+    try:
+        env.close()
+    except OSError as error:
+        return error
+    return None
 
 
 def describe(error):

@@ -15,7 +15,15 @@ sys.dont_write_bytecode = True
 
 import harness  # noqa: E402
 
-MODULES = ("test_clients", "test_unaligned", "test_durability", "test_wire", "test_bounds", "test_bad_input")
+MODULES = (
+    "test_clients",
+    "test_unaligned",
+    "test_durability",
+    "test_wire",
+    "test_faults",
+    "test_bounds",
+    "test_bad_input",
+)
 LOG_LINES_SHOWN = 60
 
 

@@ -1,1 +1,255 @@
-"""."""
+"""Limits: what the daemon takes of CPU, memory and descriptors, and that a greedy client only harms itself."""
+
+import contextlib
+import os
+import time
+
+import wire
+from harness import FILE, MIB, TCP, UNIX, Skip
+from harness import check, equal, random_bytes, same_bytes, test, two_cores, wait_until
+from wire import Wire
+
+BUFFER_MEMORY_MIB = 64  # per core
+GREETING_SECONDS = 5
+
+
+def serve_limited(env, image, settings="", transport=TCP):
+    """A daemon with the least buffer memory, and SETTINGS for its [server] section."""
+    cores = two_cores()
+    return env.serve(
+        "--config",
+        env.config(
+            f"[reactor]\ncores = {cores}\nbuffer-memory = {BUFFER_MEMORY_MIB}M\n"
+            f"[server]\nlisten = {env.listen_text(transport)}\n{settings}\n"
+            f"[export disk]\npath = {image.path}\n"
+        ),
+    )
+
+
+def connect(env, daemon):
+    client = env.keep(Wire(daemon.address))
+    client.go("disk")
+    return client
+
+
+@test(quick=True)
+def idle_clients_cost_no_cpu(env):
+    daemon = serve_limited(env, env.image(FILE, MIB))
+    clients = [connect(env, daemon) for _ in range(10)]
+    for client in clients:
+        client.read(0, 4096)
+    time.sleep(0.3)
+    before = daemon.cpu_ticks()
+    time.sleep(2)
+    used = daemon.cpu_ticks() - before
+    check(used <= 2, f"{used} ticks in 2 s")
+    for client in clients:
+        client.read(0, 4096)
+
+
+@test(quick=True)
+def idle_daemon_costs_no_cpu(env):
+    daemon = serve_limited(env, env.image(FILE, MIB))
+    time.sleep(0.3)
+    before = daemon.cpu_ticks()
+    time.sleep(1)
+    used = daemon.cpu_ticks() - before
+    check(used <= 1, f"{used} ticks in 1 s")
+
+
+@test(quick=True)
+def thousand_large_reads_outstanding_are_all_answered(env):
+    """Far more bytes asked for than there is buffer memory: requests wait, none fails."""
+    content = random_bytes(16 * MIB)
+    daemon = serve_limited(env, env.image(FILE, len(content), content))
+    client = connect(env, daemon)
+    count = env.size(1000, 300)
+    offsets = {}
+    for index in range(count):
+        offset = index * 12_289 % (15 * MIB)
+        offsets[client.request(wire.CMD_READ, offset, MIB)] = offset
+    for _ in range(count):
+        cookie, error, data = client.reply()
+        equal(error, 0, f"error of request {cookie}")
+        offset = offsets.pop(cookie)
+        check(data == content[offset : offset + MIB], f"data at {offset}")
+    if not env.quick:
+        limit = len(os.sched_getaffinity(0)) * BUFFER_MEMORY_MIB + 96
+        check(daemon.rss_bytes() < limit * MIB, f"{daemon.rss_bytes() // MIB} MiB resident, limit {limit}")
+
+
+@test(quick=True)
+def large_writes_from_many_connections_share_the_memory(env):
+    """Twelve connections write 8 MiB each with the least memory; all are answered and right."""
+    part_bytes = 8 * MIB
+    count = env.size(12, 6)
+    daemon = serve_limited(env, env.image(FILE, count * part_bytes))
+    clients = [connect(env, daemon) for _ in range(count)]
+    parts = [random_bytes(part_bytes, index) for index in range(count)]
+    heads = [wire.pack_request(wire.CMD_WRITE, i * part_bytes, part_bytes, cookie=i) for i in range(count)]
+    send_together(clients, [head + part for head, part in zip(heads, parts)])
+    for index, client in enumerate(clients):
+        equal(client.reply(), (index, 0, b""), f"reply to client {index}")
+    for index, part in enumerate(parts):
+        same_bytes(clients[-1].read(index * part_bytes, part_bytes), part, f"part {index}")
+
+
+def send_together(clients, streams, step=50_000):
+    """Send all streams a step at a time, in turns."""
+    for position in range(0, max(len(stream) for stream in streams), step):
+        for client, stream in zip(clients, streams):
+            client.send(stream[position : position + step])
+
+
+@test(over=[(1, TCP), (1, UNIX), (4, TCP)], quick=[(1, TCP)])
+def clients_that_never_read_stall_only_themselves(env, stalled_count, transport):
+    content = random_bytes(4 * MIB)
+    daemon = serve_limited(env, env.image(FILE, len(content), content), transport=transport)
+    others = [connect(env, daemon) for _ in range(4)]
+    stalled = [connect(env, daemon) for _ in range(stalled_count)]
+    for client in stalled:
+        ask_without_reading(client)
+    time.sleep(0.3)
+    for turn in range(env.size(300, 100)):
+        offset = turn * 7919
+        began = time.monotonic()
+        for other in others:
+            same_bytes(other.read(offset, 4096), content[offset : offset + 4096], "a read of another client")
+        check(time.monotonic() - began < 5, f"{time.monotonic() - began:.1f} s for four reads")
+    if not env.quick:
+        limit = len(os.sched_getaffinity(0)) * BUFFER_MEMORY_MIB + 96
+        check(daemon.rss_bytes() < limit * MIB, f"{daemon.rss_bytes() // MIB} MiB resident, limit {limit}")
+    # It reads after all: everything is there, in step.
+    for client in stalled:
+        for _ in range(20):
+            _, error, data = client.reply()
+            equal(error, 0, "error of a late reply")
+            check(data == content[:MIB], "data of a late reply")
+        client.close()
+
+
+def ask_without_reading(client):
+    """As many reads of 1 MiB as the server takes, up to 2000."""
+    client.sock.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        for _ in range(2000):
+            client.request(wire.CMD_READ, 0, MIB)
+    client.sock.settimeout(30)
+
+
+@test()
+def stalled_client_uses_no_cpu(env):
+    daemon = serve_limited(env, env.image(FILE, 4 * MIB))
+    client = connect(env, daemon)
+    ask_without_reading(client)
+    time.sleep(0.5)
+    before = daemon.cpu_ticks()
+    time.sleep(1)
+    used = daemon.cpu_ticks() - before
+    check(used <= 2, f"{used} ticks in 1 s")
+    client.close()
+
+
+@test(quick=True)
+def one_connection_too_many_is_refused_and_logged(env):
+    content = random_bytes(MIB)
+    daemon = serve_limited(env, env.image(FILE, MIB, content), "max-connections = 4")
+    clients = [connect(env, daemon) for _ in range(4)]
+    for _ in range(3):
+        extra = env.keep(Wire(daemon.address))
+        extra.expect_closed()
+    lines = [line for line in daemon.log_lines() if "max-connections" in line]
+    check(lines, "no log line names max-connections")
+    for client in clients:
+        same_bytes(client.read(10, 5000), content[10:5010], "a read of a client that was there")
+    clients.pop().close()
+    newcomer = wait_until(lambda: try_connect(env, daemon), GREETING_SECONDS, "a new client gets in")
+    same_bytes(newcomer.read(10, 5000), content[10:5010], "a read of the new client")
+
+
+def try_connect(env, daemon):
+    """A connection in transmission, or None while it is refused."""
+    client = Wire(daemon.address)
+    try:
+        client.go("disk")
+    except (wire.Closed, ConnectionError):
+        client.close()
+        return None
+    return env.keep(client)
+
+
+@test(over=[(TCP,), (UNIX,)], quick=[(TCP,)])
+def connections_come_and_go_without_a_leak(env, transport):
+    daemon = serve_limited(env, env.image(FILE, MIB), transport=transport)
+    come_and_go(daemon, 20)
+    fds = settle(daemon)
+    rss_bytes = daemon.rss_bytes()
+    come_and_go(daemon, env.size(300, 80))
+    wait_until(lambda: daemon.fd_count() <= fds, 5, f"{fds} descriptors again, not {daemon.fd_count()}")
+    if not env.quick:
+        grown = daemon.rss_bytes() - rss_bytes
+        check(grown < 4 * MIB, f"memory grew by {grown} bytes")
+
+
+def settle(daemon):
+    """The number of descriptors once the last clients' are closed."""
+    counts = [daemon.fd_count()]
+    while len(counts) < 20 or len(set(counts[-20:])) > 1:
+        time.sleep(0.01)
+        counts.append(daemon.fd_count())
+    return counts[-1]
+
+
+def come_and_go(daemon, count):
+    """Clients that leave in every way: politely, by surprise, within the handshake."""
+    for turn in range(count):
+        client = Wire(daemon.address)
+        if turn % 4 == 3:
+            client.greet()
+        else:
+            client.go("disk")
+            client.read(0, 4096)
+        if turn % 4 == 0:
+            client.disconnect()
+            client.expect_closed()
+        client.close()
+
+
+@test(quick=True)
+def hundred_connections_at_once_are_served(env):
+    content = random_bytes(MIB)
+    daemon = serve_limited(env, env.image(FILE, MIB, content))
+    clients = [connect(env, daemon) for _ in range(env.size(100, 40))]
+    for index, client in enumerate(clients):
+        client.request(wire.CMD_READ, index * 5000, 3000)
+    for index, client in enumerate(clients):
+        _, error, data = client.reply()
+        equal(error, 0, f"error of client {index}")
+        same_bytes(data, content[index * 5000 :][:3000], f"data of client {index}")
+
+
+@test()
+def connections_are_spread_over_the_cores(env):
+    """Eight busy connections: two threads use CPU."""
+    if len(two_cores().split(",")) < 2:
+        raise Skip("needs two cores")
+    daemon = serve_limited(env, env.image(FILE, MIB))
+    clients = [connect(env, daemon) for _ in range(8)]
+
+    def two_threads_are_busy():
+        for client in clients:
+            client.request(wire.CMD_READ, 0, 65536)
+        for client in clients:
+            client.reply()
+        return sum(ticks > 0 for ticks in thread_ticks(daemon.pid)) >= 2
+
+    wait_until(two_threads_are_busy, 20, "two threads have used CPU")
+
+
+def thread_ticks(pid):
+    ticks = []
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{thread}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        ticks.append(int(fields[11]) + int(fields[12]))
+    return ticks

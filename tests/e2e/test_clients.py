@@ -23,8 +23,8 @@ def describe_export(env, uri):
 
 
 def check_block_sizes(export):
-    minimum, preferred = export["block_minimum"], export["block_preferred"]
-    maximum = export["block_maximum"]
+    minimum, preferred = export["block_size_minimum"], export["block_size_preferred"]
+    maximum = export["block_size_maximum"]
     check(is_power_of_two(minimum) and minimum <= 65536, f"minimum block size {minimum}")
     check(is_power_of_two(preferred), f"preferred block size {preferred}")
     check(preferred >= max(minimum, 512), f"preferred block size {preferred} with minimum {minimum}")
@@ -220,7 +220,7 @@ def fio(env, daemon, name, *settings):
     command = [
         *("fio", f"--name={name}", "--ioengine=nbd", f"--uri={daemon.uri()}", "--thread"),
         *("--numjobs=4", "--iodepth=16", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1"),
-        *("--group_reporting", "--randrepeat=1", "--output-format=json", *settings),
+        *("--group_reporting", "--randrepeat=1", "--verify_state_save=0", "--output-format=json", *settings),
     ]
     result = env.run(command, 90)
     # Warnings may precede the JSON.

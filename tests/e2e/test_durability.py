@@ -186,6 +186,30 @@ def restart_on_the_same_port_works_at_once(env):
         client.close()
 
 
+@test(quick=True)
+def stop_answers_what_is_in_flight_in_whole_replies(env):
+    """More replies are due than sockets hold: those that are sent must not be cut off by the close."""
+    content = random_bytes(4 * MIB)
+    daemon = env.serve_image(env.image(FILE, len(content), content))
+    client = env.keep(wire.Wire(daemon.address))
+    client.go("disk")
+    for index in range(40):
+        client.request(wire.CMD_READ, index * 1000, MIB)
+    time.sleep(0.3)
+    daemon.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    count = 0
+    while client.has_more():
+        cookie, error, data = client.reply()
+        equal(error, 0, "error")
+        same_bytes(data, content[(cookie - 1) * 1000 :][:MIB], f"data of request {cookie}")
+        count += 1
+    check(count > 0, "no reply at all")
+    equal(daemon.wait_exit(), 0, "exit code")
+    daemon.judged = True
+    daemon.check_log()
+
+
 # Clients that would hold up a stop, if it waited for them.  Each gets a fresh connection after its handshake.
 
 
@@ -224,6 +248,7 @@ def stop_does_not_wait_for_a_client_that(env, behaviour):
 def stop_does_not_wait_for_a_half_handshake(env):
     daemon = env.serve_image(env.image(FILE, MIB))
     silent, partial = (env.keep(wire.Wire(daemon.address)) for _ in range(2))
+    silent.receive_greeting()
     partial.greet()
     partial.send(wire.pack_option(wire.OPT_GO, bytes(40))[:20])
     time.sleep(0.1)

@@ -5,6 +5,7 @@ rewrites its own pieces again and again and knows what they must hold, so that t
 whatever the order was in which the daemon served them.
 """
 
+import itertools
 import os
 import random
 
@@ -68,10 +69,11 @@ def cut_into_pieces(rng, content):
 class Owner:
     """One connection with its pieces."""
 
-    def __init__(self, rng, connection, pieces):
+    def __init__(self, rng, connection, pieces, read_share=READ_SHARE):
         self.rng = rng
         self.connection = connection
         self.idle = pieces
+        self.read_share = read_share
         self.errors = []
         self.wrong = []
 
@@ -80,7 +82,7 @@ class Owner:
         index = self.rng.randrange(len(self.idle))
         self.idle[index], self.idle[-1] = self.idle[-1], self.idle[index]
         piece = self.idle.pop()
-        if self.rng.random() < READ_SHARE:
+        if self.rng.random() < self.read_share:
             self.start_read(piece)
         else:
             self.start_write(piece)
@@ -154,6 +156,47 @@ def concurrent_writers_in_shared_blocks_lose_nothing(env, medium, size_bytes):
     pump.shutdown()
     same_bytes(image.content(), model, "the image")
     equal(os.stat(image.backing).st_size, size_bytes, "size of the image")
+
+
+def runs_inside(rng, block_offset):
+    """Three runs with gaps between them in the block at BLOCK_OFFSET."""
+    starts = [rng.randrange(1, 1200) + third * 1365 for third in range(3)]
+    return [Piece(block_offset + start, b"") for start in starts]
+
+
+def check_block(image_block, block, runs):
+    """All of the block is as its last whole write left it, but for runs that may have been written after that."""
+    wanted = bytearray(block.content)
+    for run in runs:
+        start = run.offset - block.offset
+        if image_block[start : start + RUN_BYTES] == run.content:
+            wanted[start : start + RUN_BYTES] = run.content
+    same_bytes(image_block, bytes(wanted), f"the block at {block.offset}")
+
+
+@test(over=[(FILE, 8 * 4096), (FILE, 8 * 4096 + 700), (LOOP4096, 8 * 4096)], quick=[(FILE, 8 * 4096 + 700)])
+def whole_block_writes_survive_small_ones_inside_them(env, medium, size_bytes):
+    """Whole blocks and runs within them are written at the same time.  Their order is the daemon's, but a small write
+    must not bring back what was around it before."""
+    rng = random.Random(seed_of_run())
+    image = env.image(medium, size_bytes)
+    daemon = env.serve_image(image, TCP, two_cores())
+    blocks = [Piece(offset, bytes(BLOCK_BYTES)) for offset in range(0, 8 * BLOCK_BYTES, BLOCK_BYTES)]
+    runs = [runs_inside(rng, block.offset) for block in blocks]
+    for run in itertools.chain(*runs):
+        run.content = bytes(RUN_BYTES)
+    pump = Pump(daemon.uri(), CONNECTIONS)
+    thirds = [[block_runs[i] for block_runs in runs] for i in range(3)]
+    shares = [blocks[:4], blocks[4:], *thirds]
+    owners = [Owner(rng, connection, list(share), 0) for connection, share in zip(pump.connections, shares)]
+    # In rounds: what one loses, the next round's writes would cover up.
+    for _ in range(env.size(60, 15)):
+        keep_busy(pump, owners, 100)
+        check_owners(owners)
+        content = pump.connections[0].handle.pread(len(blocks) * BLOCK_BYTES, 0)
+        for block, block_runs in zip(blocks, runs):
+            check_block(content[block.offset : block.end()], block, block_runs)
+    pump.shutdown()
 
 
 @test(over=[(FILE, 4 * 4096 + 1), (LOOP4096, 4 * 4096)], quick=[(FILE, 4 * 4096 + 1)])

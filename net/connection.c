@@ -11,8 +11,12 @@
 #include "net/transmission.h"
 #include "reactor/log.h"
 
-#define INPUT_BYTES	      HANDSHAKE_INPUT_BYTES_MIN
-#define RECEIVES_PER_TURN     4 /* of one connection, before others have their turn */
+#define INPUT_BYTES	  HANDSHAKE_INPUT_BYTES_MIN
+#define RECEIVES_PER_TURN 4 /* of one connection, before others have their turn */
+/* How often to look whether the last replies have arrived, and when to give up. */
+#define LINGER_NS	 ((uint64_t)5000000)
+#define LINGER_COUNT_MAX 2000
+
 #define HANDSHAKE_DEADLINE_NS ((uint64_t)10 * 1000000000)
 
 static void connection_start(struct message *message);
@@ -22,6 +26,7 @@ static void on_closed(struct stream *stream);
 static void receive(struct task *task);
 static void flush(struct task *task);
 static void handshake_expired(struct timer *timer);
+static void linger(struct timer *timer);
 
 /* ---- beginning ---- */
 
@@ -60,6 +65,7 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 	stream_init(&connection->stream, home->core->reactor, fd);
 	handshake_init(&connection->handshake, home->service->exports);
 	timer_init(&connection->handshake_deadline, handshake_expired);
+	timer_init(&connection->linger, linger);
 	task_init(&connection->receive, receive);
 	task_init(&connection->flush, flush);
 	list_init(&connection->starved_node);
@@ -113,10 +119,45 @@ on_closed(struct stream *stream)
 	task_cancel(&connection->receive);
 	task_cancel(&connection->flush);
 	end_handshake(connection);
+	reactor_timer_stop(home->core->reactor, &connection->linger);
 	list_remove(&connection->node);
 	free(connection->input);
 	free(connection);
 	service_connection_gone(home);
+}
+
+/* Read and forget what is there.  Returns false if the peer is gone. */
+static bool
+discard_input(struct connection *connection)
+{
+	struct iovec part = { connection->input, CONNECTION_INPUT_BYTES };
+
+	for (unsigned i = 0; i < RECEIVES_PER_TURN; i++) {
+		ssize_t received = stream_receive(&connection->stream, &part, 1);
+
+		if (received == -EAGAIN)
+			return true;
+		if (received <= 0)
+			return false;
+	}
+	return true;
+}
+
+/* All is sent: wait until it has arrived, or nobody is there any more. */
+static void
+linger(struct timer *timer)
+{
+	struct connection *connection = container_of(timer, struct connection, linger);
+
+	if (!discard_input(connection) || stream_unsent_bytes(&connection->stream) == 0) {
+		transmission_discard(connection);
+		stream_close(&connection->stream);
+		return;
+	}
+	if (connection->linger_count++ == LINGER_COUNT_MAX)
+		connection_drop(connection, "did not read its last replies in 10 s");
+	else
+		reactor_timer_start(connection->home->core->reactor, timer, LINGER_NS);
 }
 
 void
@@ -129,7 +170,12 @@ connection_maybe_close(struct connection *connection)
 	case CONNECTION_STATE_FINISHING:
 		if (!transmission_idle(connection) || connection->handshake.reply.used > 0)
 			return;
-		break;
+		connection->state = CONNECTION_STATE_LINGERING;
+		stream_end_sending(&connection->stream);
+		linger(&connection->linger);
+		return;
+	case CONNECTION_STATE_LINGERING:
+		return;
 	case CONNECTION_STATE_DROPPED:
 		if (connection->io_count > 0)
 			return;
@@ -325,6 +371,7 @@ receive_some(struct connection *connection)
 			peer_gone(connection, received);
 			return;
 		}
+		connection->progress++;
 		take_input(connection, (size_t)received);
 		if ((size_t)received < room) {
 			/* The socket is empty, most likely; the poll's level check makes sure. */

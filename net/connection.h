@@ -3,8 +3,8 @@
  * Receiving: bytes come into `input`, but for the payload of a WRITE, which goes straight into its request's buffer.  First
  * the handshake takes them, later the transmission (transmission.c).  Reading stops, and starts again by itself, while the
  * connection has as many requests or as much memory as it may, or the core has no more to give.
- * Ending: no more is read; what is with the disk comes back; replies are sent (if the client is there to read them); then
- * the stream closes and the connection is freed. */
+ * Ending: no more is read; what is with the disk comes back; replies are sent (if the client is there to read them) and
+ * given time to arrive; then the stream closes and the connection is freed. */
 #ifndef NET_CONNECTION_H
 #define NET_CONNECTION_H
 
@@ -23,6 +23,7 @@ enum connection_state {
 	CONNECTION_STATE_HANDSHAKE,
 	CONNECTION_STATE_TRANSMISSION,
 	CONNECTION_STATE_FINISHING, /* nothing more is read; replies are sent, then it closes */
+	CONNECTION_STATE_LINGERING, /* replies are sent, but the peer may not have them yet */
 	CONNECTION_STATE_DROPPED,   /* nothing is read or sent; it closes when the disk is done */
 };
 
@@ -34,8 +35,10 @@ struct connection {
 	struct message message; /* placement */
 	char peer[ADDRESS_TEXT_BYTES];
 	struct timer handshake_deadline;
-	struct task receive; /* go on receiving */
-	struct task flush;   /* send what waits */
+	struct timer linger;
+	unsigned linger_count; /* looks so far */
+	struct task receive;   /* go on receiving */
+	struct task flush;     /* send what waits */
 
 	/* Input that was received and not yet taken. */
 	uint8_t *input;
@@ -44,6 +47,11 @@ struct connection {
 	struct handshake handshake;
 	size_t handshake_sent_bytes; /* of its reply */
 	bool transmission_follows;   /* when the reply is sent */
+
+	/* Whether it uses what it holds: see service_hungry. */
+	unsigned progress; /* receives and sends that moved something */
+	unsigned progress_seen;
+	unsigned stalled_looks;
 
 	/* Transmission. */
 	const struct export *export;

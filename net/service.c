@@ -11,6 +11,10 @@
 
 #define DRAIN_DEADLINE_NS ((uint64_t)10 * 1000000000)
 
+/* How often to look for those who let others starve, and how many looks without progress make one. */
+#define HUNGER_NS	  ((uint64_t)500000000)
+#define STALLED_LOOKS_MAX 4
+
 /* A connection may hold this share of its core's buffers. */
 #define CONNECTION_SHARE 8
 
@@ -24,6 +28,7 @@ struct service_listener {
 };
 
 static void feed_starved(struct task *task);
+static void hunger_expired(struct timer *timer);
 static void drain_expired(struct timer *timer);
 
 /* ---- beginning ---- */
@@ -38,6 +43,7 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 	list_init(&home->unused_requests);
 	list_init(&home->starved);
 	task_init(&home->feed, feed_starved);
+	timer_init(&home->hunger, hunger_expired);
 	timer_init(&home->drain_deadline, drain_expired);
 	home->bytes_per_connection_max = total_bytes / CONNECTION_SHARE;
 	home->requests = calloc(service->limits.requests_per_core, sizeof(home->requests[0]));
@@ -267,6 +273,47 @@ feed_starved(struct task *task)
 	}
 	list_move_all(&now, &home->starved);
 	list_move_all(&home->starved, &now);
+}
+
+/* Look at CONNECTION once more.  Returns whether it has held something for long without using it. */
+static bool
+is_stalled(struct connection *connection)
+{
+	unsigned own_hunger = connection->starved != NULL ? 1 : 0;
+	bool waits_for_peer = connection->request_count > own_hunger && connection->io_count == 0;
+
+	if (!waits_for_peer || connection->progress != connection->progress_seen)
+		connection->stalled_looks = 0;
+	else
+		connection->stalled_looks++;
+	connection->progress_seen = connection->progress;
+	return connection->stalled_looks >= STALLED_LOOKS_MAX;
+}
+
+static void
+hunger_expired(struct timer *timer)
+{
+	struct service_core *home = container_of(timer, struct service_core, hunger);
+	struct list_node *node, *after;
+
+	if (list_empty(&home->starved))
+		return;
+	list_for_each_safe(node, after, &home->connections) {
+		struct connection *connection = container_of(node, struct connection, node);
+
+		if (is_stalled(connection))
+			connection_drop(connection,
+					"took no replies, or sent no payload, for 2 s while others "
+					"waited for the buffers it held");
+	}
+	service_hungry(home);
+}
+
+void
+service_hungry(struct service_core *home)
+{
+	if (!timer_running(&home->hunger))
+		reactor_timer_start(home->core->reactor, &home->hunger, HUNGER_NS);
 }
 
 void

@@ -34,6 +34,7 @@ struct service_core {
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
 	struct list_node starved;	 /* connections that wait for a request or a buffer */
 	struct task feed;
+	struct timer hunger; /* runs while connections starve */
 	struct timer drain_deadline;
 	bool draining;
 	struct message message; /* from service_stop */
@@ -76,6 +77,10 @@ void service_fini(struct service *service);
 
 /* A connection of CORE is gone. */
 void service_connection_gone(struct service_core *core);
+
+/* A connection of CORE has begun to starve.  If that lasts, connections that hold buffers and neither read their replies
+ * nor send the rest of their payload are dropped. */
+void service_hungry(struct service_core *core);
 
 /* A request of CORE, or a buffer, is free again: have starved connections go on. */
 void service_feed(struct service_core *core);

@@ -91,6 +91,18 @@ stream_want_write(struct stream *stream)
 }
 
 void
+stream_end_sending(struct stream *stream)
+{
+	kernel_shutdown_send(stream->fd);
+}
+
+int
+stream_unsent_bytes(const struct stream *stream)
+{
+	return kernel_unsent_bytes(stream->fd);
+}
+
+void
 stream_close(struct stream *stream)
 {
 	if (stream->closing)

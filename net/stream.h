@@ -35,6 +35,11 @@ ssize_t stream_send(struct stream *stream, struct iovec *parts, unsigned part_co
 void stream_want_read(struct stream *stream);
 void stream_want_write(struct stream *stream);
 
+/* Send no more; and, how many bytes of what was sent the peer's kernel does not have yet.  Closing a TCP socket before it
+ * has them, or with received bytes unread, throws them away. */
+void stream_end_sending(struct stream *stream);
+int stream_unsent_bytes(const struct stream *stream);
+
 /* End both directions; on_closed follows, never from within this call.  Harmless if called already. */
 void stream_close(struct stream *stream);
 

@@ -53,6 +53,7 @@ starve(struct connection *connection)
 {
 	if (list_empty(&connection->starved_node))
 		list_append(&connection->home->starved, &connection->starved_node);
+	service_hungry(connection->home);
 }
 
 /* Get REQUEST's buffer.  Returns false if the core has none, or the connection has its share already: then it goes on
@@ -557,6 +558,7 @@ transmission_send(struct connection *connection)
 		}
 		if (sent < 0)
 			return (int)sent;
+		connection->progress++;
 		account_sent(connection, (size_t)sent);
 	}
 }

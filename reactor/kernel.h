@@ -45,6 +45,13 @@ int kernel_wakeup_create(void) MUST_USE;
 void kernel_wakeup_signal(int fd);
 void kernel_wakeup_clear(int fd);
 
+/* Send no more: the peer sees the end behind what was sent. */
+void kernel_shutdown_send(int fd);
+
+/* Bytes that were sent on a TCP socket and that the peer's kernel does not have yet, the end included; 0 for other
+ * sockets, where closing loses nothing.  Source: tcp(7), SIOCOUTQ. */
+int kernel_unsent_bytes(int fd);
+
 /* End both directions of a socket: a poll that is armed on it completes at once.  Then, when no operation uses
  * FD any more, close it. */
 void kernel_shutdown(int fd);

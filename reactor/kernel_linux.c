@@ -2,8 +2,10 @@
 #include "reactor/kernel.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -105,6 +107,24 @@ kernel_wakeup_clear(int fd)
 	ssize_t taken = read(fd, &count, sizeof(count));
 
 	(void)taken;
+}
+
+void
+kernel_shutdown_send(int fd)
+{
+	(void)shutdown(fd, SHUT_WR);
+}
+
+int
+kernel_unsent_bytes(int fd)
+{
+	socklen_t bytes = sizeof(int);
+	int domain, unsent;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) != 0 || domain == AF_UNIX ||
+	    ioctl(fd, SIOCOUTQ, &unsent) != 0)
+		return 0;
+	return unsent;
 }
 
 void

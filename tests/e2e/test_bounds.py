@@ -127,6 +127,25 @@ def clients_that_never_read_stall_only_themselves(env, stalled_count, transport)
             check(data == content[:MIB], "data of a late reply")
         client.close()
 
+@test()
+def clients_that_hold_all_buffers_without_reading_are_dropped(env):
+    content = random_bytes(4 * MIB)
+    daemon = serve_limited(env, env.image(FILE, len(content), content))
+    other = connect(env, daemon)
+    # More than a core's buffers, on every core.
+    for _ in range(12 * len(os.sched_getaffinity(0))):
+        client = connect(env, daemon)
+        client.sock.settimeout(0.02)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(200):
+                client.request(wire.CMD_READ, 0, MIB)
+    began = time.monotonic()
+    for turn in range(20):
+        same_bytes(other.read(turn * 4096, 4096), content[turn * 4096 : (turn + 1) * 4096], "another client's read")
+    check(time.monotonic() - began < 10, f"{time.monotonic() - began:.1f} s for twenty reads")
+    check("while others waited" in daemon.log(), "no log line about who was dropped")
+
+
 
 def ask_without_reading(client):
     """As many reads of 1 MiB as the server takes, up to 2000."""

@@ -201,7 +201,7 @@ def whole_block_writes_survive_small_ones_inside_them(env, medium, size_bytes):
 
 @test(over=[(FILE, 4 * 4096 + 1), (LOOP4096, 4 * 4096)], quick=[(FILE, 4 * 4096 + 1)])
 def few_bytes_each_from_all_connections_lose_nothing(env, medium, size_bytes):
-    """Every seven bytes of a few blocks are a request of their own: nothing but read-modify-write on the same blocks."""
+    """Seven bytes a request: nothing but read-modify-write, again and again on the same few blocks."""
     image = env.image(medium, size_bytes)
     daemon = env.serve_image(image, TCP, two_cores())
     rng = random.Random(seed_of_run())

@@ -28,6 +28,7 @@ config_init(struct config *config)
 		.cores_auto = true,
 		.queue_depth = 256,
 		.poll_us = 200,
+		.stall_ms = 500,
 		.buffer_memory_bytes = (uint64_t)128 << 20,
 		.connections_max = 1024,
 	};
@@ -170,6 +171,7 @@ describe_reactor(const struct config *config, FILE *out)
 	fprintf(out, "queue-depth      %u disk requests per core\n", config->queue_depth);
 	fprintf(out, "poll-us          %u%s\n", config->poll_us,
 		config->poll_us ? "" : " (sleep at once)");
+	fprintf(out, "stall-ms         %u\n", config->stall_ms);
 	fprintf(out, "buffer-memory    %s per core, %s in total\n", each, total);
 }
 

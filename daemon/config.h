@@ -15,6 +15,8 @@
 #define CONFIG_QUEUE_DEPTH_MIN 16
 #define CONFIG_QUEUE_DEPTH_MAX 16384
 #define CONFIG_POLL_US_MAX     10000
+#define CONFIG_STALL_MS_MIN    50 /* five times the longest spin, which is no turn either */
+#define CONFIG_STALL_MS_MAX    3600000
 #define CONFIG_BUFFER_MEMORY_MIN \
 	((uint64_t)64 << 20) /* bytes per core: a request of 32 MiB and its frame */
 #define CONFIG_BUFFER_MEMORY_MAX ((uint64_t)64 << 30)
@@ -34,6 +36,7 @@ struct config {
 	struct cpu_list cores;	      /* what cores = says, or the affinity mask for auto */
 	unsigned queue_depth;	      /* disk requests in flight per core */
 	unsigned poll_us;	      /* spin at most this long before sleeping; 0: never */
+	unsigned stall_ms;	      /* a core busy with one turn for longer is logged */
 	uint64_t buffer_memory_bytes; /* per core */
 	/* [server] */
 	size_t listen_count;
@@ -44,7 +47,7 @@ struct config {
 	struct config_export *exports;
 };
 
-/* Set the defaults: cores auto, queue-depth 256, poll-us 200, buffer-memory 128M, max-connections 1024, no listener, no
+/* Set the defaults: cores auto, queue-depth 256, poll-us 200, stall-ms 500, buffer-memory 128M, max-connections 1024, no listener, no
  * export.  config_fini must be called later. */
 void config_init(struct config *config);
 void config_fini(struct config *config);

@@ -32,6 +32,7 @@ enum key {
 	KEY_CORES,
 	KEY_QUEUE_DEPTH,
 	KEY_POLL_US,
+	KEY_STALL_MS,
 	KEY_BUFFER_MEMORY,
 	KEY_LISTEN,
 	KEY_MAX_CONNECTIONS,
@@ -95,6 +96,7 @@ static const struct {
 	[KEY_CORES] = { SECTION_REACTOR, "cores", false },
 	[KEY_QUEUE_DEPTH] = { SECTION_REACTOR, "queue-depth", false },
 	[KEY_POLL_US] = { SECTION_REACTOR, "poll-us", false },
+	[KEY_STALL_MS] = { SECTION_REACTOR, "stall-ms", false },
 	[KEY_BUFFER_MEMORY] = { SECTION_REACTOR, "buffer-memory", false },
 	[KEY_LISTEN] = { SECTION_SERVER, "listen", true },
 	[KEY_MAX_CONNECTIONS] = { SECTION_SERVER, "max-connections", false },
@@ -105,7 +107,7 @@ static const struct {
 
 /* What each section may hold, for messages. */
 static const char *const section_keys[] = {
-	[SECTION_REACTOR] = "cores, queue-depth, poll-us, buffer-memory",
+	[SECTION_REACTOR] = "cores, queue-depth, poll-us, stall-ms, buffer-memory",
 	[SECTION_SERVER] = "listen, max-connections",
 	[SECTION_EXPORT] = "path, read-only, description",
 };
@@ -353,6 +355,9 @@ set_key(struct file *file, enum key key, const char *value, const char *where)
 				  &config->queue_depth, where);
 	case KEY_POLL_US:
 		return set_number(file, value, 0, CONFIG_POLL_US_MAX, &config->poll_us, where);
+	case KEY_STALL_MS:
+		return set_number(file, value, CONFIG_STALL_MS_MIN, CONFIG_STALL_MS_MAX,
+				  &config->stall_ms, where);
 	case KEY_BUFFER_MEMORY:
 		return set_bytes(file, value, where);
 	case KEY_LISTEN:

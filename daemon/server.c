@@ -9,6 +9,7 @@
 #include "reactor/call.h"
 #include "reactor/core.h"
 #include "reactor/log.h"
+#include "reactor/watchdog.h"
 
 #define CALL_THREADS_MAX 16
 
@@ -20,6 +21,7 @@ struct server {
 	struct export_table exports;
 	struct call_pool *calls;
 	struct cores cores;
+	struct watchdog *watchdog;
 	struct service service;
 };
 
@@ -179,12 +181,15 @@ server_start(const struct config *config, struct server **result)
 	error = start_cores(server, config);
 	if (error < 0)
 		goto err_after_calls;
+	error = watchdog_start(&server->cores, config->stall_ms, &server->watchdog);
+	if (error < 0)
+		goto err_after_cores;
 	error = start_volumes(server);
 	if (error < 0)
-		goto err_after_cores;
+		goto err_after_watchdog;
 	error = service_init(&server->service, &server->cores, &server->exports, &limits);
 	if (error < 0)
-		goto err_after_cores;
+		goto err_after_watchdog;
 	error = listen_all(&server->service, config);
 	if (error < 0)
 		goto err_after_service;
@@ -194,6 +199,8 @@ server_start(const struct config *config, struct server **result)
 
 err_after_service:
 	service_fini(&server->service);
+err_after_watchdog:
+	watchdog_stop(server->watchdog);
 err_after_cores:
 	cores_stop(&server->cores);
 err_after_calls:
@@ -211,6 +218,7 @@ server_stop(struct server *server)
 	int error;
 
 	service_stop(&server->service);
+	watchdog_stop(server->watchdog);
 	cores_stop(&server->cores);
 	service_fini(&server->service);
 	call_pool_destroy(server->calls);

@@ -223,6 +223,13 @@ reactor_timer_stop(struct reactor *reactor, struct timer *timer)
 	timer_stop(&reactor->timers, timer);
 }
 
+bool
+reactor_sleeping(const struct reactor *reactor)
+{
+	/* Relaxed: only watched, nothing is ordered by it. */
+	return __atomic_load_n(&reactor->sleeping, __ATOMIC_RELAXED);
+}
+
 const struct reactor_counters *
 reactor_counters(const struct reactor *reactor)
 {

@@ -97,6 +97,9 @@ task_cancel(struct task *task)
 void reactor_timer_start(struct reactor *reactor, struct timer *timer, uint64_t delay_ns);
 void reactor_timer_stop(struct reactor *reactor, struct timer *timer);
 
+/* True while the reactor's thread sleeps in the kernel, with nothing to do.  Any thread; a moment's truth. */
+bool reactor_sleeping(const struct reactor *reactor) MUST_USE;
+
 /* Counters of REACTOR.  Any thread. */
 const struct reactor_counters *reactor_counters(const struct reactor *reactor);
 

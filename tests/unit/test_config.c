@@ -151,6 +151,7 @@ Test(config, defaults)
 	cr_assert(config.cores_auto);
 	cr_assert_eq(config.queue_depth, 256);
 	cr_assert_eq(config.poll_us, 200);
+	cr_assert_eq(config.stall_ms, 500);
 	cr_assert_eq(config.buffer_memory_bytes, (uint64_t)128 << 20);
 	cr_assert_eq(config.connections_max, 1024);
 	cr_assert_eq(config.listen_count, 0);
@@ -226,9 +227,9 @@ Test(config_file, the_example_is_valid_and_holds_the_defaults)
 /* What the example shows as a default, uncommented, is the default. */
 Test(config_file, the_examples_commented_settings_are_valid)
 {
-	static const char *const settings[] = { "cores",	 "queue-depth", "poll-us",
-						"buffer-memory", "listen",	"max-connections",
-						"read-only" };
+	static const char *const settings[] = { "cores",	   "queue-depth",   "poll-us",
+						"stall-ms",	   "buffer-memory", "listen",
+						"max-connections", "read-only" };
 	struct trial trial;
 	struct config defaults;
 	FILE *example = fopen("etc/millrace.conf", "r");
@@ -380,7 +381,7 @@ Test(config_file, an_unknown_key_is_refused_with_those_that_exist)
 	assert_mistakes("[reactor]\npoll_us = 1\n[server]\ncores = 1\n[export a]\npath = "
 			"/a\nreadonly=1\n",
 			"@:2: [reactor] poll_us = 1: unknown key; [reactor] has cores, "
-			"queue-depth, poll-us, buffer-memory\n"
+			"queue-depth, poll-us, stall-ms, buffer-memory\n"
 			"@:4: [server] cores = 1: unknown key; [server] has listen, "
 			"max-connections\n"
 			"@:7: [export a] readonly = 1: unknown key; [export] has path, read-only, "
@@ -849,6 +850,7 @@ Test(config_describe, says_everything)
 	cr_assert_str_eq(text, "cores            0-2\n"
 			       "queue-depth      256 disk requests per core\n"
 			       "poll-us          0 (sleep at once)\n"
+			       "stall-ms         500\n"
 			       "buffer-memory    96M per core, 288M in total\n"
 			       "listen           127.0.0.1:1\n"
 			       "listen           unix:/a\n"

@@ -1,0 +1,241 @@
+/* Heartbeats, read from outside. */
+#include "reactor/watchdog.h"
+
+#include <errno.h>
+#include <execinfo.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "reactor/log.h"
+
+#define STALL_MS_MIN	10
+#define STALL_MS_MAX	3600000
+#define LOOKS_PER_STALL 2 /* a look each half stall-ms */
+#define FRAMES_MAX	32
+#define ANSWER_MS	50 /* a core that can't answer within this is in the kernel */
+#define NS_PER_MS	1000000
+#define NS_PER_S	1000000000
+#define LOG_MINUTE_NS	((uint64_t)60 * NS_PER_S)
+
+/* What the watchdog remembers of a core. */
+struct heartbeat {
+	uint64_t turns;
+	unsigned looks; /* without a turn in between */
+};
+
+/* Where a stalled core is: filled in by its signal handler. */
+struct whereabouts {
+	void *frames[FRAMES_MAX];
+	int frame_count;
+	sem_t answered;
+};
+
+struct watchdog {
+	struct cores *cores;
+	unsigned stall_ms;
+	struct heartbeat *heartbeats; /* [cores->count] */
+	struct whereabouts whereabouts;
+	bool answer_missing;  /* a core may still write to whereabouts: don't ask another */
+	uint64_t stall_count; /* atomic */
+	uint64_t minute_start_ns;
+	unsigned minute_logs;
+	pthread_t thread;
+	pthread_mutex_t lock; /* for stopping */
+	pthread_cond_t wake;
+	bool stopping;
+};
+
+/* ---- asking a core where it is ---- */
+
+/* On the stalled core.  Only functions that are safe in signal handlers: backtrace is, once it has been called. */
+static void
+on_question(int number, siginfo_t *info, void *context)
+{
+	struct whereabouts *whereabouts = info->si_value.sival_ptr;
+	int saved_errno = errno;
+
+	(void)number;
+	(void)context;
+	if (info->si_code != SI_QUEUE || whereabouts == NULL)
+		return; /* somebody else's */
+	whereabouts->frame_count = backtrace(whereabouts->frames, FRAMES_MAX);
+	sem_post(&whereabouts->answered);
+	errno = saved_errno;
+}
+
+static void
+deadline_after_ms(clockid_t clock, unsigned ms, struct timespec *deadline)
+{
+	clock_gettime(clock, deadline);
+	deadline->tv_nsec += (long)(ms % 1000) * NS_PER_MS;
+	deadline->tv_sec += (time_t)(ms / 1000) + deadline->tv_nsec / NS_PER_S;
+	deadline->tv_nsec %= NS_PER_S;
+}
+
+static bool
+take_answer(struct watchdog *watchdog)
+{
+	struct timespec deadline;
+
+	deadline_after_ms(CLOCK_REALTIME, ANSWER_MS, &deadline);
+	watchdog->answer_missing = sem_timedwait(&watchdog->whereabouts.answered, &deadline) != 0;
+	return !watchdog->answer_missing;
+}
+
+static void
+log_whereabouts(struct watchdog *watchdog, const struct core *core)
+{
+	union sigval question = { .sival_ptr = &watchdog->whereabouts };
+	char **symbols;
+
+	if (watchdog->answer_missing && sem_trywait(&watchdog->whereabouts.answered) != 0) {
+		log_warning("core %u: another core has not answered yet: no backtrace", core->cpu);
+		return;
+	}
+	if (pthread_sigqueue(core->thread, SIGURG, question) != 0)
+		return;
+	if (!take_answer(watchdog)) {
+		log_warning("core %u: is in a system call that can't be interrupted", core->cpu);
+		return;
+	}
+	symbols =
+		backtrace_symbols(watchdog->whereabouts.frames, watchdog->whereabouts.frame_count);
+	/* The first two frames are the handler's. */
+	for (int i = 2; symbols != NULL && i < watchdog->whereabouts.frame_count; i++)
+		log_warning("core %u:   %s", core->cpu, symbols[i]);
+	free(symbols);
+}
+
+/* ---- looking ---- */
+
+static bool
+may_log(struct watchdog *watchdog)
+{
+	uint64_t now_ns = kernel_clock_ns();
+
+	if (now_ns - watchdog->minute_start_ns >= LOG_MINUTE_NS) {
+		watchdog->minute_start_ns = now_ns;
+		watchdog->minute_logs = 0;
+	}
+	return watchdog->minute_logs++ < WATCHDOG_LOGS_PER_MINUTE;
+}
+
+static void
+look_at(struct watchdog *watchdog, const struct core *core, struct heartbeat *heartbeat)
+{
+	uint64_t turns = __atomic_load_n(&reactor_counters(core->reactor)->turns, __ATOMIC_RELAXED);
+
+	if (turns != heartbeat->turns || reactor_sleeping(core->reactor)) {
+		heartbeat->turns = turns;
+		heartbeat->looks = 0;
+		return;
+	}
+	/* The first look may have come at the turn's very end; LOOKS_PER_STALL more make the time.  Once for each stall. */
+	if (++heartbeat->looks != LOOKS_PER_STALL + 1)
+		return;
+	__atomic_add_fetch(&watchdog->stall_count, 1, __ATOMIC_RELAXED);
+	if (!may_log(watchdog))
+		return;
+	log_warning("core %u: has been busy with one turn for more than %u ms", core->cpu,
+		    watchdog->stall_ms);
+	log_whereabouts(watchdog, core);
+}
+
+static void *
+watchdog_main(void *argument)
+{
+	struct watchdog *watchdog = argument;
+
+	pthread_mutex_lock(&watchdog->lock);
+	while (!watchdog->stopping) {
+		struct timespec next;
+
+		deadline_after_ms(CLOCK_MONOTONIC, watchdog->stall_ms / LOOKS_PER_STALL, &next);
+		(void)pthread_cond_timedwait(&watchdog->wake, &watchdog->lock, &next);
+		for (unsigned i = 0; i < watchdog->cores->count && !watchdog->stopping; i++)
+			look_at(watchdog, &watchdog->cores->cores[i], &watchdog->heartbeats[i]);
+	}
+	pthread_mutex_unlock(&watchdog->lock);
+	return NULL;
+}
+
+/* ---- starting and stopping ---- */
+
+static void
+catch_questions(void)
+{
+	struct sigaction action = { .sa_sigaction = on_question,
+				    .sa_flags = SA_SIGINFO | SA_RESTART };
+	void *frame;
+
+	/* The first call loads a library, which a signal handler must not. */
+	(void)backtrace(&frame, 1);
+	sigemptyset(&action.sa_mask);
+	(void)sigaction(SIGURG, &action, NULL);
+}
+
+int
+watchdog_start(struct cores *cores, unsigned stall_ms, struct watchdog **result)
+{
+	struct watchdog *watchdog;
+	pthread_condattr_t clock;
+	int error;
+
+	if (stall_ms < STALL_MS_MIN || stall_ms > STALL_MS_MAX)
+		return -EINVAL;
+	watchdog = calloc(1, sizeof(*watchdog));
+	if (watchdog == NULL)
+		return -ENOMEM;
+	watchdog->cores = cores;
+	watchdog->stall_ms = stall_ms;
+	watchdog->heartbeats = calloc(cores->count, sizeof(watchdog->heartbeats[0]));
+	if (watchdog->heartbeats == NULL) {
+		free(watchdog);
+		return -ENOMEM;
+	}
+	sem_init(&watchdog->whereabouts.answered, 0, 0);
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+	pthread_mutex_init(&watchdog->lock, NULL);
+	pthread_cond_init(&watchdog->wake, &clock);
+	pthread_condattr_destroy(&clock);
+	catch_questions();
+	error = -pthread_create(&watchdog->thread, NULL, watchdog_main, watchdog);
+	if (error < 0) {
+		free(watchdog->heartbeats);
+		free(watchdog);
+		return error;
+	}
+	*result = watchdog;
+	return 0;
+}
+
+void
+watchdog_stop(struct watchdog *watchdog)
+{
+	pthread_mutex_lock(&watchdog->lock);
+	watchdog->stopping = true;
+	pthread_cond_signal(&watchdog->wake);
+	pthread_mutex_unlock(&watchdog->lock);
+	pthread_join(watchdog->thread, NULL);
+	/* A core that was asked and is still in the kernel answers into this memory when it comes back. */
+	if (watchdog->answer_missing)
+		while (sem_wait(&watchdog->whereabouts.answered) != 0)
+			;
+	sem_destroy(&watchdog->whereabouts.answered);
+	pthread_cond_destroy(&watchdog->wake);
+	pthread_mutex_destroy(&watchdog->lock);
+	free(watchdog->heartbeats);
+	free(watchdog);
+}
+
+uint64_t
+watchdog_stall_count(const struct watchdog *watchdog)
+{
+	return __atomic_load_n(&watchdog->stall_count, __ATOMIC_RELAXED);
+}

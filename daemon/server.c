@@ -219,9 +219,10 @@ server_stop(struct server *server)
 
 	service_stop(&server->service);
 	watchdog_stop(server->watchdog);
+	/* Before the cores: a helper may still be waking the one that it has sent its last result to. */
+	call_pool_destroy(server->calls);
 	cores_stop(&server->cores);
 	service_fini(&server->service);
-	call_pool_destroy(server->calls);
 	error = close_volumes(&server->exports);
 	free(server);
 	return error;

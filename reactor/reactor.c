@@ -31,13 +31,14 @@ struct reactor {
 	struct ring_header
 		*ring; /* NULL: the layout is unknown, events come through kernel_sleep */
 	struct op_queue disk, polls;
-	struct iocb **batch;	/* room for every slot */
-	struct list_node ready; /* completed, done not yet called */
+	struct op_queue wakeups; /* wakeup_op only: its slot is never another poll's */
+	struct iocb **batch;	 /* room for every slot */
+	struct list_node ready;	 /* completed, done not yet called */
 	struct list_node tasks;
 	struct timer_wheel timers;
 	uint64_t timers_next_ns; /* the wheel needs no look before this */
 	unsigned worker_ops; /* in flight, and finished by a kernel worker that wants this CPU */
-	bool no_slot;	     /* the kernel had none though we count some free: wait, then retry */
+	uint64_t retry_ns;   /* no io_submit before this: the kernel had no slot; 0 if it has */
 
 	uint64_t spin_ns; /* how long to spin now: 0 to spin_ns_max */
 	uint64_t spin_ns_max;
@@ -66,7 +67,9 @@ op_queue_init(struct op_queue *queue, unsigned slots)
 static struct op_queue *
 op_queue_of(struct reactor *reactor, const struct op *op)
 {
-	return op->iocb.aio_lio_opcode == IO_CMD_POLL ? &reactor->polls : &reactor->disk;
+	if (op->iocb.aio_lio_opcode != IO_CMD_POLL)
+		return &reactor->disk;
+	return op == &reactor->wakeup_op ? &reactor->wakeups : &reactor->polls;
 }
 
 /* True if OP is completed by a worker thread of the kernel, which a spinning core would starve. */
@@ -125,7 +128,8 @@ reactor_create(const struct reactor_config *config, struct reactor **result)
 		return -ENOMEM;
 	*reactor = (struct reactor){ .spin_ns_max = (uint64_t)config->poll_us * 1000 };
 	op_queue_init(&reactor->disk, config->disk_slots);
-	op_queue_init(&reactor->polls, config->poll_slots + INTERNAL_SLOTS);
+	op_queue_init(&reactor->polls, config->poll_slots);
+	op_queue_init(&reactor->wakeups, INTERNAL_SLOTS);
 	list_init(&reactor->ready);
 	list_init(&reactor->tasks);
 	timer_wheel_init(&reactor->timers, kernel_clock_ns());
@@ -263,7 +267,7 @@ batch_submit(struct reactor *reactor, struct iocb **iocbs, unsigned count)
 
 		reactor->counters.submit_calls++;
 		if (taken == -EAGAIN) {
-			reactor->no_slot = true;
+			reactor->retry_ns = kernel_clock_ns() + RETRY_NS;
 			return;
 		}
 		if (taken <= 0) {
@@ -293,12 +297,17 @@ submit(struct reactor *reactor)
 {
 	unsigned disk_count, count;
 
-	if (list_empty(&reactor->disk.waiting) && list_empty(&reactor->polls.waiting))
-		return false;
-	if (reactor->no_slot)
+	if (reactor->retry_ns > 0) {
+		if (kernel_clock_ns() < reactor->retry_ns)
+			return false;
+		reactor->retry_ns = 0;
+	}
+	if (list_empty(&reactor->disk.waiting) && list_empty(&reactor->polls.waiting) &&
+	    list_empty(&reactor->wakeups.waiting))
 		return false;
 	disk_count = batch_fill(reactor, &reactor->disk, 0);
-	count = batch_fill(reactor, &reactor->polls, disk_count);
+	count = batch_fill(reactor, &reactor->wakeups, disk_count);
+	count = batch_fill(reactor, &reactor->polls, count);
 	if (count == 0)
 		return false;
 	if (disk_count > 0 && count - disk_count > POLLS_BESIDE_DISK) {
@@ -320,7 +329,7 @@ take_events(struct reactor *reactor, const struct io_event *events, long count)
 	for (long i = 0; i < count; i++)
 		op_from_kernel(reactor, events[i].data, (long)events[i].res);
 	reactor->counters.events += (uint64_t)count;
-	reactor->no_slot = false;
+	reactor->retry_ns = 0;
 }
 
 static void
@@ -498,11 +507,8 @@ rest(struct reactor *reactor)
 	if (something_came(reactor) || !list_empty(&reactor->ready))
 		return;
 	started_ns = now_ns = kernel_clock_ns();
-	if (reactor->no_slot) {
-		reactor->no_slot = false;
-		if (deadline_ns > now_ns + RETRY_NS)
-			deadline_ns = now_ns + RETRY_NS;
-	}
+	if (reactor->retry_ns > 0 && deadline_ns > reactor->retry_ns)
+		deadline_ns = reactor->retry_ns;
 	if (reactor->spin_ns > 0 && reactor->worker_ops == 0) {
 		uint64_t until_ns = now_ns + reactor->spin_ns;
 

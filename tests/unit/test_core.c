@@ -1,0 +1,286 @@
+/* reactor/core.h: pinned threads come up, take messages, and go, leaving nothing behind; also when one fails. */
+#include "reactor/core.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MIB	     ((size_t)1 << 20)
+#define BUFFER_BYTES (4 * MIB)
+
+static const struct reactor_config config = { .disk_slots = 8, .poll_slots = 8 };
+static struct cpu_list list;
+static struct cores cores;
+
+static void
+setup(void)
+{
+	cr_assert_eq(cpu_list_auto(&list), 0);
+}
+
+TestSuite(core, .init = setup, .timeout = 60);
+
+static unsigned
+directory_entries(const char *path)
+{
+	DIR *directory = opendir(path);
+	struct dirent *entry;
+	unsigned count = 0;
+
+	cr_assert_not_null(directory);
+	while ((entry = readdir(directory)) != NULL)
+		count += entry->d_name[0] != '.';
+	closedir(directory);
+	return count;
+}
+
+/* Threads that were joined may be listed for another moment. */
+static void
+assert_threads(unsigned count)
+{
+	for (unsigned i = 0; i < 1000 && directory_entries("/proc/self/task") != count; i++)
+		usleep(1000);
+	cr_assert_eq(directory_entries("/proc/self/task"), count);
+}
+
+/* The mapped rings of this process. */
+static unsigned
+process_contexts(void)
+{
+	FILE *file = fopen("/proc/self/maps", "r");
+	char line[512];
+	unsigned count = 0;
+
+	cr_assert_not_null(file);
+	while (fgets(line, sizeof(line), file) != NULL)
+		count += strstr(line, "[aio]") != NULL;
+	fclose(file);
+	return count;
+}
+
+/* A failure is logged, which is not for the eyes of who runs the tests. */
+static void
+silence_stderr(void)
+{
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+
+	cr_assert_geq(fd, 0);
+	cr_assert_geq(dup2(fd, STDERR_FILENO), 0);
+	close(fd);
+}
+
+/* Asks a core where it is.  Written on the core's thread, read after sem_wait. */
+struct question {
+	struct message message;
+	struct core *core;
+	sem_t answered;
+	int cpu;
+	cpu_set_t cpus;
+	char name[16];
+	bool buffers_work;
+};
+
+static void
+answer(struct message *message)
+{
+	struct question *question = container_of(message, struct question, message);
+	void *buffer = buffer_pool_get(question->core->buffers, MIB);
+
+	question->cpu = sched_getcpu();
+	if (sched_getaffinity(0, sizeof(question->cpus), &question->cpus) != 0)
+		CPU_ZERO(&question->cpus);
+	pthread_getname_np(pthread_self(), question->name, sizeof(question->name));
+	if (buffer != NULL) {
+		memset(buffer, 1, MIB);
+		buffer_pool_put(question->core->buffers, buffer, MIB);
+		question->buffers_work = true;
+	}
+	sem_post(&question->answered);
+}
+
+static void
+ask(struct core *core, struct question *question)
+{
+	*question = (struct question){ .message.deliver = answer, .core = core };
+	sem_init(&question->answered, 0, 0);
+	reactor_send(core->reactor, &question->message);
+	while (sem_wait(&question->answered) != 0)
+		;
+	sem_destroy(&question->answered);
+}
+
+Test(core, each_thread_runs_on_its_cpu_only)
+{
+	cr_assert_eq(cores_start(&cores, &list, &config, BUFFER_BYTES, MIB), 0);
+	cr_assert_eq(cores.count, list.count);
+	for (unsigned i = 0; i < cores.count; i++) {
+		struct question question;
+
+		ask(&cores.cores[i], &question);
+		cr_assert_eq(cores.cores[i].index, i);
+		cr_assert_eq(cores.cores[i].cpu, list.cpus[i]);
+		cr_assert_eq(question.cpu, (int)list.cpus[i]);
+		cr_assert_eq(CPU_COUNT(&question.cpus), 1);
+	}
+	cores_stop(&cores);
+}
+
+Test(core, each_thread_is_named_for_its_cpu)
+{
+	cr_assert_eq(cores_start(&cores, &list, &config, BUFFER_BYTES, MIB), 0);
+	for (unsigned i = 0; i < cores.count; i++) {
+		struct question question;
+		char name[32];
+
+		ask(&cores.cores[i], &question);
+		(void)snprintf(name, sizeof(name), "core-%u", list.cpus[i]);
+		cr_assert_str_eq(question.name, name);
+	}
+	cores_stop(&cores);
+}
+
+Test(core, each_has_buffers_of_its_own)
+{
+	cr_assert_eq(cores_start(&cores, &list, &config, BUFFER_BYTES, MIB), 0);
+	for (unsigned i = 0; i < cores.count; i++) {
+		struct question question;
+
+		cr_assert_eq(buffer_pool_total_bytes(cores.cores[i].buffers), BUFFER_BYTES);
+		for (unsigned j = 0; j < i; j++)
+			cr_assert_neq(cores.cores[i].buffers, cores.cores[j].buffers);
+		ask(&cores.cores[i], &question);
+		cr_assert(question.buffers_work);
+	}
+	cores_stop(&cores);
+}
+
+/* A core asks the next one, as connections are handed over: the answers come while all of them sleep and wake. */
+
+#define PASSES 20000
+
+struct token {
+	struct message message;
+	unsigned at; /* index of the core that has it */
+	unsigned passes;
+	unsigned wrong;
+	sem_t finished;
+};
+
+static void
+pass_on(struct message *message)
+{
+	struct token *token = container_of(message, struct token, message);
+
+	token->wrong += sched_getcpu() != (int)cores.cores[token->at].cpu;
+	if (++token->passes == PASSES) {
+		sem_post(&token->finished);
+		return;
+	}
+	token->at = (token->at + 1) % cores.count;
+	reactor_send(cores.cores[token->at].reactor, message);
+}
+
+Test(core, cores_send_each_other_messages)
+{
+	struct token token = { .message.deliver = pass_on };
+
+	sem_init(&token.finished, 0, 0);
+	cr_assert_eq(cores_start(&cores, &list, &config, BUFFER_BYTES, MIB), 0);
+	reactor_send(cores.cores[0].reactor, &token.message);
+	while (sem_wait(&token.finished) != 0)
+		;
+	cr_assert_eq(token.passes, PASSES);
+	cr_assert_eq(token.wrong, 0);
+	cores_stop(&cores);
+}
+
+Test(core, stop_leaves_nothing)
+{
+	unsigned threads = directory_entries("/proc/self/task");
+	unsigned fds = directory_entries("/proc/self/fd");
+
+	cr_assert_eq(cores_start(&cores, &list, &config, BUFFER_BYTES, MIB), 0);
+	assert_threads(threads + list.count);
+	cr_assert_eq(process_contexts(), list.count);
+	cores_stop(&cores);
+	cr_assert_eq(cores.count, 0);
+	assert_threads(threads);
+	cr_assert_eq(directory_entries("/proc/self/fd"), fds);
+	cr_assert_eq(process_contexts(), 0);
+}
+
+Test(core, can_start_again_after_stop)
+{
+	for (unsigned i = 0; i < 5; i++) {
+		struct question question;
+
+		cr_assert_eq(cores_start(&cores, &list, &config, BUFFER_BYTES, MIB), 0);
+		ask(&cores.cores[cores.count - 1], &question);
+		cores_stop(&cores);
+	}
+}
+
+/* Start CPUS with CONFIG, which must fail with ERROR and leave nothing. */
+static void
+assert_start_fails(const struct cpu_list *cpus, const struct reactor_config *bad_config,
+		   size_t buffer_bytes, int error)
+{
+	unsigned threads = directory_entries("/proc/self/task");
+	unsigned fds;
+
+	silence_stderr();
+	fds = directory_entries("/proc/self/fd");
+	cr_assert_eq(cores_start(&cores, cpus, bad_config, buffer_bytes, MIB), error);
+	assert_threads(threads);
+	cr_assert_eq(directory_entries("/proc/self/fd"), fds);
+	cr_assert_eq(process_contexts(), 0);
+}
+
+/* The first ones run already when the last one fails. */
+Test(core, a_cpu_that_does_not_exist_fails)
+{
+	cr_assert_lt(list.count, CPU_LIST_MAX);
+	list.cpus[list.count++] = 60000;
+	assert_start_fails(&list, &config, BUFFER_BYTES, -EINVAL);
+}
+
+Test(core, the_first_cpu_can_be_the_one_that_does_not_exist)
+{
+	list.count = 1;
+	list.cpus[0] = 60000;
+	assert_start_fails(&list, &config, BUFFER_BYTES, -EINVAL);
+}
+
+Test(core, buffers_that_nothing_has_room_for_fail)
+{
+	assert_start_fails(&list, &config, (size_t)1 << 60, -ENOMEM);
+}
+
+Test(core, more_slots_than_the_host_has_fail)
+{
+	struct reactor_config too_many = config;
+	FILE *file = fopen("/proc/sys/fs/aio-max-nr", "r");
+	unsigned long slots_max;
+
+	cr_assert_not_null(file);
+	cr_assert_eq(fscanf(file, "%lu", &slots_max), 1);
+	fclose(file);
+	if (slots_max > (unsigned long)1 << 20)
+		cr_skip_test("fs.aio-max-nr is %lu: too many to ask for", slots_max);
+	too_many.disk_slots = (unsigned)slots_max;
+	assert_start_fails(&list, &too_many, BUFFER_BYTES, -EAGAIN);
+}
+
+Test(core, no_slots_fail)
+{
+	struct reactor_config none = config;
+
+	none.disk_slots = 0;
+	assert_start_fails(&list, &none, BUFFER_BYTES, -EINVAL);
+}

@@ -49,6 +49,34 @@ file_of(struct volume *volume)
 
 /* ---- opening ---- */
 
+/* Say why PATH can't be opened, and what helps. */
+static int
+log_open_error(const char *path, bool read_only, int error)
+{
+	const char *fix = "";
+
+	switch (error) {
+	case -ENOENT:
+		fix = "; create it first, for example with truncate -s 10G";
+		break;
+	case -EACCES:
+	case -EPERM:
+	case -EROFS:
+		fix = read_only ? "; give this user read permission"
+				: "; give this user write permission, or set read-only = yes";
+		break;
+	case -EINVAL:
+		fix = " (its file system may not support O_DIRECT: use one that does, such as "
+		      "ext4, XFS or btrfs)";
+		break;
+	default:
+		break;
+	}
+	log_error("%s: cannot be opened for %s: %s%s", path,
+		  read_only ? "reading" : "reading and writing", strerror(-error), fix);
+	return error;
+}
+
 /* Find the unit of direct I/O for the opened file.  Source: statx(2), STATX_DIOALIGN. */
 static int
 find_block_bytes(const char *path, int fd, const struct stat *status, uint32_t *block_bytes)
@@ -84,23 +112,30 @@ find_block_bytes(const char *path, int fd, const struct stat *status, uint32_t *
 	return 0;
 }
 
-/* Check the kind of the opened file and find its size. */
 static int
-find_size(const char *path, int fd, const struct stat *status, uint64_t *size_bytes)
+check_kind(const char *path, const struct stat *status)
 {
+	if (S_ISREG(status->st_mode) || S_ISBLK(status->st_mode))
+		return 0;
 	if (S_ISDIR(status->st_mode)) {
 		log_error("%s: is a directory; name an image file or a block device", path);
 		return -EISDIR;
 	}
-	if (S_ISBLK(status->st_mode)) {
-		if (ioctl(fd, BLKGETSIZE64, size_bytes) != 0)
-			return -errno;
-	} else if (S_ISREG(status->st_mode)) {
-		*size_bytes = (uint64_t)status->st_size;
-	} else {
-		log_error("%s: is neither a regular file nor a block device", path);
-		return -EINVAL;
-	}
+	log_error("%s: is neither a regular file nor a block device", path);
+	return -EINVAL;
+}
+
+static int
+find_size(const char *path, int fd, const struct stat *status, uint64_t *size_bytes)
+{
+	/* Again: the name may be another file's by now. */
+	int error = check_kind(path, status);
+
+	if (error < 0)
+		return error;
+	*size_bytes = (uint64_t)status->st_size;
+	if (S_ISBLK(status->st_mode) && ioctl(fd, BLKGETSIZE64, size_bytes) != 0)
+		return log_open_error(path, true, -errno);
 	if (*size_bytes == 0) {
 		log_error("%s: is empty; give it a size first, for example with truncate -s 10G",
 			  path);
@@ -129,37 +164,6 @@ lock_file(const char *path, int fd, bool read_only)
 	return 0;
 }
 
-/* Say why PATH can't be opened, and what helps. */
-static int
-log_open_error(const char *path, bool read_only, int error)
-{
-	const char *fix = "";
-
-	switch (error) {
-	case -ENOENT:
-		fix = "; create it first, for example with truncate -s 10G";
-		break;
-	case -EACCES:
-	case -EPERM:
-	case -EROFS:
-		fix = read_only ? "; give this user read permission"
-				: "; give this user write permission, or set read-only = yes";
-		break;
-	case -EISDIR:
-		fix = "; name an image file or a block device";
-		break;
-	case -EINVAL:
-		fix = " (its file system may not support O_DIRECT: use one that does, such as "
-		      "ext4, XFS or btrfs)";
-		break;
-	default:
-		break;
-	}
-	log_error("%s: cannot be opened for %s: %s%s", path,
-		  read_only ? "reading" : "reading and writing", strerror(-error), fix);
-	return error;
-}
-
 /* The parts of FILE that depend on its size: see the top of this file. */
 static int
 open_tail(struct file_volume *file)
@@ -183,11 +187,17 @@ static const struct volume_ops file_ops;
 static int
 open_image(const char *path, bool read_only, uint64_t *size_bytes, uint32_t *block_bytes)
 {
-	/* O_NONBLOCK: a FIFO must not hold the daemon up; it has no effect on what is served. */
-	int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | O_NONBLOCK);
 	struct stat status;
-	int error;
+	int fd, error;
 
+	/* Before opening: what is no image often refuses O_DIRECT, which would be the wrong thing to say. */
+	if (stat(path, &status) != 0)
+		return log_open_error(path, read_only, -errno);
+	error = check_kind(path, &status);
+	if (error < 0)
+		return error;
+	/* O_NONBLOCK: whatever takes the name's place meanwhile must not hold the daemon up. */
+	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return log_open_error(path, read_only, -errno);
 	if (fstat(fd, &status) != 0)

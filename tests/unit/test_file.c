@@ -1,0 +1,340 @@
+/* Volumes in files, on two real cores and a real file system, against a model in memory. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "disk/volume.h"
+
+#define CORES 2
+
+struct fixture {
+	char path[64];
+	struct cores cores;
+	struct call_pool *calls;
+	struct volume *volume;
+};
+
+/* An image of SIZE zeros; in the build folder, since /tmp may be without direct I/O. */
+static void
+image_create(char *path, uint64_t size_bytes)
+{
+	int fd;
+
+	(void)strcpy(path, "build/unit-image-XXXXXX");
+	fd = mkstemp(path);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(ftruncate(fd, (off_t)size_bytes), 0);
+	(void)close(fd);
+}
+
+static void
+fixture_start(struct fixture *fixture, uint64_t size_bytes)
+{
+	struct reactor_config config = { .disk_slots = 64, .poll_slots = 16 };
+	struct cpu_list cpus;
+
+	image_create(fixture->path, size_bytes);
+	cr_assert_eq(cpu_list_auto(&cpus), 0);
+	if (cpus.count < CORES)
+		cpus.cpus[1] = cpus.cpus[0];
+	cpus.count = CORES;
+	cr_assert_eq(call_pool_create(2, &fixture->calls), 0);
+	cr_assert_eq(
+		cores_start(&fixture->cores, &cpus, &config, (size_t)16 << 20, (size_t)4 << 20), 0);
+	cr_assert_eq(volume_open_file(fixture->path, false, &fixture->volume), 0);
+	cr_assert_eq(volume_start(fixture->volume, &fixture->cores, 1, fixture->calls), 0);
+}
+
+static void
+fixture_stop(struct fixture *fixture)
+{
+	usleep(10000); /* the last release's messages */
+	call_pool_destroy(fixture->calls);
+	cores_stop(&fixture->cores);
+	cr_assert_eq(volume_close(fixture->volume), 0);
+	(void)unlink(fixture->path);
+}
+
+/* A request that a test waits for. */
+struct trial {
+	struct volume_request request;
+	struct message message;
+	struct volume *volume;
+	size_t buffer_bytes;
+	int error;
+	atomic_bool finished;
+};
+
+static void
+on_done(struct volume_request *request, int error)
+{
+	struct trial *trial = container_of(request, struct trial, request);
+
+	trial->error = error;
+	atomic_store(&trial->finished, true);
+}
+
+static void
+on_submit(struct message *message)
+{
+	struct trial *trial = container_of(message, struct trial, message);
+
+	volume_submit(trial->volume, &trial->request);
+	CHECK(!atomic_load(&trial->finished));
+}
+
+static uint8_t *
+trial_payload(struct trial *trial)
+{
+	return volume_payload(trial->volume, trial->request.buffer, trial->request.offset);
+}
+
+static void
+trial_begin(struct trial *trial, struct fixture *fixture, unsigned core,
+	    enum volume_command command, uint64_t offset, uint32_t length, const uint8_t *bytes)
+{
+	memset(trial, 0, sizeof(*trial));
+	trial->volume = fixture->volume;
+	trial->request = (struct volume_request){
+		.command = command,
+		.offset = offset,
+		.length = length,
+		.core = &fixture->cores.cores[core],
+		.done = on_done,
+	};
+	if (command != VOLUME_COMMAND_FLUSH) {
+		trial->buffer_bytes = volume_buffer_bytes(fixture->volume, command, offset, length);
+		cr_assert_eq(posix_memalign(&trial->request.buffer, 4096, trial->buffer_bytes), 0);
+		memset(trial->request.buffer, 0xee, trial->buffer_bytes);
+	}
+	if (bytes != NULL)
+		memcpy(trial_payload(trial), bytes, length);
+	trial->message.deliver = on_submit;
+	reactor_send(trial->request.core->reactor, &trial->message);
+}
+
+/* Wait for TRIAL.  Returns its error; the buffer is still there. */
+static int
+trial_wait(struct trial *trial)
+{
+	for (unsigned i = 0; i < 100000 && !atomic_load(&trial->finished); i++)
+		usleep(100);
+	cr_assert(atomic_load(&trial->finished));
+	return trial->error;
+}
+
+static void
+trial_end(struct trial *trial)
+{
+	free(trial->request.buffer);
+}
+
+static int
+run(struct fixture *fixture, enum volume_command command, uint64_t offset, uint32_t length,
+    uint8_t *bytes)
+{
+	struct trial trial;
+	int error;
+
+	trial_begin(&trial, fixture, 0, command, offset, length,
+		    command == VOLUME_COMMAND_WRITE ? bytes : NULL);
+	error = trial_wait(&trial);
+	if (command == VOLUME_COMMAND_READ && error == 0)
+		memcpy(bytes, trial_payload(&trial), length);
+	trial_end(&trial);
+	return error;
+}
+
+static uint64_t
+file_bytes(const char *path)
+{
+	struct stat status;
+
+	cr_assert_eq(stat(path, &status), 0);
+	return (uint64_t)status.st_size;
+}
+
+static unsigned
+random_seed(void)
+{
+	const char *text = getenv("SEED");
+	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 0) : (unsigned)time(NULL);
+
+	printf("SEED=%u\n", seed);
+	return seed;
+}
+
+/* Random writes of any alignment on both cores, several at a time where they do not overlap, then all is read back. */
+static void
+check_against_model(uint64_t size_bytes, unsigned rounds)
+{
+	enum {
+		TOGETHER = 8
+	};
+	unsigned seed = random_seed();
+	uint64_t share = size_bytes / TOGETHER;
+	uint8_t *model = calloc(1, size_bytes), *read_back = malloc(size_bytes);
+	struct trial *trials = calloc(TOGETHER, sizeof(*trials));
+	struct fixture fixture;
+
+	fixture_start(&fixture, size_bytes);
+	for (unsigned round = 0; round < rounds; round++) {
+		for (unsigned i = 0; i < TOGETHER; i++) {
+			/* Each has bytes of its own, in blocks that it shares with its neighbours. */
+			uint64_t start = i * share + (unsigned)rand_r(&seed) % share;
+			uint64_t end = (i == TOGETHER - 1 ? size_bytes : (i + 1) * share);
+			uint32_t length = 1 + (uint32_t)rand_r(&seed) % 9000;
+
+			if (rand_r(&seed) % 3 == 0)
+				start = start / 512 * 512 < i * share ? start : start / 512 * 512;
+			if (length > end - start)
+				length = (uint32_t)(end - start);
+			memset(model + start, (int)(round + i + 1), length);
+			trial_begin(&trials[i], &fixture, i % CORES, VOLUME_COMMAND_WRITE, start,
+				    length, model + start);
+		}
+		for (unsigned i = 0; i < TOGETHER; i++) {
+			cr_assert_eq(trial_wait(&trials[i]), 0);
+			trial_end(&trials[i]);
+		}
+	}
+	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 0, (uint32_t)size_bytes, read_back), 0);
+	cr_assert(memcmp(model, read_back, size_bytes) == 0);
+	cr_assert_eq(file_bytes(fixture.path), size_bytes);
+	fixture_stop(&fixture);
+	free(model);
+	free(read_back);
+	free(trials);
+}
+
+Test(file, random_writes_leave_what_the_model_says, .timeout = 120)
+{
+	check_against_model(65536, 300);
+}
+
+Test(file, odd_size_keeps_its_last_byte_and_does_not_grow, .timeout = 120)
+{
+	check_against_model(70001, 200);
+}
+
+Test(file, image_smaller_than_a_block_works, .timeout = 120)
+{
+	check_against_model(100, 50);
+}
+
+Test(file, unaligned_read_returns_just_its_bytes)
+{
+	struct fixture fixture;
+	uint8_t bytes[1000];
+	int fd;
+
+	fixture_start(&fixture, 8192);
+	fd = open(fixture.path, O_WRONLY);
+	cr_assert_eq(pwrite(fd, "needle", 6, 4093), 6);
+	(void)close(fd);
+	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 4093, 6, bytes), 0);
+	cr_assert_arr_eq(bytes, "needle", 6);
+	fixture_stop(&fixture);
+}
+
+Test(file, durable_write_and_flush_succeed)
+{
+	struct fixture fixture;
+	struct trial trial;
+	uint8_t bytes[4096] = { 1, 2, 3 };
+
+	fixture_start(&fixture, 1 << 20);
+	trial_begin(&trial, &fixture, 1, VOLUME_COMMAND_WRITE, 4096, sizeof(bytes), bytes);
+	cr_assert_eq(trial_wait(&trial), 0);
+	trial_end(&trial);
+	cr_assert_eq(run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), 0);
+	fixture_stop(&fixture);
+}
+
+Test(file, read_behind_a_cut_file_fails_and_others_go_on)
+{
+	struct fixture fixture;
+	uint8_t bytes[4096];
+
+	fixture_start(&fixture, 1 << 20);
+	cr_assert_eq(truncate(fixture.path, 8192 + 100), 0);
+	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 65536, 4096, bytes), -EIO);
+	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 8192, 4096, bytes), -EIO);
+	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 4096, 4096, bytes), 0);
+	fixture_stop(&fixture);
+}
+
+Test(file, buffer_has_room_for_the_blocks_beside_an_unaligned_write)
+{
+	struct volume volume = { .size_bytes = 1 << 20, .block_bytes = 4096 };
+
+	cr_assert_eq(volume_buffer_bytes(&volume, VOLUME_COMMAND_READ, 0, 4096), 4096);
+	cr_assert_eq(volume_buffer_bytes(&volume, VOLUME_COMMAND_WRITE, 0, 4096), 4096);
+	cr_assert_eq(volume_buffer_bytes(&volume, VOLUME_COMMAND_READ, 4095, 2), 8192);
+	cr_assert_eq(volume_buffer_bytes(&volume, VOLUME_COMMAND_WRITE, 4095, 2), 8192 + 2 * 4096);
+	cr_assert_eq(volume_buffer_bytes(&volume, VOLUME_COMMAND_WRITE, 1, 1), 4096 + 2 * 4096);
+}
+
+Test(file, what_is_no_image_is_refused)
+{
+	struct volume *volume = NULL;
+	char path[64];
+
+	cr_assert_eq(volume_open_file("build/there-is-no-such-image", false, &volume), -ENOENT);
+	cr_assert_eq(volume_open_file("build", true, &volume), -EISDIR);
+	image_create(path, 0);
+	cr_assert_eq(volume_open_file(path, false, &volume), -EINVAL);
+	(void)unlink(path);
+	cr_assert_eq(mkfifo(path, 0600), 0);
+	cr_assert_lt(volume_open_file(path, false, &volume), 0);
+	(void)unlink(path);
+	cr_assert_null(volume);
+}
+
+Test(file, one_writer_excludes_everybody)
+{
+	struct volume *first, *second = NULL;
+	char path[64];
+
+	image_create(path, 4096);
+	cr_assert_eq(volume_open_file(path, false, &first), 0);
+	cr_assert_eq(volume_open_file(path, false, &second), -EBUSY);
+	cr_assert_eq(volume_open_file(path, true, &second), -EBUSY);
+	cr_assert_null(second);
+	cr_assert_eq(volume_close(first), 0);
+	(void)unlink(path);
+}
+
+Test(file, readers_share)
+{
+	struct volume *first, *second;
+	char path[64];
+
+	image_create(path, 4096);
+	cr_assert_eq(volume_open_file(path, true, &first), 0);
+	cr_assert_eq(volume_open_file(path, true, &second), 0);
+	cr_assert_eq(volume_close(first), 0);
+	cr_assert_eq(volume_close(second), 0);
+	(void)unlink(path);
+}
+
+Test(file, check_finds_the_size_and_locks_nothing)
+{
+	struct volume *volume;
+	uint64_t size_bytes = 0;
+	char path[64];
+
+	image_create(path, 12345);
+	cr_assert_eq(volume_open_file(path, false, &volume), 0);
+	cr_assert_eq(volume_check_file(path, false, &size_bytes), 0);
+	cr_assert_eq(size_bytes, 12345);
+	cr_assert_eq(volume_close(volume), 0);
+	(void)unlink(path);
+}

@@ -1,0 +1,96 @@
+/* Opening listeners. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "net/listener.h"
+
+static struct address
+address_of(const char *text)
+{
+	struct address address;
+	const char *why;
+
+	cr_assert_eq(address_parse(text, &address, &why), 0);
+	return address;
+}
+
+static bool
+exists(const char *path)
+{
+	struct stat status;
+
+	return lstat(path, &status) == 0;
+}
+
+Test(listener, port_zero_becomes_the_kernels_choice)
+{
+	struct address address = address_of("127.0.0.1:0");
+	struct listener listener;
+
+	cr_assert_eq(listener_open(&listener, &address), 0);
+	cr_assert_neq(((struct sockaddr_in *)&listener.address.storage)->sin_port, 0);
+	listener_close(&listener);
+}
+
+Test(listener, port_in_use_is_refused)
+{
+	struct address address = address_of("127.0.0.1:0");
+	struct listener first, second;
+
+	cr_assert_eq(listener_open(&first, &address), 0);
+	cr_assert_eq(listener_open(&second, &first.address), -EADDRINUSE);
+	listener_close(&first);
+}
+
+Test(listener, closing_removes_the_unix_socket)
+{
+	struct address address = address_of("unix:build/unit-listener-close");
+	struct listener listener;
+
+	cr_assert_eq(listener_open(&listener, &address), 0);
+	cr_assert(exists("build/unit-listener-close"));
+	listener_close(&listener);
+	cr_assert_not(exists("build/unit-listener-close"));
+}
+
+Test(listener, stale_unix_socket_is_replaced)
+{
+	struct address address = address_of("unix:build/unit-listener-stale");
+	struct listener gone, listener;
+
+	cr_assert_eq(listener_open(&gone, &address), 0);
+	(void)close(gone.fd); /* as a killed server does: the path stays */
+	cr_assert(exists("build/unit-listener-stale"));
+	cr_assert_eq(listener_open(&listener, &address), 0);
+	listener_close(&listener);
+}
+
+Test(listener, unix_socket_that_answers_is_left_alone)
+{
+	struct address address = address_of("unix:build/unit-listener-alive");
+	struct listener first, second;
+
+	cr_assert_eq(listener_open(&first, &address), 0);
+	cr_assert_eq(listener_open(&second, &address), -EADDRINUSE);
+	cr_assert(exists("build/unit-listener-alive"));
+	listener_close(&first);
+}
+
+Test(listener, file_that_is_no_socket_is_left_alone)
+{
+	struct address address = address_of("unix:build/unit-listener-file");
+	struct listener listener;
+	int fd = open("build/unit-listener-file", O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+	cr_assert_geq(fd, 0);
+	(void)close(fd);
+	cr_assert_eq(listener_open(&listener, &address), -EADDRINUSE);
+	cr_assert(exists("build/unit-listener-file"));
+	(void)unlink("build/unit-listener-file");
+}

@@ -80,7 +80,7 @@ core_start(struct core *core)
 
 	if (error < 0) {
 		log_error("core %u: cannot start a thread: %s", core->cpu, strerror(-error));
-		return error;
+		return -ENOMEM; /* not -EAGAIN, which is about fs.aio-max-nr */
 	}
 	while (sem_wait(&core->cores->started) != 0)
 		;

@@ -1,0 +1,125 @@
+/* A simulated kernel behind reactor/kernel.h: one thread, virtual time, one seeded source of chance for everything, and
+ * faults on demand.  A seed repeats a run to the last step.
+ *
+ * Time stands still but in calls of kernel.h and of this header.  Whatever else the world does is a step: it runs when
+ * its time has come, inside whatever call moves the clock, just as another thread would run between two instructions.
+ * Steps do not nest.  One simulation, with one AIO context, at a time; all state is the simulation's own, in static
+ * memory, as kernel.h hands nothing through. */
+#ifndef TESTS_SIM_KERNEL_SIM_H
+#define TESTS_SIM_KERNEL_SIM_H
+
+#include "reactor/check.h"
+#include "reactor/kernel.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define KERNEL_SIM_ALWAYS  65536 /* a chance is so many of 65536 */
+#define KERNEL_SIM_LATE_NS 60000 /* a sleep ends at most this much after its timeout */
+#define KERNEL_SIM_WORKER_NS \
+	30000 /* a kernel worker needs at most this long, once it has the CPU */
+#define KERNEL_SIM_NO_SLOT_NS \
+	1000000			 /* after -EAGAIN only an event allows another try before this */
+#define KERNEL_SIM_NO_SLOT_RUN 3 /* at most so many injected -EAGAIN in a row */
+
+enum kernel_sim_kind {
+	KERNEL_SIM_KIND_DISK,
+	KERNEL_SIM_KIND_POLL,
+	KERNEL_SIM_KIND_WAKEUP, /* a poll of an eventfd of kernel_wakeup_create */
+	KERNEL_SIM_KINDS,
+};
+
+/* How the kernel behaves; may change during a run. */
+struct kernel_sim_manner {
+	/* Chances. */
+	unsigned short_submit; /* io_submit takes fewer than it is given */
+	unsigned no_slot;      /* -EAGAIN though slots are free */
+	unsigned refused;      /* an iocb gets -EINVAL or -EBADF */
+	unsigned interrupted;  /* a sleep ends with -EINTR */
+	unsigned spurious;     /* a sleep or a poll ends for nothing */
+	unsigned short_result; /* fewer bytes than asked for */
+	unsigned error_result;
+	unsigned at_once;     /* the event is in the ring before io_submit returns */
+	unsigned cancel_race; /* the fd becomes ready just before io_cancel looks */
+	/* Times: a disk operation takes between the two, one of 64 ten times as long; an fd with a poll becomes ready
+	 * within the third. */
+	uint64_t disk_ns_min, disk_ns_max, poll_ns_max;
+};
+
+struct kernel_sim_config {
+	uint64_t seed;
+	unsigned
+		ring_spare; /* entries beyond what the slots need: few wrap the ring around often */
+	bool ring_unknown;  /* a layout that ring_map does not know */
+	struct kernel_sim_manner manner;
+};
+
+/* What the simulation tells.  IOCB: the submitter's own, as it was given to io_submit. */
+struct kernel_sim_observer {
+	void (*on_taken)(struct iocb *iocb);
+	void (*on_refused)(struct iocb *iocb, int error);
+	void (*on_completed)(struct iocb *iocb, long result); /* the event is in the ring */
+	void (*on_time)(void);				      /* the clock is about to move */
+};
+
+struct kernel_sim_counters {
+	uint64_t submit_calls, no_slot, taken, refused, short_submits;
+	uint64_t completed, drained; /* events put into the ring, and taken from it */
+	uint64_t sleeps, interrupted, yields, wakeups, wraps, cancels, cancels_late;
+};
+
+/* Begin a simulation; CONFIG and OBSERVER are the caller's, OBSERVER until the end. */
+void kernel_sim_begin(const struct kernel_sim_config *config,
+		      const struct kernel_sim_observer *observer);
+
+/* End it and free everything.  The AIO context and the wake-ups must be gone. */
+void kernel_sim_end(void);
+
+/* From now on behave like this. */
+void kernel_sim_set_manner(const struct kernel_sim_manner *manner);
+
+/* Print the seed, the step, the time and the message to standard error, and abort. */
+_Noreturn void kernel_sim_fail(const char *format, ...) PRINTF_LIKE(1, 2);
+
+/* Fail with EXPRESSION unless it is true. */
+#define SIM_CHECK(x)                \
+	(__builtin_expect(!!(x), 1) \
+		 ? (void)0          \
+		 : kernel_sim_fail("%s:%d: check failed: %s", __FILE__, __LINE__, #x))
+
+/* Chance: any number; one of 0 to BOUND - 1 (0 if BOUND is 0); true so many of 65536 times. */
+uint64_t kernel_sim_random(void);
+uint64_t kernel_sim_below(uint64_t bound);
+bool kernel_sim_chance(unsigned of_65536);
+
+/* The virtual time, without spending any; how much of it passed in sleeps that could block. */
+uint64_t kernel_sim_now_ns(void);
+uint64_t kernel_sim_slept_ns(void);
+
+/* The core works for NS. */
+void kernel_sim_spend(uint64_t ns);
+
+/* The core does something: it neither spins nor sleeps for nothing. */
+void kernel_sim_busy(void);
+
+/* Outside of the reactor: nothing happens for NS or until the next step.  Counts as awake. */
+void kernel_sim_idle(uint64_t ns);
+
+/* Run STEP, as another thread, DELAY_NS from now.  It may call what any thread may call. */
+void kernel_sim_at(uint64_t delay_ns, void (*step)(void *context), void *context);
+
+/* A file with BYTES of CONTENTS, which are the caller's. */
+int kernel_sim_file(void *contents, size_t bytes) MUST_USE;
+
+/* An fd that can be polled.  alive: it becomes ready some time after a poll is armed; else only when told. */
+int kernel_sim_pollable(bool alive) MUST_USE;
+
+/* Now FD is ready for EVENTS and nothing else; 0: for none. */
+void kernel_sim_set_ready(int fd, unsigned events);
+
+/* Slots in use by KIND: with the kernel, or with their event in the ring. */
+unsigned kernel_sim_slots_used(enum kernel_sim_kind kind);
+
+const struct kernel_sim_counters *kernel_sim_counters(void);
+
+#endif

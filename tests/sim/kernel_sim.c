@@ -21,9 +21,10 @@
 #define FD_BASE		  1000 /* no fd of this process, should one be taken for the other */
 #define FDS_MAX		  64
 #define WORKER_PREEMPT_NS 4000000 /* the scheduler takes the CPU from a core that never rests */
-#define SPIN_NS_MAX	  25000	  /* a spinning core lets workers run at least this often */
-#define FRUITLESS_MAX	  64 /* sleeps in a row that end by their timeout, with nothing to do */
-#define NO_SLOT_TRIES	  2  /* one call for disk operations, one for polls */
+#define PREEMPTED_NS_MAX  50000
+#define SPIN_NS_MAX	  25000 /* a spinning core lets workers run at least this often */
+#define FRUITLESS_MAX	  24	/* sleeps in a row that end by their timeout, with nothing to do */
+#define NO_SLOT_TRIES	  2	/* one call for disk operations, one for polls */
 #define PAGE_BYTES	  4096
 #define START_NS	  ((uint64_t)1000000000)
 #define RAW_WAKE_KEY	  0xc3 /* what a poll's result may look like */
@@ -98,6 +99,7 @@ static struct {
 	struct list_node workers; /* requests that wait for the CPU */
 
 	struct ring_header *ring;
+	struct ring_header *visible; /* the reactor's view: the ring, or something it can't know */
 	enum kernel_sim_kind *ring_kinds; /* of the events in the ring */
 	unsigned head;			  /* drained up to here */
 	unsigned slots, used[KERNEL_SIM_KINDS];
@@ -479,6 +481,7 @@ advance_to(uint64_t ns)
 static void
 cost(uint64_t ns)
 {
+	sim.observer->on_time(); /* before a drain in this turn is noticed */
 	settle();
 	advance_to(sim.now_ns + ns + kernel_sim_below(ns));
 }
@@ -545,6 +548,7 @@ kernel_sim_idle(uint64_t ns)
 {
 	uint64_t until_ns = sim.now_ns + ns;
 
+	settle();
 	kernel_sim_busy();
 	sim.resting = true;
 	workers_run();
@@ -614,14 +618,12 @@ kernel_sim_set_ready(int fd, unsigned events)
 unsigned
 kernel_sim_slots_used(enum kernel_sim_kind kind)
 {
-	settle();
 	return sim.used[kind];
 }
 
 const struct kernel_sim_counters *
 kernel_sim_counters(void)
 {
-	settle();
 	return &sim.counters;
 }
 
@@ -641,8 +643,15 @@ kernel_context_create(unsigned slots, io_context_t *context)
 	CHECK(sim.ring != NULL && sim.ring_kinds != NULL && sim.requests != NULL);
 	memset(sim.ring, 0, bytes);
 	sim.ring->nr = nr;
-	sim.ring->magic = sim.config.ring_unknown ? ~RING_MAGIC : RING_MAGIC;
+	sim.ring->magic = RING_MAGIC;
 	sim.ring->header_length = sizeof(*sim.ring);
+	sim.visible = sim.ring;
+	if (sim.config.ring_unknown) {
+		sim.visible = aligned_alloc(PAGE_BYTES, bytes);
+		CHECK(sim.visible != NULL);
+		memcpy(sim.visible, sim.ring, bytes);
+		sim.visible->magic = ~RING_MAGIC;
+	}
 	sim.head = 0;
 	sim.slots = slots;
 	memset(sim.used, 0, sizeof(sim.used));
@@ -652,16 +661,18 @@ kernel_context_create(unsigned slots, io_context_t *context)
 			(uint32_t)sim.item_age; /* beyond an earlier context's */
 		list_init(&sim.requests[i].node);
 	}
-	*context = (io_context_t)(void *)sim.ring;
+	*context = (io_context_t)(void *)sim.visible;
 	return 0;
 }
 
 void
 kernel_context_destroy(io_context_t context)
 {
-	SIM_CHECK((void *)context == sim.ring);
+	SIM_CHECK((void *)context == sim.visible);
 	for (unsigned i = 0; i < sim.slots; i++)
 		list_remove(&sim.requests[i].node);
+	if (sim.visible != sim.ring)
+		free(sim.visible);
 	free(sim.ring);
 	free(sim.ring_kinds);
 	free(sim.requests);
@@ -779,7 +790,7 @@ kernel_submit(io_context_t context, long count, struct iocb **iocbs)
 {
 	long taken, limit = count;
 
-	SIM_CHECK((void *)context == sim.ring && count > 0);
+	SIM_CHECK((void *)context == sim.visible && count > 0);
 	cost(200 + 50 * (uint64_t)count);
 	kernel_sim_busy();
 	sim.counters.submit_calls++;
@@ -814,7 +825,7 @@ kernel_cancel(io_context_t context, struct iocb *iocb)
 {
 	struct request *found = NULL;
 
-	SIM_CHECK((void *)context == sim.ring);
+	SIM_CHECK((void *)context == sim.visible);
 	cost(500);
 	kernel_sim_busy();
 	sim.counters.cancels++;
@@ -875,7 +886,9 @@ kernel_sleep(io_context_t context, struct io_event *events, long count_max, int6
 	uint64_t until_ns = UINT64_MAX;
 	bool early;
 
-	SIM_CHECK((void *)context == sim.ring && count_max > 0 && !sim.stepping);
+	SIM_CHECK((void *)context == sim.visible && count_max > 0 && !sim.stepping);
+	if (timeout_ns != 0)
+		sim.observer->on_sleep();
 	cost(150);
 	sim.counters.sleeps++;
 	if (timeout_ns == 0)
@@ -967,6 +980,7 @@ void
 kernel_wakeup_clear(int fd)
 {
 	cost(100);
+	kernel_sim_busy();
 	kernel_sim_set_ready(fd, 0);
 }
 
@@ -984,5 +998,7 @@ uint64_t
 kernel_clock_ns(void)
 {
 	cost(40 + kernel_sim_below(400));
+	if (!sim.stepping && kernel_sim_chance(sim.config.manner.preempted))
+		kernel_sim_spend(kernel_sim_below(PREEMPTED_NS_MAX));
 	return sim.now_ns;
 }

@@ -40,6 +40,7 @@ struct kernel_sim_manner {
 	unsigned short_result; /* fewer bytes than asked for */
 	unsigned error_result;
 	unsigned at_once;     /* the event is in the ring before io_submit returns */
+	unsigned preempted;   /* another thread has the CPU for a while */
 	unsigned cancel_race; /* the fd becomes ready just before io_cancel looks */
 	/* Times: a disk operation takes between the two, one of 64 ten times as long; an fd with a poll becomes ready
 	 * within the third. */
@@ -59,7 +60,9 @@ struct kernel_sim_observer {
 	void (*on_taken)(struct iocb *iocb);
 	void (*on_refused)(struct iocb *iocb, int error);
 	void (*on_completed)(struct iocb *iocb, long result); /* the event is in the ring */
-	void (*on_time)(void);				      /* the clock is about to move */
+	void (*on_sleep)(
+		void); /* the core is about to sleep; no time has passed since it decided to */
+	void (*on_time)(void); /* the clock is about to move */
 };
 
 struct kernel_sim_counters {
@@ -117,7 +120,7 @@ int kernel_sim_pollable(bool alive) MUST_USE;
 /* Now FD is ready for EVENTS and nothing else; 0: for none. */
 void kernel_sim_set_ready(int fd, unsigned events);
 
-/* Slots in use by KIND: with the kernel, or with their event in the ring. */
+/* Slots in use by KIND when the kernel last looked: with the kernel, or with their event in the ring. */
 unsigned kernel_sim_slots_used(enum kernel_sim_kind kind);
 
 const struct kernel_sim_counters *kernel_sim_counters(void);

@@ -24,7 +24,7 @@
 
 #define MS ((uint64_t)1000000)
 
-#define OBJECTS_MAX    320 /* of disk operations, of polls */
+#define OBJECTS_MAX    640 /* of disk operations, of polls */
 #define FILES	       4
 #define FILE_BYTES     4096
 #define IO_BYTES_MAX   64
@@ -33,8 +33,10 @@
 #define TIMERS	       48
 #define TASKS	       24
 #define MESSAGES       64
-#define SLOTS_MAX      150
+#define SLOTS_MAX      300
 #define CANCEL_AGE_NS  (3 * MS) /* a poll of a dead fd is cancelled at the next pump */
+#define NO_SLOT_NS_MAX (KERNEL_SIM_NO_SLOT_NS + 200000)
+#define STOP_NS_MAX    20000
 #define SETTLE_NS      (8 * MS)
 #define WATCH_NS       (5 * MS)
 #define DRAIN_NS_MAX   (20000 * MS)
@@ -59,6 +61,9 @@ struct objects {
 	unsigned count;
 	struct sim_op *idle[OBJECTS_MAX];
 	unsigned idle_count;
+	unsigned slots, queued; /* in STAGE_QUEUED */
+	unsigned expected,
+		seen; /* in this turn: at least so many, and so many, are given to the kernel */
 	uint64_t order,
 		order_taken; /* of submission: the last one given, the last one the kernel saw */
 	uint64_t age_ns_max;
@@ -128,6 +133,9 @@ static struct {
 	uint64_t stop_turn, stop_slept_ns;
 	bool stopped;
 
+	unsigned local; /* operations in STAGE_LOCAL or STAGE_REFUSED */
+	uint64_t no_slot,
+		no_slot_until_ns; /* refusals before this turn; until when the reactor may wait */
 	uint64_t turn, awake_ns, awake_before_ns; /* when this turn, and the one before it, began */
 
 	struct objects disk, polls;
@@ -142,6 +150,7 @@ static struct {
 } run;
 
 static void act(void);
+static void stop(void *context);
 
 /* ---- the clock of turns ---- */
 
@@ -151,16 +160,58 @@ awake_now_ns(void)
 	return kernel_sim_now_ns() - kernel_sim_slept_ns();
 }
 
-/* Notice the start of a turn; no time has passed in it yet. */
+/* How many of what waits the kernel must be given now.  None after a refusal for want of slots. */
+static unsigned
+submittable(const struct objects *objects, enum kernel_sim_kind kind)
+{
+	unsigned room;
+
+	if (kernel_sim_counters()->no_slot != run.no_slot ||
+	    kernel_sim_now_ns() < run.no_slot_until_ns)
+		return 0;
+	room = objects->slots - kernel_sim_slots_used(kind);
+	return objects->queued < room ? objects->queued : room;
+}
+
+static void
+turn_ended(void)
+{
+	if (kernel_sim_counters()->no_slot != run.no_slot) {
+		run.no_slot = kernel_sim_counters()->no_slot;
+		run.no_slot_until_ns = kernel_sim_now_ns() + NO_SLOT_NS_MAX;
+	} else {
+		SIM_CHECK(run.disk.seen >= run.disk.expected);
+		SIM_CHECK(run.polls.seen >= run.polls.expected);
+	}
+}
+
+/* Notice the start of a turn; no time has passed in it yet, and the kernel has not looked at the ring. */
 static void
 on_time(void)
 {
 	if (run.counters == NULL || run.counters->turns == run.turn)
 		return;
-	kernel_sim_busy();
+	turn_ended();
+	run.disk.seen = run.polls.seen = 0;
+	run.disk.expected = submittable(&run.disk, KERNEL_SIM_KIND_DISK);
+	run.polls.expected = submittable(&run.polls, KERNEL_SIM_KIND_POLL);
 	run.awake_before_ns = run.counters->turns == run.turn + 1 ? run.awake_ns : awake_now_ns();
 	run.awake_ns = awake_now_ns();
 	run.turn = run.counters->turns;
+}
+
+/* The reactor's rest: nothing that it could do is left. */
+static void
+on_sleep(void)
+{
+	SIM_CHECK(run.running && !run.stopped);
+	on_time();
+	SIM_CHECK(submittable(&run.disk, KERNEL_SIM_KIND_DISK) == 0);
+	SIM_CHECK(submittable(&run.polls, KERNEL_SIM_KIND_POLL) == 0);
+	SIM_CHECK(run.local == 0);
+	for (unsigned i = 0; i < TASKS; i++)
+		SIM_CHECK(!run.tasks[i].deferred);
+	SIM_CHECK(run.idle_message_count == MESSAGES);
 }
 
 static void
@@ -180,12 +231,8 @@ leave(void)
 	unsigned count = (unsigned)kernel_sim_below(run.eagerness);
 
 	if (run.stopper == STOPPER_CALLBACK && run.running && !run.stopped &&
-	    run.done >= run.stop_from) {
-		run.stopped = true;
-		run.stop_turn = run.turn;
-		run.stop_slept_ns = kernel_sim_slept_ns();
-		reactor_stop(run.reactor);
-	}
+	    run.done >= run.stop_from)
+		stop(NULL);
 	while (count-- > 0)
 		act();
 	if (run.spends)
@@ -195,9 +242,21 @@ leave(void)
 
 /* ---- operations ---- */
 
+static bool
+stage_local(enum stage stage)
+{
+	return stage == STAGE_LOCAL || stage == STAGE_REFUSED;
+}
+
 static void
 stage_set(struct sim_op *sim_op, enum stage stage)
 {
+	struct objects *objects = sim_op->objects;
+
+	objects->queued += (stage == STAGE_QUEUED);
+	objects->queued -= (sim_op->stage == STAGE_QUEUED);
+	run.local += stage_local(stage);
+	run.local -= stage_local(sim_op->stage);
 	sim_op->stage = stage;
 	sim_op->stage_turn = run.counters == NULL ? 0 : run.counters->turns;
 	sim_op->stage_slept_ns = kernel_sim_slept_ns();
@@ -223,6 +282,7 @@ leave_queue(struct sim_op *sim_op, enum stage stage)
 	SIM_CHECK(sim_op->objects == &run.polls ||
 		  sim_op->order == sim_op->objects->order_taken + 1);
 	sim_op->objects->order_taken = sim_op->order;
+	sim_op->objects->seen++;
 	stage_set(sim_op, stage);
 }
 
@@ -599,23 +659,33 @@ act(void)
 		complete_one(choice < 62 ? &run.disk : &run.polls);
 }
 
+static void
+stop(void *context)
+{
+	(void)context;
+	if (run.stopped)
+		return;
+	run.stopped = true;
+	run.stop_turn = run.counters->turns;
+	run.stop_slept_ns = kernel_sim_slept_ns();
+	reactor_stop(run.reactor);
+}
+
 /* Another thread: sends now and then, and may stop the reactor. */
 static void
 pump(void *context)
 {
 	unsigned count = 1 + (unsigned)kernel_sim_below(3);
 
+	if (run.stopped && run.running)
+		count = 0; /* nothing else may wake it */
 	if (run.over && !run.running)
 		return;
 	while (count-- > 0)
 		send_one(true);
-	if (run.stopper == STOPPER_THREAD && run.running && !run.stopped &&
-	    run.done >= run.stop_from) {
-		run.stopped = true;
-		run.stop_turn = run.counters->turns;
-		run.stop_slept_ns = kernel_sim_slept_ns();
-		reactor_stop(run.reactor);
-	}
+	/* Soon: while the reactor is busy with the messages, or on its way to sleep. */
+	if (run.stopper == STOPPER_THREAD && run.running && run.done >= run.stop_from)
+		kernel_sim_at(kernel_sim_below(STOP_NS_MAX), stop, NULL);
 	kernel_sim_at(kernel_sim_below(run.pump_ns), pump, context);
 }
 
@@ -664,11 +734,9 @@ watch(void *context)
 			  kernel_sim_slept_ns() - run.messages[i].posted_slept_ns < 20 * MS);
 	if (run.stopper == STOPPER_DRAINED && run.started >= run.ops_max)
 		run.over = true;
-	if (run.over && run.running && !run.stopped && drained()) {
-		run.stopped = true;
-		run.stop_turn = run.counters->turns;
-		run.stop_slept_ns = kernel_sim_slept_ns();
-		reactor_stop(run.reactor);
+	if (run.over && run.running && drained()) {
+		send_one(true);
+		kernel_sim_at(kernel_sim_below(STOP_NS_MAX), stop, NULL);
 	}
 	kernel_sim_at(WATCH_NS, watch, context);
 }
@@ -701,6 +769,7 @@ plan_manner(struct kernel_sim_manner *manner)
 		.short_result = rate(10000),
 		.error_result = rate(5000),
 		.at_once = rate(20000),
+		.preempted = rate(3000),
 		.cancel_race = rate(30000),
 		.disk_ns_max = (uint64_t)1 << (8 + kernel_sim_below(14)),
 		.poll_ns_max = (uint64_t)1 << (8 + kernel_sim_below(14)),
@@ -735,6 +804,7 @@ objects_init(struct objects *objects, struct sim_op *ops, unsigned slots)
 	uint64_t rounds;
 
 	objects->ops = ops;
+	objects->slots = slots;
 	objects->count = 1 + (unsigned)kernel_sim_below(2 * slots + 8);
 	rounds = objects->count / slots + 1;
 	/* A round of all slots takes the slowest operation, a kernel worker, a refusal for want of slots, and the
@@ -895,6 +965,7 @@ check_counters(void)
 {
 	const struct kernel_sim_counters *kernel = kernel_sim_counters();
 
+	kernel_sim_idle(1); /* the kernel looks at the ring once more */
 	SIM_CHECK(run.started == run.done);
 	SIM_CHECK(run.counters->events == kernel->drained);
 	SIM_CHECK(run.counters->ops_submitted == kernel->taken);
@@ -944,6 +1015,7 @@ run_seed(uint64_t seed, uint64_t ops, bool tell)
 		.on_taken = on_taken,
 		.on_refused = on_refused,
 		.on_completed = on_completed,
+		.on_sleep = on_sleep,
 		.on_time = on_time,
 	};
 	const struct kernel_sim_config chance_only = { .seed = seed };

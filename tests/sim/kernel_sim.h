@@ -14,13 +14,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KERNEL_SIM_ALWAYS  65536 /* a chance is so many of 65536 */
-#define KERNEL_SIM_LATE_NS 60000 /* a sleep ends at most this much after its timeout */
-#define KERNEL_SIM_WORKER_NS \
-	30000 /* a kernel worker needs at most this long, once it has the CPU */
-#define KERNEL_SIM_NO_SLOT_NS \
-	1000000			 /* after -EAGAIN only an event allows another try before this */
-#define KERNEL_SIM_NO_SLOT_RUN 3 /* at most so many injected -EAGAIN in a row */
+/* A chance is so many of 65536. */
+#define KERNEL_SIM_ALWAYS 65536
+/* A sleep ends at most this much after its timeout. */
+#define KERNEL_SIM_LATE_NS 60000
+/* A kernel worker that has the CPU needs at most this long. */
+#define KERNEL_SIM_WORKER_NS 30000
+/* After -EAGAIN only an event allows another try before this; at most so many are injected in a row. */
+#define KERNEL_SIM_NO_SLOT_NS  1000000
+#define KERNEL_SIM_NO_SLOT_RUN 3
 
 enum kernel_sim_kind {
 	KERNEL_SIM_KIND_DISK,

@@ -41,7 +41,7 @@
 #define WATCH_NS       (5 * MS)
 #define DRAIN_NS_MAX   (20000 * MS)
 #define WAKE_NS_MAX    100000 /* from a signal until a sleeping core runs */
-#define REAL_TIME_S    60     /* a seed that needs longer does not end */
+#define REAL_TIME_S    15     /* a seed that needs longer does not end */
 #define SEEDS_DEFAULT  50
 #define OPS_DEFAULT    20000
 #define UNKNOWN_OPCODE 99
@@ -1093,6 +1093,13 @@ write_counts(const char *path, unsigned passed, unsigned failed)
 	return good;
 }
 
+static int
+usage(void)
+{
+	fputs("usage: [SEED=n] sim-reactor [--seeds N] [--ops N] [--counts FILE]\n", stderr);
+	return 2;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -1109,9 +1116,7 @@ main(int argc, char **argv)
 		else if (i + 1 < argc && strcmp(argv[i], "--counts") == 0)
 			counts = argv[++i];
 		else
-			return fprintf(stderr, "usage: [SEED=n] sim-reactor [--seeds N] [--ops N] "
-					       "[--counts FILE]\n"),
-			       2;
+			return usage();
 	}
 	if (seed_text != NULL) {
 		run_seed(strtoull(seed_text, NULL, 10), ops, true);

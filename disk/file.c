@@ -365,7 +365,7 @@ submit_rest(struct volume_request *request, bool write, uint8_t *buffer, uint64_
 		op_write(&request->op, fd, buffer, bytes, offset, request->durable);
 	else
 		op_read(&request->op, fd, buffer, bytes, offset);
-	reactor_submit(request->core->reactor, &request->op);
+	reactor_start(request->core->reactor, &request->op);
 }
 
 /* Account for a RESULT of the blocks from START on, of which everything up to NEEDED_END matters.
@@ -590,7 +590,7 @@ rmw_read_last(struct volume_request *request)
 	op_init(&request->op, rmw_last_done);
 	op_read(&request->op, file_of(request->volume)->fd, scratch_block(request, 1),
 		request->volume->block_bytes, last_start);
-	reactor_submit(request->core->reactor, &request->op);
+	reactor_start(request->core->reactor, &request->op);
 }
 
 static void
@@ -623,7 +623,7 @@ rmw_granted(struct range_exclusive *exclusive)
 	op_init(&request->op, rmw_first_done);
 	op_read(&request->op, file->fd, scratch_block(request, 0), request->volume->block_bytes,
 		start);
-	reactor_submit(request->core->reactor, &request->op);
+	reactor_start(request->core->reactor, &request->op);
 }
 
 static void
@@ -662,7 +662,7 @@ submit_flush(struct file_volume *file, struct volume_request *request)
 		return;
 	}
 	op_fdatasync(&request->op, file->fd);
-	reactor_submit(request->core->reactor, &request->op);
+	reactor_start(request->core->reactor, &request->op);
 }
 
 static bool

@@ -112,7 +112,7 @@ static void
 arm(struct listener *listener)
 {
 	op_poll(&listener->poll, listener->fd, POLLIN);
-	reactor_submit(listener->core->reactor, &listener->poll);
+	reactor_start(listener->core->reactor, &listener->poll);
 }
 
 /* Accept what waits, within a turn's budget.  Returns 0, or the error that calls for a pause. */

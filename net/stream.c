@@ -75,7 +75,7 @@ arm(struct stream *stream, struct op *op, int events)
 	if (stream->closing || !op_idle(op))
 		return;
 	op_poll(op, stream->fd, events);
-	reactor_submit(stream->reactor, op);
+	reactor_start(stream->reactor, op);
 }
 
 void

@@ -14,28 +14,36 @@ inbox_post(struct inbox *inbox, struct message *message)
 					    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
 }
 
-unsigned
-inbox_deliver(struct inbox *inbox)
+/* Turn the stack round, behind nothing: all that was taken before is delivered. */
+static void
+take(struct inbox *inbox)
 {
-	struct message *stack, *oldest = NULL;
+	/* Partner: inbox_post; acquire makes what the senders wrote before visible. */
+	struct message *stack = __atomic_exchange_n(&inbox->newest, NULL, __ATOMIC_ACQUIRE);
+
+	while (stack != NULL) {
+		struct message *older = stack->next;
+
+		stack->next = inbox->taken;
+		inbox->taken = stack;
+		stack = older;
+	}
+}
+
+unsigned
+inbox_deliver(struct inbox *inbox, unsigned max)
+{
 	unsigned count = 0;
 
 	if (inbox_empty(inbox))
 		return 0;
-	/* Partner: inbox_post; acquire makes what the senders wrote before visible. */
-	stack = __atomic_exchange_n(&inbox->newest, NULL, __ATOMIC_ACQUIRE);
-	while (stack != NULL) {
-		struct message *older = stack->next;
-
-		stack->next = oldest;
-		oldest = stack;
-		stack = older;
-	}
-	while (oldest != NULL) {
-		struct message *message = oldest;
+	if (inbox->taken == NULL)
+		take(inbox);
+	while (inbox->taken != NULL && count < max) {
+		struct message *message = inbox->taken;
 
 		/* deliver may reuse or free it */
-		oldest = message->next;
+		inbox->taken = message->next;
 		message->deliver(message);
 		count++;
 	}

@@ -15,27 +15,30 @@ struct message {
 };
 
 struct inbox {
-	struct message *newest; /* private: a stack, newest first; shared by all senders */
+	/* Private. */
+	struct message *newest; /* a stack, newest first; shared by all senders */
+	struct message *taken;	/* the consumer's: oldest first, the next to be delivered */
 };
 
 static inline void
 inbox_init(struct inbox *inbox)
 {
 	inbox->newest = NULL;
+	inbox->taken = NULL;
 }
 
 /* Put MESSAGE into INBOX.  Any thread. */
 void inbox_post(struct inbox *inbox, struct message *message);
 
-/* True if no message waits.  Any thread; a hint, unless senders are known to be quiet. */
+/* True if no message waits.  Consumer only; a hint, unless senders are known to be quiet. */
 static inline bool
 inbox_empty(const struct inbox *inbox)
 {
-	return __atomic_load_n(&inbox->newest, __ATOMIC_RELAXED) == NULL;
+	return inbox->taken == NULL && __atomic_load_n(&inbox->newest, __ATOMIC_RELAXED) == NULL;
 }
 
-/* Deliver every message that is in INBOX now, oldest first; those posted meanwhile wait for the next call.
+/* Deliver what is in INBOX now, oldest first and at most MAX messages; those posted meanwhile wait for the next call.
  * Consumer only.  Returns how many. */
-unsigned inbox_deliver(struct inbox *inbox);
+unsigned inbox_deliver(struct inbox *inbox, unsigned max);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "reactor/kernel.h"
 #include "reactor/list.h"
+#include "reactor/priority.h"
 #include <linux/fs.h>
 #include <stdbool.h>
 
@@ -15,6 +16,15 @@ enum op_state {
 	OP_STATE_READY,	    /* waits for done */
 };
 
+/* What an operation's slot is taken from. */
+enum op_kind {
+	OP_KIND_DISK,
+	OP_KIND_SOCKET,
+	OP_KIND_POLL,
+	OP_KIND_RESERVED, /* the reactor's own polls */
+	OP_KIND_COUNT,
+};
+
 struct op {
 	struct iocb iocb;
 	/* Called once, on the reactor's core, never from within the call that submitted it.  OP is idle
@@ -22,10 +32,15 @@ struct op {
 	 * result: as of the system call that the operation stands for; for a poll the events, of which
 	 * only "something happened" is reliable. */
 	void (*done)(struct op *op, long result);
+	enum priority priority; /* the owner's to set while it is idle; op_init makes it normal */
 	/* Private. */
-	struct list_node node;
-	long result;
+	enum op_kind kind;
 	enum op_state state;
+	struct list_node node;
+	union {
+		long result;  /* READY */
+		uint64_t tag; /* SUBMITTED: of its slot */
+	};
 };
 
 /* Prepare OP, idle. */
@@ -33,6 +48,7 @@ static inline void
 op_init(struct op *op, void (*done)(struct op *op, long result))
 {
 	op->done = done;
+	op->priority = PRIORITY_NORMAL;
 	op->state = OP_STATE_IDLE;
 	list_init(&op->node);
 }
@@ -47,11 +63,15 @@ op_idle(const struct op *op)
  * op_poll: events as in poll(2); reported once, at once if the fd is ready already.
  * op_read, op_write: at OFFSET of FD; BUFFER stays the operation's until done.  durable: as if opened with
  * O_DSYNC.
- * op_fdatasync: all that was written and answered before. */
+ * op_fdatasync: all that was written and answered before.
+ * op_receive, op_send: on FD, a socket or pipe that is set to O_NONBLOCK; PARTS (1 to 1,024), which stay the operation's until
+ * done, and what they point to.  They never wait: what can't be done now ends with -EAGAIN, and a part of it with a smaller
+ * count.  Only one send for one socket at a time: two in one batch could change places.  Ignore SIGPIPE. */
 static inline void
 op_poll(struct op *op, int fd, int events)
 {
 	DCHECK(op_idle(op));
+	op->kind = OP_KIND_POLL;
 	io_prep_poll(&op->iocb, fd, events);
 }
 
@@ -59,6 +79,7 @@ static inline void
 op_read(struct op *op, int fd, void *buffer, size_t bytes, uint64_t offset)
 {
 	DCHECK(op_idle(op));
+	op->kind = OP_KIND_DISK;
 	io_prep_pread(&op->iocb, fd, buffer, bytes, (long long)offset);
 }
 
@@ -66,6 +87,7 @@ static inline void
 op_write(struct op *op, int fd, void *buffer, size_t bytes, uint64_t offset, bool durable)
 {
 	DCHECK(op_idle(op));
+	op->kind = OP_KIND_DISK;
 	io_prep_pwrite(&op->iocb, fd, buffer, bytes, (long long)offset);
 	if (durable)
 		op->iocb.aio_rw_flags = RWF_DSYNC;
@@ -75,7 +97,30 @@ static inline void
 op_fdatasync(struct op *op, int fd)
 {
 	DCHECK(op_idle(op));
+	op->kind = OP_KIND_DISK;
 	io_prep_fdsync(&op->iocb, fd);
+}
+
+static inline void
+op_receive(struct op *op, int fd, struct iovec *parts, unsigned part_count)
+{
+	DCHECK(op_idle(op));
+	op->kind = OP_KIND_SOCKET;
+	if (part_count == 1)
+		io_prep_pread(&op->iocb, fd, parts->iov_base, parts->iov_len, 0);
+	else
+		io_prep_preadv(&op->iocb, fd, parts, (int)part_count, 0);
+}
+
+static inline void
+op_send(struct op *op, int fd, struct iovec *parts, unsigned part_count)
+{
+	DCHECK(op_idle(op));
+	op->kind = OP_KIND_SOCKET;
+	if (part_count == 1)
+		io_prep_pwrite(&op->iocb, fd, parts->iov_base, parts->iov_len, 0);
+	else
+		io_prep_pwritev(&op->iocb, fd, parts, (int)part_count, 0);
 }
 
 #endif

@@ -4,35 +4,56 @@
  * `done`; deliver messages of other threads; fire timers; run deferred tasks.  When there was nothing to do: spin for
  * a while that adapts to what it brings, then sleep in the kernel until an event, a message or a timer.
  *
+ * A turn has a budget, so that all of its parts come round; within it each priority class has its share (run_queue.h).  While
+ * operations of the latency class are about, a turn that has called one of a lower class ends as soon as there is something for
+ * the higher one: to submit, or to take from the ring.
+ *
  * Unless a function says otherwise, only the reactor's own thread may call it. */
 #ifndef REACTOR_REACTOR_H
 #define REACTOR_REACTOR_H
 
 #include "reactor/check.h"
 #include "reactor/inbox.h"
+#include "reactor/notice.h"
 #include "reactor/op.h"
 #include "reactor/timer.h"
 #include <stdint.h>
 
 struct reactor;
 
+/* 0 in any field but the first two means the default. */
 struct reactor_config {
 	unsigned
 		disk_slots; /* reads, writes and syncs with the kernel at one time; more wait here */
-	unsigned poll_slots; /* polls armed at one time; more wait here */
-	unsigned poll_us;    /* spin at most this long before sleeping; 0: sleep at once */
+	unsigned poll_slots;  /* polls armed at one time; more wait here */
+	unsigned poll_us;     /* spin at most this long before sleeping; 0: sleep at once */
+	unsigned waiting_max; /* operations of one kind that wait here; default: no limit */
+	/* With fewer sockets to receive from or send to than this, each is a system call of its own; with as many, all are
+	 * part of the turn's io_submit. */
+	unsigned socket_batch_min;
+	unsigned shares[PRIORITY_COUNT]; /* calls of done per round: see run_queue.h */
 };
 
-/* Counted since creation; written by the reactor's thread only.  Other threads may read them: each is then some
- * recent value. */
+/* Counted since creation; written by the reactor's thread only, each at once.  Other threads read them with
+ * reactor_read_counters. */
 struct reactor_counters {
 	uint64_t turns;
+	uint64_t turns_cut; /* ended early: a budget was used up, or something urgent came */
 	uint64_t submit_calls;
 	uint64_t ops_submitted;
-	uint64_t ops_refused; /* by io_submit: done got the error */
+	uint64_t ops_refused;	/* by io_submit: done got the error */
+	uint64_t ops_direct;	/* receives and sends by a system call of their own */
+	uint64_t ops_abandoned; /* polls */
+	uint64_t ops_done[PRIORITY_COUNT];
+	uint64_t no_slot; /* io_submit calls that found none */
 	uint64_t events;
+	uint64_t events_stale; /* for what was abandoned, or never asked for */
 	uint64_t sleeps;
+	uint64_t spins;
+	uint64_t yields;
 	uint64_t messages;
+	uint64_t timers;
+	uint64_t tasks;
 };
 
 /* Something to run at the end of the current turn; embedded by its owner. */
@@ -41,13 +62,18 @@ struct task {
 	struct list_node node; /* private */
 };
 
-/* Create a reactor.  It takes disk_slots + poll_slots + 1 of the host's fs.aio-max-nr.
+/* Create a reactor.  It takes disk_slots + poll_slots + REACTOR_OWN_SLOTS of the host's fs.aio-max-nr; if there are not that
+ * many it makes do with half of both, a quarter and so on, but at least REACTOR_SLOTS_MIN (or what was asked for): see
+ * reactor_slots.
  * Any thread; the one that calls reactor_run first owns the reactor from then on.
  * *reactor is the caller's until reactor_destroy.
  * Returns 0, or a negative errno; then *reactor is unchanged.
  * Errors: -EAGAIN fs.aio-max-nr is too small; -EINVAL no slots asked for; -EOPNOTSUPP the kernel has no
  * IOCB_CMD_POLL (Linux 4.18 has it); -ENOMEM; -EMFILE no file descriptor for the wake-up. */
 int reactor_create(const struct reactor_config *config, struct reactor **reactor) MUST_USE;
+
+#define REACTOR_SLOTS_MIN 16u
+#define REACTOR_OWN_SLOTS 130u
 
 /* Any thread, after reactor_run has returned.  No disk operation may be with the kernel; polls are dropped, and so are
  * messages that were not delivered. */
@@ -62,9 +88,24 @@ void reactor_stop(struct reactor *reactor);
 /* One turn, without resting.  Returns whether there was anything to do. */
 bool reactor_turn(struct reactor *reactor);
 
+/* For those with a loop of their own: take turns, and rest between them, until MIN operations are done, TIMEOUT_NS have passed, or
+ * reactor_wake or reactor_stop was called; the first turn is taken in any case.  At most MAX operations (at least 1) are done
+ * in all: what is ready beyond that stays for the next call.  Messages, timers and tasks are served, but not counted.
+ * Returns how many operations were done. */
+unsigned reactor_wait(struct reactor *reactor, unsigned min, unsigned max, uint64_t timeout_ns);
+
+/* End the reactor's rest, or its next one if it does not rest now: it takes a turn.  Any thread. */
+void reactor_wake(struct reactor *reactor);
+
 /* Queue OP, which is idle and prepared.  It goes to the kernel at the start of the next turn, or when a slot is
- * free; in order of submission within disk operations and within polls.  What the kernel refuses is told to done. */
-void reactor_submit(struct reactor *reactor, struct op *op);
+ * free; in order of submission within its kind (disk, socket, poll) and priority.  OP is the reactor's until done.
+ * Returns 0, or a negative errno; then OP is unchanged and done is not called.
+ * Errors: -EINVAL OP is not idle, has no done or no valid priority; -ENOBUFS waiting_max operations wait already.
+ * What the kernel says of it is told to done; for a poll of something that can't be polled -EOPNOTSUPP. */
+int reactor_submit(struct reactor *reactor, struct op *op) MUST_USE;
+
+/* As reactor_submit, but done gets the error of that, too. */
+void reactor_start(struct reactor *reactor, struct op *op);
 
 /* Finish OP, which is idle, without the kernel: done is called with RESULT in the next turn. */
 void reactor_complete(struct reactor *reactor, struct op *op, long result);
@@ -73,8 +114,16 @@ void reactor_complete(struct reactor *reactor, struct op *op, long result);
  * Slow: not for the data path.  Reads and writes can't be cancelled. */
 void reactor_cancel_poll(struct reactor *reactor, struct op *op);
 
+/* Forget a poll: OP is idle at once and done is not called.  If it was armed, its slot stays taken until the fd is ready or shut down;
+ * the event is dropped then, whatever OP is used for meanwhile.  Harmless if OP is idle. */
+void reactor_abandon_poll(struct reactor *reactor, struct op *op);
+
 /* Deliver MESSAGE on TARGET's thread; wakes it if it sleeps.  Any thread. */
 void reactor_send(struct reactor *target, struct message *message);
+
+/* Raise BITS of NOTICE on TARGET's thread, to which it belongs: its deliver gets them, together with all that were raised
+ * since the last time.  Wakes TARGET if it sleeps.  Any thread. */
+void reactor_notify(struct reactor *target, struct notice *notice, uint32_t bits);
 
 /* Run TASK at the end of this turn.  Harmless if it is deferred already. */
 void reactor_defer(struct reactor *reactor, struct task *task);
@@ -100,7 +149,17 @@ void reactor_timer_stop(struct reactor *reactor, struct timer *timer);
 /* True while the reactor's thread sleeps in the kernel, with nothing to do.  Any thread; a moment's truth. */
 bool reactor_sleeping(const struct reactor *reactor) MUST_USE;
 
-/* Counters of REACTOR.  Any thread. */
+/* Slots for operations of KIND, which may be fewer than were asked for; and how many of them are free now. */
+unsigned reactor_slots(const struct reactor *reactor, enum op_kind kind) MUST_USE;
+unsigned reactor_free_slots(const struct reactor *reactor, enum op_kind kind) MUST_USE;
+
+/* How many turns the reactor has begun.  Any thread. */
+uint64_t reactor_turns(const struct reactor *reactor) MUST_USE;
+
+/* Copy the counters of REACTOR.  Any thread; without locks: each is a recent value, but not all of the same moment. */
+void reactor_read_counters(const struct reactor *reactor, struct reactor_counters *counters);
+
+/* The counters themselves, for the reactor's own thread. */
 const struct reactor_counters *reactor_counters(const struct reactor *reactor);
 
 #endif

@@ -128,7 +128,7 @@ may_log(struct watchdog *watchdog)
 static void
 look_at(struct watchdog *watchdog, const struct core *core, struct heartbeat *heartbeat)
 {
-	uint64_t turns = __atomic_load_n(&reactor_counters(core->reactor)->turns, __ATOMIC_RELAXED);
+	uint64_t turns = reactor_turns(core->reactor);
 
 	if (turns != heartbeat->turns || reactor_sleeping(core->reactor)) {
 		heartbeat->turns = turns;

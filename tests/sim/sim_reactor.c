@@ -306,7 +306,8 @@ on_refused(struct iocb *iocb, int error)
 	if (sim_op == NULL)
 		return;
 	leave_queue(sim_op, STAGE_REFUSED);
-	sim_op->expected = error;
+	/* The reactor's word for something that can't be polled. */
+	sim_op->expected = sim_op->objects == &run.polls && error == -EINVAL ? -EOPNOTSUPP : error;
 }
 
 static void
@@ -382,7 +383,7 @@ submit(struct sim_op *sim_op)
 	sim_op->order = ++sim_op->objects->order;
 	stage_set(sim_op, STAGE_QUEUED);
 	run.calling = true;
-	reactor_submit(run.reactor, &sim_op->op);
+	reactor_start(run.reactor, &sim_op->op);
 	run.calling = false;
 }
 

@@ -64,7 +64,7 @@ void
 submit(struct test_op *test_op)
 {
 	submitting = true;
-	reactor_submit(reactor, &test_op->op);
+	reactor_start(reactor, &test_op->op);
 	submitting = false;
 }
 

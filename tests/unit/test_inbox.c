@@ -2,6 +2,7 @@
 #include "reactor/inbox.h"
 
 #include <criterion/criterion.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -43,7 +44,7 @@ post_number(struct numbered *numbered, unsigned number)
 Test(inbox, is_empty_at_first)
 {
 	cr_assert(inbox_empty(&inbox));
-	cr_assert_eq(inbox_deliver(&inbox), 0);
+	cr_assert_eq(inbox_deliver(&inbox, UINT_MAX), 0);
 }
 
 Test(inbox, delivers_in_the_order_of_posts)
@@ -54,7 +55,7 @@ Test(inbox, delivers_in_the_order_of_posts)
 		post_number(&numbered[i], i);
 	cr_assert_not(inbox_empty(&inbox));
 	cr_assert_eq(delivered_count, 0);
-	cr_assert_eq(inbox_deliver(&inbox), ARRAY_COUNT(numbered));
+	cr_assert_eq(inbox_deliver(&inbox, UINT_MAX), ARRAY_COUNT(numbered));
 	cr_assert_eq(delivered_count, ARRAY_COUNT(numbered));
 	for (unsigned i = 0; i < ARRAY_COUNT(numbered); i++)
 		cr_assert_eq(delivered[i], i);
@@ -65,9 +66,9 @@ Test(inbox, delivers_once)
 	struct numbered numbered;
 
 	post_number(&numbered, 0);
-	cr_assert_eq(inbox_deliver(&inbox), 1);
+	cr_assert_eq(inbox_deliver(&inbox, UINT_MAX), 1);
 	cr_assert(inbox_empty(&inbox));
-	cr_assert_eq(inbox_deliver(&inbox), 0);
+	cr_assert_eq(inbox_deliver(&inbox, UINT_MAX), 0);
 	cr_assert_eq(delivered_count, 1);
 }
 
@@ -86,7 +87,7 @@ Test(inbox, posted_during_a_delivery_waits_for_the_next)
 
 	inbox_post(&inbox, &message);
 	for (unsigned i = 1; i <= 3; i++) {
-		cr_assert_eq(inbox_deliver(&inbox), 1);
+		cr_assert_eq(inbox_deliver(&inbox, UINT_MAX), 1);
 		cr_assert_eq(posted_again, i);
 		cr_assert_not(inbox_empty(&inbox));
 	}
@@ -109,8 +110,8 @@ Test(inbox, posted_during_a_delivery_comes_behind_the_rest_of_it)
 
 	inbox_post(&inbox, &first);
 	post_number(&second, 0);
-	cr_assert_eq(inbox_deliver(&inbox), 2);
-	cr_assert_eq(inbox_deliver(&inbox), 2);
+	cr_assert_eq(inbox_deliver(&inbox, UINT_MAX), 2);
+	cr_assert_eq(inbox_deliver(&inbox, UINT_MAX), 2);
 	cr_assert_eq(delivered_count, 3);
 	cr_assert_eq(delivered[0], 0);
 	cr_assert_eq(delivered[1], 10);
@@ -133,7 +134,7 @@ Test(inbox, message_can_be_freed_by_its_delivery)
 		numbered->message.deliver = free_itself;
 		inbox_post(&inbox, &numbered->message);
 	}
-	cr_assert_eq(inbox_deliver(&inbox), 3);
+	cr_assert_eq(inbox_deliver(&inbox, UINT_MAX), 3);
 	cr_assert_eq(delivered_count, 3);
 }
 
@@ -195,7 +196,7 @@ Test(inbox, many_senders_lose_nothing_and_keep_their_order)
 		cr_assert_eq(pthread_create(&threads[i], NULL, send_all, &senders[i]), 0);
 	}
 	while (count < SENDERS * SENDER_MESSAGES) {
-		unsigned delivered_now = inbox_deliver(&inbox);
+		unsigned delivered_now = inbox_deliver(&inbox, UINT_MAX);
 
 		count += delivered_now;
 		if (delivered_now == 0)

@@ -238,21 +238,6 @@ Test(reactor_create, without_slots_is_refused)
 	assert_create_fails(&config, -EINVAL);
 }
 
-Test(reactor_create, more_slots_than_the_host_has_are_refused)
-{
-	struct reactor_config config = { .poll_slots = 8 };
-	FILE *file = fopen("/proc/sys/fs/aio-max-nr", "r");
-	unsigned long slots_max;
-
-	cr_assert_not_null(file);
-	cr_assert_eq(fscanf(file, "%lu", &slots_max), 1);
-	fclose(file);
-	if (slots_max > (unsigned long)1 << 20)
-		cr_skip_test("fs.aio-max-nr is %lu: too many to ask for", slots_max);
-	config.disk_slots = (unsigned)slots_max;
-	assert_create_fails(&config, -EAGAIN);
-}
-
 Test(reactor_create, without_a_file_descriptor_is_refused)
 {
 	const struct reactor_config config = { .disk_slots = 8, .poll_slots = 8 };

@@ -123,7 +123,7 @@ read_next(struct op *op, long result)
 	if (++chain_length == BLOCKS)
 		return;
 	op_read(op, (int)op->iocb.aio_fildes, buffers[chain_length], BLOCK, chain_length * BLOCK);
-	reactor_submit(reactor, op);
+	reactor_start(reactor, op);
 	cr_assert_eq(done_total, chain_length);
 }
 
@@ -134,7 +134,7 @@ Test(reactor_disk, done_can_submit_its_operation_again)
 
 	op_init(&op, read_next);
 	op_read(&op, fd, buffers[0], BLOCK, 0);
-	reactor_submit(reactor, &op);
+	reactor_start(reactor, &op);
 	turn_until_done(BLOCKS);
 	for (unsigned i = 0; i < BLOCKS; i++)
 		cr_assert(buffer_is(i, (int)i));
@@ -159,7 +159,7 @@ Test(reactor_disk, done_can_free_its_operation)
 		cr_assert_not_null(op);
 		op_init(op, free_itself);
 		op_read(op, fd, buffers[i], BLOCK, 0);
-		reactor_submit(reactor, op);
+		reactor_start(reactor, op);
 	}
 	turn_until_done(4);
 	turn_until_idle();

@@ -1,6 +1,6 @@
-/* reactor/reactor.h with io_submit made to take less than it gets, or nothing, or to refuse.
- * The program is linked with --wrap=kernel_submit: every call of it, in any test, comes through here, and goes on to
- * the kernel unless a test of this file has set submit_fault. */
+/* reactor/reactor.h with io_submit made to take less than it gets, or nothing, or to refuse; and with a host that has few
+ * slots. */
+#include "tests/unit/kernel_faults.h"
 #include "tests/unit/reactor_fixture.h"
 
 #include <criterion/criterion.h>
@@ -10,23 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- the seam ---- */
-
-long __real_kernel_submit(io_context_t context, long count, struct iocb **iocbs);
-long __wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs);
-
-/* Instead of the kernel if not NULL.  Set by a test, in the process of its own that Criterion gives it. */
-static long (*submit_fault)(io_context_t context, long count, struct iocb **iocbs);
-
-long
-__wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs)
-{
-	if (submit_fault != NULL)
-		return submit_fault(context, count, iocbs);
-	return __real_kernel_submit(context, count, iocbs);
-}
-
 /* ---- creation ---- */
+
+static void
+create_reactor_with_host_slots(unsigned slots_max, unsigned disk_slots, unsigned poll_slots)
+{
+	context_slots_max = slots_max;
+	create_reactor(disk_slots, poll_slots, 0);
+}
 
 static long
 refuse_all(io_context_t context, long count, struct iocb **iocbs)
@@ -43,6 +34,31 @@ Test(reactor_create, kernel_without_polls_is_refused)
 
 	submit_fault = refuse_all;
 	assert_create_fails(&config, -EOPNOTSUPP);
+}
+
+/* The host has no more than so many slots: half as many of each kind are asked for until they fit. */
+Test(reactor_create, makes_do_with_the_slots_there_are)
+{
+	create_reactor_with_host_slots(REACTOR_OWN_SLOTS + 1000 + 300, 1024, 256);
+	cr_assert_eq(reactor_slots(reactor, OP_KIND_DISK), 1024);
+	cr_assert_eq(reactor_slots(reactor, OP_KIND_POLL), 256);
+	reactor_destroy(reactor);
+	create_reactor_with_host_slots(REACTOR_OWN_SLOTS + 1024 + 255, 1024, 256);
+	cr_assert_eq(reactor_slots(reactor, OP_KIND_DISK), 512);
+	cr_assert_eq(reactor_slots(reactor, OP_KIND_POLL), 128);
+	reactor_destroy(reactor);
+	create_reactor_with_host_slots(REACTOR_OWN_SLOTS + 8 + REACTOR_SLOTS_MIN, 8, 5000);
+	cr_assert_eq(reactor_slots(reactor, OP_KIND_DISK), 8);
+	cr_assert_eq(reactor_slots(reactor, OP_KIND_POLL), REACTOR_SLOTS_MIN);
+	reactor_destroy(reactor);
+}
+
+Test(reactor_create, too_few_slots_on_the_host_are_refused)
+{
+	const struct reactor_config config = { .disk_slots = 1024, .poll_slots = 8 };
+
+	context_slots_max = REACTOR_OWN_SLOTS + REACTOR_SLOTS_MIN + 8 - 1;
+	assert_create_fails(&config, -EAGAIN);
 }
 
 /* ---- operations ---- */
@@ -68,12 +84,12 @@ submit_with_faults(io_context_t context, long count, struct iocb **iocbs)
 	submit_calls++;
 	if ((fault_period != 0 && submit_calls % fault_period != 0) || submit_calls == fault_call) {
 		faults++;
-		refused = iocbs[0]->data;
+		refused = container_of(iocbs[0], struct op, iocb);
 		return fault_error;
 	}
 	if (taken_max != 0 && count > taken_max)
 		count = taken_max;
-	return __real_kernel_submit(context, count, iocbs);
+	return kernel_submit_unchanged(context, count, iocbs);
 }
 
 /* Queue operations for several batches of a new reactor, whose submits come through submit_with_faults. */
@@ -217,7 +233,7 @@ Test(reactor_faults, any_one_operation_may_be_refused)
 				    &fault_reads[i].op == refused ? -EINVAL : BLOCK);
 		for (unsigned i = 0; i < FAULT_POLLS; i++)
 			assert_done(&fault_polls[i],
-				    &fault_polls[i].op == refused ? -EINVAL : POLLOUT);
+				    &fault_polls[i].op == refused ? -EOPNOTSUPP : POLLOUT);
 		cr_assert_eq(reactor_counters(reactor)->ops_refused, faults);
 		end_all();
 	} while (faults > 0);

@@ -1,0 +1,36 @@
+/* The wrapped calls. */
+#include "tests/unit/kernel_faults.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stddef.h>
+
+long __real_kernel_submit(io_context_t context, long count, struct iocb **iocbs);
+long __wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs);
+int __real_kernel_context_create(unsigned slots, io_context_t *context);
+int __wrap_kernel_context_create(unsigned slots, io_context_t *context);
+
+long (*submit_fault)(io_context_t context, long count, struct iocb **iocbs);
+unsigned context_slots_max = UINT_MAX;
+
+long
+kernel_submit_unchanged(io_context_t context, long count, struct iocb **iocbs)
+{
+	return __real_kernel_submit(context, count, iocbs);
+}
+
+long
+__wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (submit_fault != NULL)
+		return submit_fault(context, count, iocbs);
+	return __real_kernel_submit(context, count, iocbs);
+}
+
+int
+__wrap_kernel_context_create(unsigned slots, io_context_t *context)
+{
+	if (slots > context_slots_max)
+		return -EAGAIN;
+	return __real_kernel_context_create(slots, context);
+}

@@ -1,0 +1,19 @@
+/* Faults of the kernel, injected into the unit tests.
+ * The program is linked with --wrap for the calls of reactor/kernel.h that are named here: every call, in any test, comes through
+ * kernel_faults.c and goes on to the kernel unless a test has asked for a fault, in the process of its own that Criterion gives
+ * it. */
+#ifndef TESTS_UNIT_KERNEL_FAULTS_H
+#define TESTS_UNIT_KERNEL_FAULTS_H
+
+#include "reactor/kernel.h"
+
+/* Called instead of kernel_submit if not NULL. */
+extern long (*submit_fault)(io_context_t context, long count, struct iocb **iocbs);
+
+/* The real one, for a submit_fault to call. */
+long kernel_submit_unchanged(io_context_t context, long count, struct iocb **iocbs);
+
+/* kernel_context_create has no more slots than this: -EAGAIN. */
+extern unsigned context_slots_max;
+
+#endif

@@ -11,8 +11,6 @@
 #include "net/transmission.h"
 #include "reactor/log.h"
 
-#define INPUT_BYTES	  HANDSHAKE_INPUT_BYTES_MIN
-#define RECEIVES_PER_TURN 4 /* of one connection, before others have their turn */
 /* How often to look whether the last replies have arrived, and when to give up. */
 #define LINGER_NS	 ((uint64_t)5000000)
 #define LINGER_COUNT_MAX 2000
@@ -20,11 +18,12 @@
 #define HANDSHAKE_DEADLINE_NS ((uint64_t)10 * 1000000000)
 
 static void connection_start(struct message *message);
-static void on_readable(struct stream *stream);
-static void on_writable(struct stream *stream);
+static void on_received(struct stream *stream, ssize_t result);
+static void on_sent(struct stream *stream, ssize_t result);
 static void on_closed(struct stream *stream);
 static void receive(struct task *task);
 static void flush(struct task *task);
+static void receive_more(struct connection *connection);
 static void handshake_expired(struct timer *timer);
 static void linger(struct timer *timer);
 
@@ -46,10 +45,10 @@ int
 connection_create(struct service_core *home, int fd, const struct address *peer)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
-	uint8_t *input = malloc(CONNECTION_INPUT_BYTES);
+	struct connection_room *room = malloc(sizeof(*room));
 
-	if (connection == NULL || input == NULL) {
-		free(input);
+	if (connection == NULL || room == NULL) {
+		free(room);
 		free(connection);
 		kernel_close(fd);
 		return -ENOMEM;
@@ -57,10 +56,10 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 	tune_socket(fd, peer);
 	connection->home = home;
 	connection->state = CONNECTION_STATE_HANDSHAKE;
-	connection->input = input;
+	connection->room = room;
 	address_format(peer, connection->peer, sizeof(connection->peer));
-	connection->stream.on_readable = on_readable;
-	connection->stream.on_writable = on_writable;
+	connection->stream.on_received = on_received;
+	connection->stream.on_sent = on_sent;
 	connection->stream.on_closed = on_closed;
 	stream_init(&connection->stream, home->core->reactor, fd);
 	handshake_init(&connection->handshake, home->service->exports);
@@ -94,6 +93,13 @@ connection_start(struct message *message)
 
 /* ---- ending ---- */
 
+static bool
+is_open(const struct connection *connection)
+{
+	return connection->state == CONNECTION_STATE_HANDSHAKE ||
+	       connection->state == CONNECTION_STATE_TRANSMISSION;
+}
+
 static void
 handshake_expired(struct timer *timer)
 {
@@ -121,26 +127,18 @@ on_closed(struct stream *stream)
 	end_handshake(connection);
 	reactor_timer_stop(home->core->reactor, &connection->linger);
 	list_remove(&connection->node);
-	free(connection->input);
+	free(connection->room);
 	free(connection);
 	service_connection_gone(home);
 }
 
-/* Read and forget what is there.  Returns false if the peer is gone. */
-static bool
-discard_input(struct connection *connection)
+static void
+close_now(struct connection *connection)
 {
-	struct iovec part = { connection->input, CONNECTION_INPUT_BYTES };
-
-	for (unsigned i = 0; i < RECEIVES_PER_TURN; i++) {
-		ssize_t received = stream_receive(&connection->stream, &part, 1);
-
-		if (received == -EAGAIN)
-			return true;
-		if (received <= 0)
-			return false;
-	}
-	return true;
+	connection->state = CONNECTION_STATE_DROPPED;
+	stream_abandon(&connection->stream);
+	transmission_discard(connection);
+	stream_close(&connection->stream);
 }
 
 /* All is sent: wait until it has arrived, or nobody is there any more. */
@@ -149,12 +147,9 @@ linger(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, linger);
 
-	if (!discard_input(connection) || stream_unsent_bytes(&connection->stream) == 0) {
-		transmission_discard(connection);
-		stream_close(&connection->stream);
-		return;
-	}
-	if (connection->linger_count++ == LINGER_COUNT_MAX)
+	if (stream_unsent_bytes(&connection->stream) == 0)
+		close_now(connection);
+	else if (connection->linger_count++ == LINGER_COUNT_MAX)
 		connection_drop(connection, "did not read its last replies in 10 s");
 	else
 		reactor_timer_start(connection->home->core->reactor, timer, LINGER_NS);
@@ -172,6 +167,7 @@ connection_maybe_close(struct connection *connection)
 			return;
 		connection->state = CONNECTION_STATE_LINGERING;
 		stream_end_sending(&connection->stream);
+		receive_more(connection);
 		linger(&connection->linger);
 		return;
 	case CONNECTION_STATE_LINGERING:
@@ -181,15 +177,13 @@ connection_maybe_close(struct connection *connection)
 			return;
 		break;
 	}
-	transmission_discard(connection);
-	stream_close(&connection->stream);
+	close_now(connection);
 }
 
 void
 connection_finish(struct connection *connection)
 {
-	if (connection->state != CONNECTION_STATE_HANDSHAKE &&
-	    connection->state != CONNECTION_STATE_TRANSMISSION)
+	if (!is_open(connection))
 		return;
 	connection->state = CONNECTION_STATE_FINISHING;
 	list_remove(&connection->starved_node);
@@ -206,6 +200,7 @@ connection_drop(struct connection *connection, const char *why)
 			    connection->export == NULL ? "" : connection->export->name,
 			    connection->export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
+	stream_abandon(&connection->stream);
 	transmission_discard(connection);
 	connection_maybe_close(connection);
 }
@@ -244,8 +239,9 @@ take_handshake_input(struct connection *connection)
 	while (result == HANDSHAKE_REPLY && handshake->reply.used == 0) {
 		size_t consumed;
 
-		result = handshake_step(handshake, connection->input + connection->input_start,
-					connection->input_end - connection->input_start, &consumed);
+		result =
+			handshake_step(handshake, connection->room->input + connection->input_start,
+				       connection->input_end - connection->input_start, &consumed);
 		connection->input_start += consumed;
 	}
 	switch (result) {
@@ -262,35 +258,13 @@ take_handshake_input(struct connection *connection)
 		connection_drop(connection, handshake->why);
 		return false;
 	}
-	memmove(connection->input, connection->input + connection->input_start,
+	memmove(connection->room->input, connection->room->input + connection->input_start,
 		connection->input_end - connection->input_start);
 	connection->input_end -= connection->input_start;
 	connection->input_start = 0;
 	if (handshake->reply.used > 0)
 		reactor_defer(connection->home->core->reactor, &connection->flush);
 	return true;
-}
-
-/* Send what the handshake has to say.  Returns 0, -EAGAIN, or the error that ends the connection. */
-static int
-send_handshake(struct connection *connection)
-{
-	struct byte_buffer *reply = &connection->handshake.reply;
-
-	while (connection->handshake_sent_bytes < reply->used) {
-		struct iovec part = {
-			reply->bytes + connection->handshake_sent_bytes,
-			reply->used - connection->handshake_sent_bytes,
-		};
-		ssize_t sent = stream_send(&connection->stream, &part, 1);
-
-		if (sent < 0)
-			return (int)sent;
-		connection->handshake_sent_bytes += (size_t)sent;
-	}
-	byte_buffer_clear(reply);
-	connection->handshake_sent_bytes = 0;
-	return 0;
 }
 
 /* The handshake's replies are sent: on to the next thing. */
@@ -312,6 +286,7 @@ handshake_sent(struct connection *connection)
 
 /* ---- receiving ---- */
 
+/* Where the next bytes go.  Returns how many parts; 0: nothing may be received now. */
 static unsigned
 receive_parts(struct connection *connection, struct iovec *parts)
 {
@@ -320,14 +295,32 @@ receive_parts(struct connection *connection, struct iovec *parts)
 		/* One option is answered before the next is read. */
 		if (connection->handshake.reply.used > 0)
 			return 0;
-		parts[0] = (struct iovec){ connection->input + connection->input_end,
-					   CONNECTION_INPUT_BYTES - connection->input_end };
-		return 1;
+		break;
 	case CONNECTION_STATE_TRANSMISSION:
 		return transmission_receive_parts(connection, parts);
-	default:
+	case CONNECTION_STATE_LINGERING:
+		connection->input_end = 0; /* only the end is of interest */
+		break;
+	case CONNECTION_STATE_FINISHING:
+	case CONNECTION_STATE_DROPPED:
 		return 0;
 	}
+	parts[0] = (struct iovec){ connection->room->input + connection->input_end,
+				   CONNECTION_INPUT_BYTES - connection->input_end };
+	return 1;
+}
+
+static void
+receive_more(struct connection *connection)
+{
+	struct iovec *parts = connection->room->receive_parts;
+	unsigned count;
+
+	if (stream_receiving(&connection->stream))
+		return;
+	count = receive_parts(connection, parts);
+	if (count > 0) /* else whoever lifts what holds it back resumes it */
+		stream_receive(&connection->stream, parts, count);
 }
 
 static void
@@ -341,52 +334,23 @@ take_input(struct connection *connection, size_t count)
 	}
 }
 
-static size_t
-parts_bytes(const struct iovec *parts, unsigned count)
-{
-	size_t bytes = 0;
-
-	for (unsigned i = 0; i < count; i++)
-		bytes += parts[i].iov_len;
-	return bytes;
-}
-
 static void
-receive_some(struct connection *connection)
+on_received(struct stream *stream, ssize_t result)
 {
-	for (unsigned i = 0; i < RECEIVES_PER_TURN; i++) {
-		struct iovec parts[TRANSMISSION_PARTS_MAX];
-		unsigned count = receive_parts(connection, parts);
-		size_t room = parts_bytes(parts, count);
-		ssize_t received;
+	struct connection *connection = container_of(stream, struct connection, stream);
 
-		if (count == 0)
-			return; /* whoever lifts what holds it back resumes it */
-		received = stream_receive(&connection->stream, parts, count);
-		if (received == -EAGAIN) {
-			stream_want_read(&connection->stream);
-			return;
-		}
-		if (received <= 0) {
-			peer_gone(connection, received);
+	if (is_open(connection)) {
+		if (result <= 0) {
+			peer_gone(connection, result);
 			return;
 		}
 		connection->progress++;
-		take_input(connection, (size_t)received);
-		if ((size_t)received < room) {
-			/* The socket is empty, most likely; the poll's level check makes sure. */
-			if (receive_parts(connection, parts) > 0)
-				stream_want_read(&connection->stream);
-			return;
-		}
+		take_input(connection, (size_t)result);
+	} else if (connection->state == CONNECTION_STATE_LINGERING && result <= 0) {
+		close_now(connection);
+		return;
 	}
-	connection_resume(connection);
-}
-
-static void
-on_readable(struct stream *stream)
-{
-	receive_some(container_of(stream, struct connection, stream));
+	receive_more(connection);
 }
 
 static void
@@ -398,13 +362,13 @@ receive(struct task *task)
 void
 connection_retry(struct connection *connection)
 {
-	if (connection->state != CONNECTION_STATE_HANDSHAKE &&
-	    connection->state != CONNECTION_STATE_TRANSMISSION)
+	if (!is_open(connection))
 		return;
 	/* There may be input that could not be taken before. */
-	if (connection->input_end > 0 || connection->starved != NULL)
+	if (!stream_receiving(&connection->stream) &&
+	    (connection->input_end > 0 || connection->starved != NULL))
 		take_input(connection, 0);
-	receive_some(connection);
+	receive_more(connection);
 }
 
 void
@@ -415,33 +379,65 @@ connection_resume(struct connection *connection)
 
 /* ---- sending ---- */
 
-static void
-flush(struct task *task)
+/* What is to be sent next.  Returns how many parts. */
+static unsigned
+send_parts(struct connection *connection, struct iovec **parts)
 {
-	struct connection *connection = container_of(task, struct connection, flush);
-	int error = 0;
+	const struct byte_buffer *reply = &connection->handshake.reply;
 
-	if (connection->state == CONNECTION_STATE_DROPPED)
+	*parts = connection->room->send_parts;
+	if (reply->used == 0)
+		return transmission_send_parts(connection, parts);
+	**parts = (struct iovec){ reply->bytes + connection->handshake_sent_bytes,
+				  reply->used - connection->handshake_sent_bytes };
+	return 1;
+}
+
+static void
+send_more(struct connection *connection)
+{
+	struct iovec *parts;
+	unsigned count;
+
+	if (connection->state == CONNECTION_STATE_DROPPED || stream_sending(&connection->stream))
 		return;
-	if (connection->handshake.reply.used > 0) {
-		error = send_handshake(connection);
-		if (error == -EAGAIN)
-			stream_want_write(&connection->stream);
-		else if (error == 0)
-			handshake_sent(connection);
-	} else {
-		error = transmission_send(connection);
-	}
-	if (error < 0 && error != -EAGAIN)
-		peer_gone(connection, error);
+	count = send_parts(connection, &parts);
+	if (count > 0)
+		stream_send(&connection->stream, parts, count);
 	else
 		connection_maybe_close(connection);
 }
 
 static void
-on_writable(struct stream *stream)
+flush(struct task *task)
+{
+	send_more(container_of(task, struct connection, flush));
+}
+
+static void
+handshake_bytes_sent(struct connection *connection, size_t count)
+{
+	connection->handshake_sent_bytes += count;
+	if (connection->handshake_sent_bytes < connection->handshake.reply.used)
+		return;
+	byte_buffer_clear(&connection->handshake.reply);
+	connection->handshake_sent_bytes = 0;
+	handshake_sent(connection);
+}
+
+static void
+on_sent(struct stream *stream, ssize_t result)
 {
 	struct connection *connection = container_of(stream, struct connection, stream);
 
-	reactor_defer(connection->home->core->reactor, &connection->flush);
+	if (result < 0) {
+		peer_gone(connection, result);
+		return;
+	}
+	connection->progress++;
+	if (connection->handshake.reply.used > 0)
+		handshake_bytes_sent(connection, (size_t)result);
+	else
+		transmission_sent(connection, (size_t)result);
+	send_more(connection);
 }

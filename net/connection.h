@@ -11,13 +11,24 @@
 #include "net/address.h"
 #include "net/handshake.h"
 #include "net/service.h"
-#include "net/stream.h"
 #include "reactor/list.h"
+#include "reactor/stream.h"
 
 /* Room for a whole option, for any number of headers, or for a few short writes. */
 #define CONNECTION_INPUT_BYTES 32768u
 
+/* A payload and what is behind it; headers and payloads of many replies. */
+#define CONNECTION_RECEIVE_PARTS 2
+#define CONNECTION_SEND_PARTS	 128
+
 _Static_assert(CONNECTION_INPUT_BYTES >= HANDSHAKE_INPUT_BYTES_MIN, "an option must fit");
+
+/* What only a connection that is at work needs. */
+struct connection_room {
+	uint8_t input[CONNECTION_INPUT_BYTES];
+	struct iovec receive_parts[CONNECTION_RECEIVE_PARTS];
+	struct iovec send_parts[CONNECTION_SEND_PARTS];
+};
 
 enum connection_state {
 	CONNECTION_STATE_HANDSHAKE,
@@ -40,9 +51,8 @@ struct connection {
 	struct task receive;   /* go on receiving */
 	struct task flush;     /* send what waits */
 
-	/* Input that was received and not yet taken. */
-	uint8_t *input;
-	size_t input_start, input_end;
+	struct connection_room *room;  /* owned */
+	size_t input_start, input_end; /* of what is in room->input, received and not yet taken */
 
 	struct handshake handshake;
 	size_t handshake_sent_bytes; /* of its reply */

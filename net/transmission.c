@@ -14,6 +14,8 @@
 /* Replies in one sendmsg. */
 #define REPLIES_PER_SEND 64
 
+_Static_assert(2 * REPLIES_PER_SEND <= CONNECTION_SEND_PARTS, "each has a header and a payload");
+
 /* Behind a payload that is not short, only this much input is received in the same call: it is mostly the next payload, which
  * would have to be copied.  Behind a short one all there is room for: copying is cheaper than a call for each. */
 #define PAYLOAD_SHORT_BYTES	   16384u
@@ -287,7 +289,8 @@ take_payload(struct connection *connection)
 
 	if (count > connection->payload_left)
 		count = connection->payload_left;
-	memcpy(payload_target(connection), connection->input + connection->input_start, count);
+	memcpy(payload_target(connection), connection->room->input + connection->input_start,
+	       count);
 	connection->input_start += count;
 	connection->payload_left -= (uint32_t)count;
 	if (connection->payload_left == 0)
@@ -352,7 +355,8 @@ take_header(struct connection *connection)
 	request = request_get(connection);
 	if (request == NULL)
 		return false;
-	if (nbd_header_parse(connection->input + connection->input_start, &request->header) < 0) {
+	if (nbd_header_parse(connection->room->input + connection->input_start, &request->header) <
+	    0) {
 		request_put(request);
 		connection_drop(connection, "sent something that is no NBD request");
 		return false;
@@ -404,7 +408,7 @@ transmission_receive_parts(struct connection *connection, struct iovec *parts)
 		if (connection->payload_left > PAYLOAD_SHORT_BYTES)
 			room = INPUT_BESIDE_PAYLOAD_BYTES;
 	}
-	parts[count++] = (struct iovec){ connection->input + connection->input_end, room };
+	parts[count++] = (struct iovec){ connection->room->input + connection->input_end, room };
 	return count;
 }
 
@@ -424,7 +428,7 @@ transmission_received(struct connection *connection, size_t count)
 	while (take_next(connection))
 		;
 	/* What is left is less than a header, or waits: make room behind it. */
-	memmove(connection->input, connection->input + connection->input_start,
+	memmove(connection->room->input, connection->room->input + connection->input_start,
 		input_bytes(connection));
 	connection->input_end = input_bytes(connection);
 	connection->input_start = 0;
@@ -527,39 +531,22 @@ front_bytes(const struct connection *connection)
 	       (sends_payload(request) ? request->io.length : 0);
 }
 
-static void
-account_sent(struct connection *connection, size_t count)
+unsigned
+transmission_send_parts(struct connection *connection, struct iovec **parts)
+{
+	unsigned count = gather(connection, *parts);
+
+	return skip_parts(parts, count, connection->front_sent_bytes);
+}
+
+void
+transmission_sent(struct connection *connection, size_t count)
 {
 	connection->front_sent_bytes += count;
 	while (!list_empty(&connection->replies) && connection->front_sent_bytes > 0 &&
 	       connection->front_sent_bytes >= front_bytes(connection)) {
 		connection->front_sent_bytes -= front_bytes(connection);
 		front_sent(connection);
-	}
-}
-
-int
-transmission_send(struct connection *connection)
-{
-	struct iovec storage[2 * REPLIES_PER_SEND];
-
-	for (;;) {
-		struct iovec *parts = storage;
-		unsigned count = gather(connection, parts);
-		ssize_t sent;
-
-		if (count == 0)
-			return 0;
-		count = skip_parts(&parts, count, connection->front_sent_bytes);
-		sent = stream_send(&connection->stream, parts, count);
-		if (sent == -EAGAIN) {
-			stream_want_write(&connection->stream);
-			return 0;
-		}
-		if (sent < 0)
-			return (int)sent;
-		connection->progress++;
-		account_sent(connection, (size_t)sent);
 	}
 }
 

@@ -20,16 +20,18 @@ struct nbd_request {
 	struct nbd_wire_simple_reply reply;
 };
 
-#define TRANSMISSION_PARTS_MAX 2
-
-/* Where the next bytes go: up to TRANSMISSION_PARTS_MAX parts.  Returns how many; 0: nothing may be received now. */
+/* Where the next bytes go: up to CONNECTION_RECEIVE_PARTS parts.  Returns how many; 0: nothing may be received now. */
 unsigned transmission_receive_parts(struct connection *connection, struct iovec *parts);
 
 /* COUNT bytes have come into those parts (0: none, but there may be input from before): take all that can be. */
 void transmission_received(struct connection *connection, size_t count);
 
-/* Send replies until there is none, or the socket is full.  Returns 0, or the error that ends the connection. */
-int transmission_send(struct connection *connection) MUST_USE;
+/* What is to be sent now, in *parts, which points to room for CONNECTION_SEND_PARTS and is moved to the first one.  Returns how many
+ * parts.  They are valid until transmission_sent, or transmission_discard. */
+unsigned transmission_send_parts(struct connection *connection, struct iovec **parts);
+
+/* The first COUNT bytes of those parts are sent. */
+void transmission_sent(struct connection *connection, size_t count);
 
 /* Give back all requests that are not with the volume. */
 void transmission_discard(struct connection *connection);

@@ -342,7 +342,7 @@ reactor_cancel_poll(struct reactor *reactor, struct op *op)
 }
 
 void
-reactor_abandon_poll(struct reactor *reactor, struct op *op)
+reactor_abandon(struct reactor *reactor, struct op *op)
 {
 	switch (op->state) {
 	case OP_STATE_IDLE:
@@ -351,7 +351,7 @@ reactor_abandon_poll(struct reactor *reactor, struct op *op)
 		op_queue_remove(&reactor->queues[op->kind], op);
 		break;
 	case OP_STATE_SUBMITTED:
-		CHECK(op->kind == OP_KIND_POLL);
+		CHECK(op->kind != OP_KIND_DISK); /* the buffer is still in use */
 		slot_find(&reactor->slots, op->tag)->op = NULL;
 		break;
 	case OP_STATE_READY:
@@ -552,10 +552,21 @@ batch_append(struct reactor *reactor, enum op_kind kind, unsigned count)
 	return count + op_queue_list(&reactor->queues[kind], reactor->batch + count, lower_max);
 }
 
+/* Receives and sends, when they are few.  Returns whether there was one. */
+static bool
+submit_few_sockets(struct reactor *reactor)
+{
+	unsigned count = batch_append(reactor, OP_KIND_SOCKET, 0);
+
+	submit_directly(reactor, reactor->batch, count);
+	return count > 0;
+}
+
 static bool
 submit(struct reactor *reactor)
 {
-	unsigned disk_count, count, sockets;
+	bool few_sockets, disk_first, busy = false;
+	unsigned disk_count, count;
 
 	if (!anything_waits(reactor))
 		return false;
@@ -564,13 +575,16 @@ submit(struct reactor *reactor)
 			return false;
 		reactor->retry_ns = 0;
 	}
+	few_sockets = op_queue_waiting(&reactor->queues[OP_KIND_SOCKET]) <
+		      reactor->config.socket_batch_min;
+	/* Before the polls, but behind the disk's operations, which take longer. */
+	disk_first = op_queue_waiting(&reactor->queues[OP_KIND_DISK]) > 0;
+	if (few_sockets && !disk_first)
+		busy = submit_few_sockets(reactor);
 	disk_count = batch_append(reactor, OP_KIND_DISK, 0);
-	count = batch_append(reactor, OP_KIND_SOCKET, disk_count);
-	sockets = count - disk_count;
-	if (sockets < reactor->config.socket_batch_min) {
-		submit_directly(reactor, reactor->batch + disk_count, sockets);
-		count = disk_count;
-	}
+	count = disk_count;
+	if (!few_sockets)
+		count = batch_append(reactor, OP_KIND_SOCKET, count);
 	count = batch_append(reactor, OP_KIND_RESERVED, count);
 	count = batch_append(reactor, OP_KIND_POLL, count);
 	if (disk_count > 0 && count - disk_count > OTHERS_BESIDE_DISK) {
@@ -579,7 +593,9 @@ submit(struct reactor *reactor)
 	} else {
 		batch_submit(reactor, reactor->batch, count);
 	}
-	return sockets > 0 || count > 0;
+	if (few_sockets && disk_first)
+		busy |= submit_few_sockets(reactor);
+	return busy || count > 0;
 }
 
 /* ---- reap and run ---- */

@@ -41,9 +41,9 @@ struct reactor_counters {
 	uint64_t turns_cut; /* ended early: a budget was used up, or something urgent came */
 	uint64_t submit_calls;
 	uint64_t ops_submitted;
-	uint64_t ops_refused;	/* by io_submit: done got the error */
-	uint64_t ops_direct;	/* receives and sends by a system call of their own */
-	uint64_t ops_abandoned; /* polls */
+	uint64_t ops_refused; /* by io_submit: done got the error */
+	uint64_t ops_direct;  /* receives and sends by a system call of their own */
+	uint64_t ops_abandoned;
 	uint64_t ops_done[PRIORITY_COUNT];
 	uint64_t no_slot; /* io_submit calls that found none */
 	uint64_t events;
@@ -114,9 +114,10 @@ void reactor_complete(struct reactor *reactor, struct op *op, long result);
  * Slow: not for the data path.  Reads and writes can't be cancelled. */
 void reactor_cancel_poll(struct reactor *reactor, struct op *op);
 
-/* Forget a poll: OP is idle at once and done is not called.  If it was armed, its slot stays taken until the fd is ready or shut down;
- * the event is dropped then, whatever OP is used for meanwhile.  Harmless if OP is idle. */
-void reactor_abandon_poll(struct reactor *reactor, struct op *op);
+/* Forget a poll, a receive or a send: OP is idle at once, what it points to is the caller's, and done is not called.  If it was with
+ * the kernel, its slot stays taken until its event comes (for a poll: until the fd is ready or shut down); the event is dropped
+ * then, whatever OP is used for meanwhile.  Bytes may or may not have been moved.  Harmless if OP is idle. */
+void reactor_abandon(struct reactor *reactor, struct op *op);
 
 /* Deliver MESSAGE on TARGET's thread; wakes it if it sleeps.  Any thread. */
 void reactor_send(struct reactor *target, struct message *message);

@@ -1,151 +1,368 @@
-/* Streams: readiness and the orderly end, on a reactor that the test turns itself. */
+/* reactor/stream.h on real sockets: bytes both ways, waiting, trying unasked, giving up, and the orderly end.
+ * The test turns the reactor itself. */
+#include "reactor/stream.h"
+
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "net/stream.h"
+#define MS	    ((uint64_t)1000000)
+#define PATIENCE_NS (20000 * MS)
 
-struct fixture {
-	struct reactor *reactor;
-	struct stream stream;
-	int peer;
-	unsigned readable, writable, closed;
-};
+static struct reactor *reactor;
+static struct stream stream;
+static int own, peer;
+static char buffer[64];
+static struct iovec part;
+static unsigned received_count, sent_count, closed_count;
+static ssize_t received, sent;
 
 static void
-on_readable(struct stream *stream)
+on_received(struct stream *which, ssize_t result)
 {
-	container_of(stream, struct fixture, stream)->readable++;
+	cr_assert_eq(which, &stream);
+	cr_assert_not(stream_receiving(&stream));
+	received_count++;
+	received = result;
 }
 
 static void
-on_writable(struct stream *stream)
+on_sent(struct stream *which, ssize_t result)
 {
-	container_of(stream, struct fixture, stream)->writable++;
+	cr_assert_eq(which, &stream);
+	cr_assert_not(stream_sending(&stream));
+	sent_count++;
+	sent = result;
 }
 
 static void
-on_closed(struct stream *stream)
+on_closed(struct stream *which)
 {
-	container_of(stream, struct fixture, stream)->closed++;
+	cr_assert_eq(which, &stream);
+	closed_count++;
 }
 
 static void
-fixture_start(struct fixture *fixture)
+start(unsigned socket_batch_min)
 {
-	struct reactor_config config = { .disk_slots = 4, .poll_slots = 4 };
+	const struct reactor_config config = {
+		.disk_slots = 4,
+		.poll_slots = 4,
+		.socket_batch_min = socket_batch_min,
+	};
 	int fds[2];
 
-	*fixture = (struct fixture){ .readable = 0 };
-	cr_assert_eq(reactor_create(&config, &fixture->reactor), 0);
+	signal(SIGPIPE, SIG_IGN);
+	cr_assert_eq(reactor_create(&config, &reactor), 0);
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-	fixture->peer = fds[1];
-	fixture->stream.on_readable = on_readable;
-	fixture->stream.on_writable = on_writable;
-	fixture->stream.on_closed = on_closed;
-	stream_init(&fixture->stream, fixture->reactor, fds[0]);
+	own = fds[0];
+	peer = fds[1];
+	stream.on_received = on_received;
+	stream.on_sent = on_sent;
+	stream.on_closed = on_closed;
+	stream_init(&stream, reactor, own);
 }
 
 static void
-turn(struct fixture *fixture)
+setup(void)
 {
-	for (unsigned i = 0; i < 20; i++) {
-		(void)reactor_turn(fixture->reactor);
-		usleep(500);
+	start(0);
+}
+
+static void
+turn_until(const unsigned *count, unsigned value)
+{
+	uint64_t until_ns = kernel_clock_ns() + PATIENCE_NS;
+
+	while (*count < value) {
+		cr_assert_lt(kernel_clock_ns(), until_ns);
+		(void)reactor_turn(reactor);
 	}
+	cr_assert_eq(*count, value);
 }
 
 static void
-fixture_stop(struct fixture *fixture)
+turn_for_a_while(void)
 {
-	stream_close(&fixture->stream);
-	turn(fixture);
-	cr_assert_eq(fixture->closed, 1);
-	(void)close(fixture->peer);
-	reactor_destroy(fixture->reactor);
+	uint64_t until_ns = kernel_clock_ns() + 20 * MS;
+
+	while (kernel_clock_ns() < until_ns)
+		(void)reactor_turn(reactor);
 }
 
-Test(stream, readable_is_told_once_for_each_wish)
+static void
+teardown(void)
 {
-	struct fixture fixture;
-
-	fixture_start(&fixture);
-	stream_want_read(&fixture.stream);
-	stream_want_read(&fixture.stream);
-	turn(&fixture);
-	cr_assert_eq(fixture.readable, 0);
-	cr_assert_eq(write(fixture.peer, "x", 1), 1);
-	turn(&fixture);
-	cr_assert_eq(fixture.readable, 1);
-	/* Still readable, but nobody asked again. */
-	turn(&fixture);
-	cr_assert_eq(fixture.readable, 1);
-	stream_want_read(&fixture.stream);
-	turn(&fixture);
-	cr_assert_eq(fixture.readable, 2);
-	fixture_stop(&fixture);
+	stream_close(&stream);
+	turn_until(&closed_count, 1);
+	turn_for_a_while();
+	cr_assert_eq(closed_count, 1);
+	/* Its event was dropped, and its slot is free again. */
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), 4);
+	(void)close(peer);
+	reactor_destroy(reactor);
 }
 
-Test(stream, writable_is_told_at_once_if_there_is_room)
+static void
+setup_batches(void)
 {
-	struct fixture fixture;
-
-	fixture_start(&fixture);
-	stream_want_write(&fixture.stream);
-	turn(&fixture);
-	cr_assert_eq(fixture.writable, 1);
-	fixture_stop(&fixture);
+	start(1);
 }
 
-Test(stream, bytes_go_both_ways_in_parts)
+TestSuite(stream, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(stream_batches, .init = setup_batches, .fini = teardown, .timeout = 60);
+
+static void
+receive(size_t bytes)
 {
-	struct fixture fixture;
+	part = (struct iovec){ buffer, bytes };
+	memset(buffer, 0, sizeof(buffer));
+	stream_receive(&stream, &part, 1);
+}
+
+static void
+peer_writes(const char *text)
+{
+	cr_assert_eq(write(peer, text, strlen(text)), (ssize_t)strlen(text));
+}
+
+/* Receive TEXT, which is written while the stream waits. */
+static void
+receive_late(const char *text)
+{
+	unsigned before = received_count;
+
+	receive(sizeof(buffer));
+	turn_for_a_while();
+	cr_assert_eq(received_count, before);
+	peer_writes(text);
+	turn_until(&received_count, before + 1);
+	cr_assert_eq(received, (ssize_t)strlen(text));
+	cr_assert_str_eq(buffer, text);
+}
+
+/* Receive TEXT, which is there already. */
+static void
+receive_now(const char *text)
+{
+	unsigned before = received_count;
+
+	peer_writes(text);
+	receive(sizeof(buffer));
+	cr_assert_eq(received_count, before);
+	turn_until(&received_count, before + 1);
+	cr_assert_eq(received, (ssize_t)strlen(text));
+	cr_assert_str_eq(buffer, text);
+}
+
+Test(stream, receives_what_is_there)
+{
+	receive_now("hello");
+}
+
+Test(stream, receives_what_comes_later)
+{
+	receive_late("first");
+	receive_late("second");
+	receive_late("third");
+}
+
+Test(stream, receives_in_parts)
+{
 	char first[3] = "", second[8] = "";
-	struct iovec in[2] = { { first, 2 }, { second, 7 } };
-	struct iovec out[2] = { { (void *)(uintptr_t) "ab", 2 }, { (void *)(uintptr_t) "cd", 2 } };
-	char got[8] = "";
+	struct iovec parts[2] = { { first, 2 }, { second, 7 } };
 
-	fixture_start(&fixture);
-	cr_assert_eq(stream_receive(&fixture.stream, in, 2), -EAGAIN);
-	cr_assert_eq(write(fixture.peer, "hello", 5), 5);
-	cr_assert_eq(stream_receive(&fixture.stream, in, 2), 5);
+	peer_writes("hello");
+	stream_receive(&stream, parts, 2);
+	turn_until(&received_count, 1);
+	cr_assert_eq(received, 5);
 	cr_assert_str_eq(first, "he");
 	cr_assert_str_eq(second, "llo");
-	cr_assert_eq(stream_send(&fixture.stream, out, 2), 4);
-	cr_assert_eq(read(fixture.peer, got, sizeof(got)), 4);
-	cr_assert_str_eq(got, "abcd");
-	fixture_stop(&fixture);
 }
 
-Test(stream, closing_ends_armed_polls_and_tells_the_peer)
+Test(stream, receives_no_more_than_asked_for)
 {
-	struct fixture fixture;
+	peer_writes("hello");
+	receive(2);
+	turn_until(&received_count, 1);
+	cr_assert_eq(received, 2);
+	receive(sizeof(buffer));
+	turn_until(&received_count, 2);
+	cr_assert_eq(received, 3);
+	cr_assert_str_eq(buffer, "llo");
+}
+
+Test(stream, sends_parts)
+{
+	struct iovec parts[2] = { { (void *)(uintptr_t) "ab", 2 },
+				  { (void *)(uintptr_t) "cde", 3 } };
+	char got[8] = "";
+
+	stream_send(&stream, parts, 2);
+	cr_assert(stream_sending(&stream));
+	turn_until(&sent_count, 1);
+	cr_assert_eq(sent, 5);
+	cr_assert_eq(read(peer, got, sizeof(got)), 5);
+	cr_assert_str_eq(got, "abcde");
+}
+
+Test(stream, sends_a_part_of_what_does_not_fit_and_waits_with_the_rest)
+{
+	static char many[1 << 20], got[1 << 20];
+	struct iovec all = { many, sizeof(many) };
+	size_t first, read_bytes = 0;
+	ssize_t count;
+
+	memset(many, 'x', sizeof(many));
+	stream_send(&stream, &all, 1);
+	turn_until(&sent_count, 1);
+	cr_assert_gt(sent, 0);
+	cr_assert_lt((size_t)sent, sizeof(many));
+	first = (size_t)sent;
+	all = (struct iovec){ many, 1 };
+	stream_send(&stream, &all, 1);
+	turn_for_a_while();
+	cr_assert_eq(sent_count, 1);
+	while ((count = read(peer, got, sizeof(got))) > 0)
+		read_bytes += (size_t)count;
+	cr_assert_eq(read_bytes, first);
+	turn_until(&sent_count, 2);
+	cr_assert_eq(sent, 1);
+}
+
+Test(stream, both_directions_at_once)
+{
+	struct iovec out = { (void *)(uintptr_t) "pong", 4 };
+
+	receive(sizeof(buffer));
+	stream_send(&stream, &out, 1);
+	turn_until(&sent_count, 1);
+	cr_assert(stream_receiving(&stream));
+	peer_writes("ping");
+	turn_until(&received_count, 1);
+	cr_assert_str_eq(buffer, "ping");
+}
+
+Test(stream, end_of_the_peer_is_zero_bytes)
+{
+	receive(sizeof(buffer));
+	turn_for_a_while();
+	cr_assert_eq(shutdown(peer, SHUT_WR), 0);
+	turn_until(&received_count, 1);
+	cr_assert_eq(received, 0);
+}
+
+Test(stream, sending_to_a_closed_peer_is_an_error_and_no_signal)
+{
+	struct iovec out = { (void *)(uintptr_t) "x", 1 };
+
+	(void)close(peer);
+	stream_send(&stream, &out, 1);
+	turn_until(&sent_count, 1);
+	cr_assert_eq(sent, -EPIPE);
+	peer = -1;
+}
+
+/* The same through io_submit, where no flag keeps the signal away. */
+Test(stream_batches, sending_to_a_closed_peer_is_an_error)
+{
+	struct iovec out = { (void *)(uintptr_t) "x", 1 };
+
+	(void)close(peer);
+	stream_send(&stream, &out, 1);
+	turn_until(&sent_count, 1);
+	cr_assert_eq(sent, -EPIPE);
+	cr_assert_eq(reactor_counters(reactor)->ops_direct, 0);
+	peer = -1;
+}
+
+Test(stream_batches, move_the_same_bytes)
+{
+	struct iovec parts[2] = { { (void *)(uintptr_t) "ab", 2 },
+				  { (void *)(uintptr_t) "cde", 3 } };
+	char got[8] = "";
+
+	receive_late("late");
+	receive_now("now");
+	stream_send(&stream, parts, 2);
+	turn_until(&sent_count, 1);
+	cr_assert_eq(sent, 5);
+	cr_assert_eq(read(peer, got, sizeof(got)), 5);
+	cr_assert_str_eq(got, "abcde");
+	cr_assert_eq(reactor_counters(reactor)->ops_direct, 0);
+}
+
+/* One that always has something arms no poll, once the first ones have shown it. */
+Test(stream, a_hot_stream_arms_no_poll)
+{
+	uint64_t submitted, direct;
+
+	for (unsigned i = 0; i < 5; i++)
+		receive_now("warm");
+	submitted = reactor_counters(reactor)->ops_submitted;
+	direct = reactor_counters(reactor)->ops_direct;
+	for (unsigned i = 0; i < 100; i++)
+		receive_now("hot");
+	cr_assert_eq(reactor_counters(reactor)->ops_submitted, submitted);
+	cr_assert_eq(reactor_counters(reactor)->ops_direct, direct + 100);
+}
+
+/* One that never has is not tried before it is ready. */
+Test(stream, a_slow_stream_is_not_tried_in_vain)
+{
+	uint64_t direct;
+
+	for (unsigned i = 0; i < 5; i++)
+		receive_now("warm");
+	for (unsigned i = 0; i < 5; i++)
+		receive_late("cool");
+	direct = reactor_counters(reactor)->ops_direct;
+	for (unsigned i = 0; i < 10; i++)
+		receive_late("cold");
+	cr_assert_eq(reactor_counters(reactor)->ops_direct, direct + 10);
+}
+
+Test(stream, abandoned_transfers_are_not_told)
+{
+	struct iovec out = { (void *)(uintptr_t) "x", 1 };
+
+	receive(sizeof(buffer));
+	turn_for_a_while();
+	stream_send(&stream, &out, 1);
+	stream_abandon(&stream);
+	cr_assert_not(stream_receiving(&stream));
+	cr_assert_not(stream_sending(&stream));
+	peer_writes("late");
+	turn_for_a_while();
+	cr_assert_eq(received_count + sent_count, 0);
+	cr_assert_eq(buffer[0], 0);
+}
+
+Test(stream, closing_ends_an_armed_poll_and_tells_the_peer)
+{
 	char byte;
 
-	fixture_start(&fixture);
-	stream_want_read(&fixture.stream);
-	turn(&fixture);
-	stream_close(&fixture.stream);
-	stream_close(&fixture.stream);
-	cr_assert_eq(fixture.closed, 0, "not from within the call");
-	turn(&fixture);
-	cr_assert_eq(fixture.closed, 1);
-	cr_assert_eq(fixture.readable, 0);
-	cr_assert_eq(read(fixture.peer, &byte, 1), 0);
-	stream_want_read(&fixture.stream);
-	turn(&fixture);
-	fixture_stop(&fixture);
+	receive(sizeof(buffer));
+	turn_for_a_while();
+	stream_close(&stream);
+	stream_close(&stream);
+	cr_assert_eq(closed_count, 0);
+	turn_until(&closed_count, 1);
+	cr_assert_eq(received_count, 0);
+	cr_assert_eq(read(peer, &byte, 1), 0);
+	cr_assert_eq(fcntl(own, F_GETFD), -1);
 }
 
-Test(stream, sending_to_a_peer_that_is_gone_is_an_error_not_a_signal)
+Test(stream, ended_sending_is_seen_by_the_peer_while_receiving_goes_on)
 {
-	struct fixture fixture;
-	struct iovec part = { (void *)(uintptr_t) "x", 1 };
+	char byte;
 
-	fixture_start(&fixture);
-	(void)close(fixture.peer);
-	cr_assert_eq(stream_send(&fixture.stream, &part, 1), -EPIPE);
-	fixture.peer = dup(0);
-	fixture_stop(&fixture);
+	stream_end_sending(&stream);
+	cr_assert_eq(read(peer, &byte, 1), 0);
+	cr_assert_eq(stream_unsent_bytes(&stream), 0);
+	receive_late("still");
 }

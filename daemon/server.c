@@ -13,6 +13,8 @@
 
 #define CALL_THREADS_MAX 16
 
+#define POLL_SLOTS_MAX 1024 /* per core, listeners apart */
+
 /* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
 #define REQUESTS_PER_DISK_SLOT	4
 #define REQUESTS_PER_CONNECTION 128
@@ -83,16 +85,17 @@ start_volumes(struct server *server)
 
 /* ---- cores ---- */
 
-/* Every connection may have two polls armed, every listener one. */
+/* A connection that finds no slot for a poll waits in the reactor's parking instead, so there need not be one for each. */
 static struct reactor_config
 reactor_config_of(const struct config *config)
 {
 	unsigned per_core =
 		(config->connections_max + config->cores.count - 1) / config->cores.count;
+	unsigned polls = 2 * per_core < POLL_SLOTS_MAX ? 2 * per_core : POLL_SLOTS_MAX;
 
 	return (struct reactor_config){
 		.disk_slots = config->queue_depth,
-		.poll_slots = 2 * per_core + (unsigned)config->listen_count,
+		.poll_slots = polls + (unsigned)config->listen_count,
 		.poll_us = config->poll_us,
 	};
 }
@@ -112,31 +115,96 @@ read_aio_sysctl(const char *path)
 	return value;
 }
 
-static void
-log_no_slots(const struct config *config, const struct reactor_config *reactor)
-{
-	unsigned long needed = (unsigned long)config->cores.count *
-			       (reactor->disk_slots + reactor->poll_slots + 1);
-	unsigned long limit = read_aio_sysctl("/proc/sys/fs/aio-max-nr");
-	unsigned long used = read_aio_sysctl("/proc/sys/fs/aio-nr");
+/* What the host gave, and what it would take to have what REACTOR asks for. */
+struct aio_budget {
+	unsigned long limit, used_by_others, needed;
+};
 
-	log_error("fs.aio-max-nr is %lu and %lu are in use, but %u cores need %lu: run sysctl -w "
+static struct aio_budget
+read_aio_budget(const struct config *config, const struct reactor_config *reactor)
+{
+	return (struct aio_budget){
+		.limit = read_aio_sysctl("/proc/sys/fs/aio-max-nr"),
+		.used_by_others = read_aio_sysctl("/proc/sys/fs/aio-nr"),
+		.needed = (unsigned long)config->cores.count *
+			  (reactor->disk_slots + reactor->poll_slots + REACTOR_OWN_SLOTS),
+	};
+}
+
+static void
+log_no_slots(const struct config *config, const struct aio_budget *budget)
+{
+	log_error("fs.aio-max-nr is %lu and others use %lu, but %u cores need %lu: run sysctl -w "
 		  "fs.aio-max-nr=%lu, or lower queue-depth or max-connections",
-		  limit, used, config->cores.count, needed, used + needed);
+		  budget->limit, budget->used_by_others, config->cores.count, budget->needed,
+		  budget->used_by_others + budget->needed);
+}
+
+/* Some core may have to do with less than it was to have: say so, once. */
+static void
+log_fewer_slots(const struct cores *cores, const struct reactor_config *asked,
+		const struct aio_budget *budget)
+{
+	unsigned disk = asked->disk_slots, polls = asked->poll_slots;
+
+	for (unsigned i = 0; i < cores->count; i++) {
+		const struct reactor *reactor = cores->cores[i].reactor;
+
+		if (reactor_slots(reactor, OP_KIND_DISK) < disk)
+			disk = reactor_slots(reactor, OP_KIND_DISK);
+		if (reactor_slots(reactor, OP_KIND_POLL) < polls)
+			polls = reactor_slots(reactor, OP_KIND_POLL);
+	}
+	if (disk == asked->disk_slots && polls == asked->poll_slots)
+		return;
+	log_warning("fs.aio-max-nr is %lu and others use %lu: a core has only %u slots for disk "
+		    "requests instead of queue-depth = %u, and %u for polls instead of %u; for "
+		    "all of them run sysctl -w fs.aio-max-nr=%lu and start again",
+		    budget->limit, budget->used_by_others, disk, asked->disk_slots, polls,
+		    asked->poll_slots, budget->used_by_others + budget->needed);
+}
+
+/* SLOTS times ROOM / NEEDED, but not too few. */
+static unsigned
+scale_slots(unsigned slots, unsigned long room, unsigned long needed)
+{
+	unsigned scaled = (unsigned)(slots * room / needed);
+
+	return scaled > REACTOR_SLOTS_MIN ? scaled : REACTOR_SLOTS_MIN;
+}
+
+/* If the host has not enough slots for all cores, give each the same share: the first ones would leave nothing for the last. */
+static void
+share_slots(struct reactor_config *reactor, const struct aio_budget *budget, unsigned core_count)
+{
+	unsigned long needed = reactor->disk_slots + reactor->poll_slots, room = 0;
+
+	if (budget->limit > budget->used_by_others)
+		room = (budget->limit - budget->used_by_others) / core_count;
+	room = room > REACTOR_OWN_SLOTS ? room - REACTOR_OWN_SLOTS : 0;
+	if (room >= needed)
+		return;
+	reactor->disk_slots = scale_slots(reactor->disk_slots, room, needed);
+	reactor->poll_slots = scale_slots(reactor->poll_slots, room, needed);
 }
 
 static int
 start_cores(struct server *server, const struct config *config)
 {
-	struct reactor_config reactor = reactor_config_of(config);
-	int error = cores_start(&server->cores, &config->cores, &reactor,
-				config->buffer_memory_bytes, SERVICE_BUFFER_BYTES_LARGEST);
+	struct reactor_config asked = reactor_config_of(config), given = asked;
+	struct aio_budget budget = read_aio_budget(config, &asked);
+	int error;
 
-	if (error == -EAGAIN)
-		log_no_slots(config, &reactor);
+	share_slots(&given, &budget, config->cores.count);
+	error = cores_start(&server->cores, &config->cores, &given, config->buffer_memory_bytes,
+			    SERVICE_BUFFER_BYTES_LARGEST);
+	if (error == 0)
+		log_fewer_slots(&server->cores, &asked, &budget);
+	else if (error == -EAGAIN)
+		log_no_slots(config, &budget);
 	else if (error == -EOPNOTSUPP)
 		log_error("this kernel cannot poll with AIO: Linux 4.18 or later is needed");
-	else if (error < 0)
+	else
 		log_error("the cores cannot be started: %s", strerror(-error));
 	return error;
 }

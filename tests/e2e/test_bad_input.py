@@ -1,5 +1,6 @@
 """Mistakes of the administrator: a clear error that names the object, an exit that is not zero, within seconds."""
 
+import contextlib
 import os
 import re
 import socket
@@ -251,25 +252,45 @@ def core_that_does_not_exist_is_named(env):
         expect_refusal(env, [*arguments, cores], "4000")
 
 
-@test(quick=True)
-def too_few_aio_slots_name_the_sysctl_and_a_value(env):
+@contextlib.contextmanager
+def aio_slots_left(count):
     """The limit is the whole machine's: it is low for as short as can be."""
     if os.geteuid() != 0:
         raise Skip("needs root to change fs.aio-max-nr")
     before = read_text(AIO_MAX)
     try:
-        write_text(AIO_MAX, str(int(read_text(AIO_USED)) + 1))
+        write_text(AIO_MAX, str(int(read_text(AIO_USED)) + count))
     except OSError as error:
         raise Skip(f"{AIO_MAX} can't be changed here: {error}") from None
     try:
+        yield
+    finally:
+        write_text(AIO_MAX, before)
+
+
+@test(quick=True)
+def too_few_aio_slots_name_the_sysctl_and_a_value(env):
+    with aio_slots_left(1):
         log = expect_refusal(
             env,
             ["--export", f"disk={env.file(MIB)}", "--listen", "127.0.0.1:0"],
             "fs.aio-max-nr",
         )
-    finally:
-        write_text(AIO_MAX, before)
     check(any(int(word) > 100 for word in digits_of(log)), f"no value to set: {log}")
+
+
+@test(quick=True)
+def few_aio_slots_are_shared_and_named(env):
+    """Half of what all cores need: it starts, says so once, and serves."""
+    with aio_slots_left(600 * len(os.sched_getaffinity(0))):
+        daemon = env.serve("--export", f"disk={env.file(MIB)}", "--listen", "127.0.0.1:0")
+    check(daemon.log().count("warning: fs.aio-max-nr") == 1, f"not said once: {daemon.log()}")
+    check("queue-depth" in daemon.log(), f"what there is less of is not named: {daemon.log()}")
+    handle = nbd.NBD()
+    handle.connect_uri(daemon.uri())
+    handle.pwrite(b"x" * 4096, 0)
+    same_bytes(handle.pread(4096, 0), b"x" * 4096, "what was written")
+    handle.shutdown()
 
 
 def digits_of(text):

@@ -196,6 +196,7 @@ start_cores(struct server *server, const struct config *config)
 	int error;
 
 	share_slots(&given, &budget, config->cores.count);
+	given.calls = server->calls;
 	error = cores_start(&server->cores, &config->cores, &given, config->buffer_memory_bytes,
 			    SERVICE_BUFFER_BYTES_LARGEST);
 	if (error == 0)

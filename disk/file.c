@@ -27,6 +27,11 @@
 #define BLOCK_BYTES_MAX	  65536u
 #define BLOCK_BYTES_GUESS 4096u /* where the kernel does not say (statx before Linux 6.1) */
 
+/* What one core learned of a volume's file: see reactor/nowait.h. */
+struct file_core {
+	struct nowait reads, writes;
+} __attribute__((aligned(64)));
+
 struct file_volume {
 	struct volume volume;
 	int fd;	     /* O_DIRECT */
@@ -35,6 +40,8 @@ struct file_volume {
 	uint64_t grain_bytes; /* exclusive ranges are multiples of it */
 	struct call_pool *calls;
 	struct range_lock *lock;
+	struct file_core *cores; /* [core_count] */
+	unsigned core_count;
 	bool sync_failed;	  /* atomic: set once by any core, never cleared */
 	uint64_t failures_logged; /* atomic */
 };
@@ -264,9 +271,36 @@ static int
 file_start(struct volume *volume, struct cores *cores, unsigned home_index, struct call_pool *calls)
 {
 	struct file_volume *file = file_of(volume);
+	void *memory;
 
+	if (posix_memalign(&memory, _Alignof(struct file_core),
+			   cores->count * sizeof(struct file_core)) != 0)
+		return -ENOMEM;
+	file->cores = memory;
+	file->core_count = cores->count;
+	for (unsigned i = 0; i < cores->count; i++) {
+		nowait_init(&file->cores[i].reads);
+		nowait_init(&file->cores[i].writes);
+	}
 	file->calls = calls;
 	return range_lock_create(cores, home_index, &file->lock);
+}
+
+/* Say so if the core had to be kept from blocking: that costs more than direct I/O should. */
+static void
+log_helped(const struct file_volume *file)
+{
+	uint64_t reads = 0, writes = 0;
+
+	for (unsigned i = 0; i < file->core_count; i++) {
+		reads += file->cores[i].reads.refused + file->cores[i].reads.helped;
+		writes += file->cores[i].writes.refused + file->cores[i].writes.helped;
+	}
+	if (reads + writes > 0)
+		log_info("%s: %llu reads and %llu writes would have blocked a core and went "
+			 "through a "
+			 "helper thread (writes to an image that is written in full do not)",
+			 file->volume.path, (unsigned long long)reads, (unsigned long long)writes);
 }
 
 static int
@@ -282,6 +316,8 @@ file_close(struct volume *volume)
 	}
 	if (file->lock != NULL)
 		range_lock_destroy(file->lock);
+	log_helped(file);
+	free(file->cores);
 	if (file->tail_fd >= 0)
 		(void)close(file->tail_fd);
 	(void)close(file->fd);
@@ -356,15 +392,19 @@ static void
 submit_rest(struct volume_request *request, bool write, uint8_t *buffer, uint64_t start,
 	    uint64_t end)
 {
+	struct file_core *learned = &file_of(request->volume)->cores[request->core->index];
 	int fd = file_of(request->volume)->fd;
 	uint64_t offset = start + request->progress_bytes;
 	size_t bytes = end - offset;
 
 	buffer += request->progress_bytes;
-	if (write)
+	if (write) {
 		op_write(&request->op, fd, buffer, bytes, offset, request->durable);
-	else
+		op_nowait(&request->op, &learned->writes);
+	} else {
 		op_read(&request->op, fd, buffer, bytes, offset);
+		op_nowait(&request->op, &learned->reads);
+	}
 	reactor_start(request->core->reactor, &request->op);
 }
 

@@ -5,6 +5,7 @@
 
 #include "reactor/kernel.h"
 #include "reactor/list.h"
+#include "reactor/nowait.h"
 #include "reactor/priority.h"
 #include <linux/fs.h>
 #include <stdbool.h>
@@ -36,6 +37,8 @@ struct op {
 	/* Private. */
 	enum op_kind kind;
 	enum op_state state;
+	enum nowait_way way;
+	struct nowait *nowait; /* NULL: op_nowait was not called */
 	struct list_node node;
 	union {
 		long result;  /* READY */
@@ -50,6 +53,7 @@ op_init(struct op *op, void (*done)(struct op *op, long result))
 	op->done = done;
 	op->priority = PRIORITY_NORMAL;
 	op->state = OP_STATE_IDLE;
+	op->way = NOWAIT_WAY_BLOCKING;
 	list_init(&op->node);
 }
 
@@ -72,6 +76,7 @@ op_poll(struct op *op, int fd, int events)
 {
 	DCHECK(op_idle(op));
 	op->kind = OP_KIND_POLL;
+	op->way = NOWAIT_WAY_BLOCKING;
 	io_prep_poll(&op->iocb, fd, events);
 }
 
@@ -80,6 +85,8 @@ op_read(struct op *op, int fd, void *buffer, size_t bytes, uint64_t offset)
 {
 	DCHECK(op_idle(op));
 	op->kind = OP_KIND_DISK;
+	op->way = NOWAIT_WAY_BLOCKING;
+	op->nowait = NULL;
 	io_prep_pread(&op->iocb, fd, buffer, bytes, (long long)offset);
 }
 
@@ -88,6 +95,8 @@ op_write(struct op *op, int fd, void *buffer, size_t bytes, uint64_t offset, boo
 {
 	DCHECK(op_idle(op));
 	op->kind = OP_KIND_DISK;
+	op->way = NOWAIT_WAY_BLOCKING;
+	op->nowait = NULL;
 	io_prep_pwrite(&op->iocb, fd, buffer, bytes, (long long)offset);
 	if (durable)
 		op->iocb.aio_rw_flags = RWF_DSYNC;
@@ -98,7 +107,21 @@ op_fdatasync(struct op *op, int fd)
 {
 	DCHECK(op_idle(op));
 	op->kind = OP_KIND_DISK;
+	op->way = NOWAIT_WAY_BLOCKING;
+	op->nowait = NULL;
 	io_prep_fdsync(&op->iocb, fd);
+}
+
+/* Have OP, a prepared read or write, not block the core, as far as NOWAIT, which belongs to its file, direction and core, says that it
+ * can be had: what would block is submitted by a helper thread (reactor_config.calls; without these it blocks after all). */
+static inline void
+op_nowait(struct op *op, struct nowait *nowait)
+{
+	DCHECK(op_idle(op));
+	op->nowait = nowait;
+	op->way = nowait_choose(nowait);
+	if (op->way == NOWAIT_WAY_ASK)
+		op->iocb.aio_rw_flags |= RWF_NOWAIT;
 }
 
 static inline void
@@ -106,6 +129,7 @@ op_receive(struct op *op, int fd, struct iovec *parts, unsigned part_count)
 {
 	DCHECK(op_idle(op));
 	op->kind = OP_KIND_SOCKET;
+	op->way = NOWAIT_WAY_BLOCKING;
 	if (part_count == 1)
 		io_prep_pread(&op->iocb, fd, parts->iov_base, parts->iov_len, 0);
 	else
@@ -117,6 +141,7 @@ op_send(struct op *op, int fd, struct iovec *parts, unsigned part_count)
 {
 	DCHECK(op_idle(op));
 	op->kind = OP_KIND_SOCKET;
+	op->way = NOWAIT_WAY_BLOCKING;
 	if (part_count == 1)
 		io_prep_pwrite(&op->iocb, fd, parts->iov_base, parts->iov_len, 0);
 	else

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "reactor/op_queue.h"
+#include "reactor/resubmitter.h"
 #include "reactor/ring.h"
 #include "reactor/run_queue.h"
 #include "reactor/slot_table.h"
@@ -57,7 +58,9 @@ struct reactor {
 	uint64_t timers_next_ns; /* the wheel needs no look before this */
 	unsigned worker_ops; /* in flight, and finished by a kernel worker that wants this CPU */
 	uint64_t retry_ns;   /* no io_submit before this: the kernel had no slot; 0 if it has */
+	bool requeued;	     /* something waits that has come back from the kernel */
 	struct spin spin;
+	struct resubmitter resubmitter;
 
 	struct op wakeup_op;
 	int wakeup_fd;
@@ -80,12 +83,13 @@ static void wakeup_done(struct op *op, long result);
 
 /* ---- operations and their slots ---- */
 
-/* True if OP is completed by a worker thread of the kernel, which a spinning core would starve. */
+/* True if OP is submitted or completed by another thread, which a spinning core would starve. */
 static bool
 op_needs_worker(const struct op *op)
 {
-	return op->iocb.aio_lio_opcode == IO_CMD_FDSYNC ||
-	       (op->iocb.aio_lio_opcode == IO_CMD_PWRITE && op->iocb.aio_rw_flags != 0);
+	return op->way == NOWAIT_WAY_HELPER || op->iocb.aio_lio_opcode == IO_CMD_FDSYNC ||
+	       (op->iocb.aio_lio_opcode == IO_CMD_PWRITE &&
+		(op->iocb.aio_rw_flags & RWF_DSYNC) != 0);
 }
 
 static void
@@ -117,6 +121,60 @@ op_give_slot(struct reactor *reactor, struct op *op, struct slot *slot)
 		reactor->worker_ops -= op_needs_worker(op);
 }
 
+/* ---- operations that would block ---- */
+
+/* OP, which has no slot and is in no list, goes to the kernel through a helper thread. */
+static void
+submit_by_helper(struct reactor *reactor, struct op *op)
+{
+	op->iocb.aio_rw_flags &= ~(unsigned)RWF_NOWAIT;
+	op->way = NOWAIT_WAY_HELPER;
+	op_take_slot(reactor, op);
+	op->state = OP_STATE_SUBMITTED;
+	COUNT(reactor, ops_helped, 1);
+	resubmitter_add(&reactor->resubmitter, op);
+}
+
+/* The helper could not submit OP. */
+static void
+helper_failed(struct reactor *reactor, struct op *op, long error)
+{
+	op_give_slot(reactor, op, slot_find(&reactor->slots, op->tag));
+	op_ready(reactor, op, error);
+}
+
+/* OP was asked not to block, and holds no slot.  Learn from what the kernel said to that.  Returns true if it goes on by another
+ * way. */
+static bool
+goes_on_otherwise(struct reactor *reactor, struct op *op, long result)
+{
+	if (result == -EAGAIN)
+		nowait_refused(op->nowait);
+	else if (result == -EOPNOTSUPP)
+		nowait_unsupported(op->nowait);
+	else
+		nowait_succeeded(op->nowait);
+	if (result != -EAGAIN && result != -EOPNOTSUPP)
+		return false;
+	op->iocb.aio_rw_flags &= ~(unsigned)RWF_NOWAIT;
+	if (result == -EAGAIN && reactor->config.calls != NULL) {
+		submit_by_helper(reactor, op);
+	} else {
+		op->state = OP_STATE_QUEUED;
+		op_queue_append(&reactor->queues[OP_KIND_DISK], op);
+		reactor->requeued = true;
+	}
+	return true;
+}
+
+static bool
+op_asked_nowait(const struct op *op)
+{
+	return op->kind == OP_KIND_DISK && (op->iocb.aio_rw_flags & RWF_NOWAIT) != 0;
+}
+
+/* ---- events ---- */
+
 static void
 take_event(struct reactor *reactor, const struct io_event *event)
 {
@@ -134,7 +192,8 @@ take_event(struct reactor *reactor, const struct io_event *event)
 		return;
 	}
 	CHECK(op->state == OP_STATE_SUBMITTED);
-	op_ready(reactor, op, (long)event->res);
+	if (!op_asked_nowait(op) || !goes_on_otherwise(reactor, op, (long)event->res))
+		op_ready(reactor, op, (long)event->res);
 }
 
 /* ---- creation ---- */
@@ -261,6 +320,8 @@ reactor_create(const struct reactor_config *config, struct reactor **result)
 	error = init_slots(reactor);
 	if (error < 0)
 		goto err_after_context;
+	resubmitter_init(&reactor->resubmitter, reactor, config->calls, reactor->context,
+			 helper_failed);
 	error = probe_poll(reactor);
 	if (error < 0)
 		goto err_after_slots;
@@ -439,6 +500,10 @@ static void
 refuse(struct reactor *reactor, struct op *op, long error)
 {
 	op_queue_remove(&reactor->queues[op->kind], op);
+	if (op_asked_nowait(op) && error == -EOPNOTSUPP) {
+		(void)goes_on_otherwise(reactor, op, error);
+		return;
+	}
 	/* There is no other way to prepare a poll wrongly than to choose the fd. */
 	if (op->iocb.aio_lio_opcode == IO_CMD_POLL && error == -EINVAL)
 		error = -EOPNOTSUPP;
@@ -552,6 +617,25 @@ batch_append(struct reactor *reactor, enum op_kind kind, unsigned count)
 	return count + op_queue_list(&reactor->queues[kind], reactor->batch + count, lower_max);
 }
 
+/* Give those of the first COUNT operations in the batch to a helper that are to go this way.  Returns how many are left. */
+static unsigned
+take_out_helped(struct reactor *reactor, unsigned count)
+{
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct op *op = op_of(reactor->batch[i]);
+
+		if (op->way != NOWAIT_WAY_HELPER || reactor->config.calls == NULL) {
+			reactor->batch[left++] = reactor->batch[i];
+			continue;
+		}
+		op_queue_remove(&reactor->queues[OP_KIND_DISK], op);
+		submit_by_helper(reactor, op);
+	}
+	return left;
+}
+
 /* Receives and sends, when they are few.  Returns whether there was one. */
 static bool
 submit_few_sockets(struct reactor *reactor)
@@ -581,7 +665,9 @@ submit(struct reactor *reactor)
 	disk_first = op_queue_waiting(&reactor->queues[OP_KIND_DISK]) > 0;
 	if (few_sockets && !disk_first)
 		busy = submit_few_sockets(reactor);
-	disk_count = batch_append(reactor, OP_KIND_DISK, 0);
+	count = batch_append(reactor, OP_KIND_DISK, 0);
+	disk_count = take_out_helped(reactor, count);
+	busy |= disk_count < count;
 	count = disk_count;
 	if (!few_sockets)
 		count = batch_append(reactor, OP_KIND_SOCKET, count);
@@ -727,6 +813,8 @@ turn(struct reactor *reactor)
 	COUNT(reactor, turns, 1);
 	busy = submit(reactor);
 	reap(reactor);
+	busy |= reactor->requeued;
+	reactor->requeued = false;
 	busy |= run_ready(reactor);
 	busy |= run_messages(reactor);
 	busy |= run_timers(reactor);

@@ -19,6 +19,7 @@
 #include "reactor/timer.h"
 #include <stdint.h>
 
+struct call_pool;
 struct reactor;
 
 /* 0 in any field but the first two means the default. */
@@ -32,6 +33,8 @@ struct reactor_config {
 	 * part of the turn's io_submit. */
 	unsigned socket_batch_min;
 	unsigned shares[PRIORITY_COUNT]; /* calls of done per round: see run_queue.h */
+	struct call_pool
+		*calls; /* submit what would block (op_nowait); must outlive the reactor's run */
 };
 
 /* Counted since creation; written by the reactor's thread only, each at once.  Other threads read them with
@@ -44,6 +47,7 @@ struct reactor_counters {
 	uint64_t ops_refused; /* by io_submit: done got the error */
 	uint64_t ops_direct;  /* receives and sends by a system call of their own */
 	uint64_t ops_abandoned;
+	uint64_t ops_helped; /* submitted by a helper thread */
 	uint64_t ops_done[PRIORITY_COUNT];
 	uint64_t no_slot; /* io_submit calls that found none */
 	uint64_t events;

@@ -7,6 +7,7 @@
 #include "reactor/check.h"
 #include <libaio.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -44,6 +45,24 @@ int kernel_accept(int fd, struct sockaddr_storage *peer, socklen_t *peer_bytes) 
 int kernel_wakeup_create(void) MUST_USE;
 void kernel_wakeup_signal(int fd);
 void kernel_wakeup_clear(int fd);
+
+/* A set of descriptors, itself pollable while one of them is ready; close it with kernel_close.
+ * Errors: -EMFILE, -ENFILE, -ENOMEM.  Source: epoll_create1(2). */
+int kernel_epoll_create(void) MUST_USE;
+
+/* Put FD into the set, armed: it is reported once, with USER, when it is readable, hung up or in error; then it stays
+ * in the set, disarmed.  Rearm: once more, at once if it is ready already.  Remove: take it out, armed or not; before
+ * it is closed.
+ * Errors: -EPERM files of its kind can't be polled; -EEXIST it is in the set already (add); -ENOENT it is not (rearm,
+ * remove); -EBADF; -ENOSPC more than fs.epoll.max_user_watches; -ENOMEM; -EINVAL it is the set; -ELOOP sets in sets.
+ * Source: epoll_ctl(2), EPOLLONESHOT. */
+int kernel_epoll_add(int epoll_fd, int fd, void *user) MUST_USE;
+int kernel_epoll_rearm(int epoll_fd, int fd, void *user) MUST_USE;
+int kernel_epoll_remove(int epoll_fd, int fd) MUST_USE;
+
+/* Move up to COUNT_MAX reports to EVENTS, without waiting; data.ptr is the USER of each.  Returns how many.
+ * Errors: -EINTR.  Source: epoll_wait(2). */
+int kernel_epoll_wait(int epoll_fd, struct epoll_event *events, unsigned count_max) MUST_USE;
 
 /* Send no more: the peer sees the end behind what was sent. */
 void kernel_shutdown_send(int fd);

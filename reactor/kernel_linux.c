@@ -109,6 +109,48 @@ kernel_wakeup_clear(int fd)
 	(void)taken;
 }
 
+int
+kernel_epoll_create(void)
+{
+	int fd = epoll_create1(EPOLL_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int
+epoll_control(int epoll_fd, int operation, int fd, void *user)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.ptr = user };
+
+	return epoll_ctl(epoll_fd, operation, fd, &event) < 0 ? -errno : 0;
+}
+
+int
+kernel_epoll_add(int epoll_fd, int fd, void *user)
+{
+	return epoll_control(epoll_fd, EPOLL_CTL_ADD, fd, user);
+}
+
+int
+kernel_epoll_rearm(int epoll_fd, int fd, void *user)
+{
+	return epoll_control(epoll_fd, EPOLL_CTL_MOD, fd, user);
+}
+
+int
+kernel_epoll_remove(int epoll_fd, int fd)
+{
+	return epoll_control(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+int
+kernel_epoll_wait(int epoll_fd, struct epoll_event *events, unsigned count_max)
+{
+	int count = epoll_wait(epoll_fd, events, (int)count_max, 0);
+
+	return count < 0 ? -errno : count;
+}
+
 void
 kernel_shutdown_send(int fd)
 {
@@ -137,7 +179,7 @@ kernel_shutdown(int fd)
 void
 kernel_close(int fd)
 {
-	/* Nothing was written that close could still lose: sockets and eventfds only. */
+	/* Nothing was written that close could still lose: sockets, eventfds and the like only. */
 	(void)close(fd);
 }
 

@@ -20,6 +20,7 @@
 static void connection_start(struct message *message);
 static void on_received(struct stream *stream, ssize_t result);
 static void on_sent(struct stream *stream, ssize_t result);
+static void on_awake(struct stream *stream);
 static void on_closed(struct stream *stream);
 static void receive(struct task *task);
 static void flush(struct task *task);
@@ -60,8 +61,10 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 	address_format(peer, connection->peer, sizeof(connection->peer));
 	connection->stream.on_received = on_received;
 	connection->stream.on_sent = on_sent;
+	connection->stream.on_awake = on_awake;
 	connection->stream.on_closed = on_closed;
-	stream_init(&connection->stream, home->core->reactor, fd);
+	connection->fd = fd;
+	list_init(&connection->node);
 	handshake_init(&connection->handshake, home->service->exports);
 	timer_init(&connection->handshake_deadline, handshake_expired);
 	timer_init(&connection->linger, linger);
@@ -81,7 +84,9 @@ connection_start(struct message *message)
 	struct connection *connection = container_of(message, struct connection, message);
 	struct service_core *home = connection->home;
 
-	list_append(&home->connections, &connection->node);
+	stream_init(&connection->stream, home->core->reactor, service_parking(home),
+		    connection->fd);
+	service_connection_active(connection);
 	if (home->draining) {
 		connection_drop(connection, NULL);
 		return;
@@ -299,8 +304,9 @@ receive_parts(struct connection *connection, struct iovec *parts)
 	case CONNECTION_STATE_TRANSMISSION:
 		return transmission_receive_parts(connection, parts);
 	case CONNECTION_STATE_LINGERING:
-		connection->input_end = 0; /* only the end is of interest */
-		break;
+		/* Only the end is of interest. */
+		parts[0] = (struct iovec){ connection->room->input, CONNECTION_INPUT_BYTES };
+		return 1;
 	case CONNECTION_STATE_FINISHING:
 	case CONNECTION_STATE_DROPPED:
 		return 0;
@@ -313,14 +319,13 @@ receive_parts(struct connection *connection, struct iovec *parts)
 static void
 receive_more(struct connection *connection)
 {
-	struct iovec *parts = connection->room->receive_parts;
 	unsigned count;
 
 	if (stream_receiving(&connection->stream))
 		return;
-	count = receive_parts(connection, parts);
+	count = receive_parts(connection, connection->room->receive_parts);
 	if (count > 0) /* else whoever lifts what holds it back resumes it */
-		stream_receive(&connection->stream, parts, count);
+		stream_receive(&connection->stream, connection->room->receive_parts, count);
 }
 
 static void
@@ -375,6 +380,45 @@ void
 connection_resume(struct connection *connection)
 {
 	reactor_defer(connection->home->core->reactor, &connection->receive);
+}
+
+/* ---- parking ---- */
+
+static bool
+is_idle(const struct connection *connection)
+{
+	return connection->state == CONNECTION_STATE_TRANSMISSION &&
+	       connection->request_count == 0 && connection->input_end == 0 &&
+	       connection->skip_bytes == 0;
+}
+
+bool
+connection_park_if_idle(struct connection *connection)
+{
+	if (!is_idle(connection) || connection->progress != connection->progress_idle) {
+		connection->progress_idle = connection->progress;
+		return false;
+	}
+	if (!stream_park(&connection->stream))
+		return false;
+	free(connection->room);
+	connection->room = NULL;
+	service_connection_parked(connection);
+	return true;
+}
+
+static void
+on_awake(struct stream *stream)
+{
+	struct connection *connection = container_of(stream, struct connection, stream);
+
+	connection->room = malloc(sizeof(*connection->room));
+	if (connection->room == NULL) {
+		connection_drop(connection, strerror(ENOMEM));
+		return;
+	}
+	service_connection_active(connection);
+	receive_more(connection);
 }
 
 /* ---- sending ---- */

@@ -41,8 +41,9 @@ enum connection_state {
 struct connection {
 	struct service_core *home;
 	enum connection_state state;
+	int fd; /* the stream's, from connection_start on */
 	struct stream stream;
-	struct list_node node;	/* in home->connections */
+	struct list_node node;	/* in home->connections or home->parked */
 	struct message message; /* placement */
 	char peer[ADDRESS_TEXT_BYTES];
 	struct timer handshake_deadline;
@@ -61,6 +62,7 @@ struct connection {
 	/* Whether it uses what it holds: see service_hungry. */
 	unsigned progress; /* receives and sends that moved something */
 	unsigned progress_seen;
+	unsigned progress_idle; /* at the last look of service.c's idle_look */
 	unsigned stalled_looks;
 
 	/* Transmission. */
@@ -96,6 +98,9 @@ void connection_resume(struct connection *connection);
 
 /* Take up receiving now: the core has something to give again. */
 void connection_retry(struct connection *connection);
+
+/* Park CONNECTION if nothing has moved since the last time, and nothing is under way.  Returns whether it is parked now. */
+bool connection_park_if_idle(struct connection *connection);
 
 /* If CONNECTION is ending and nothing holds it, close it.  To be called when io_count falls or replies are sent. */
 void connection_maybe_close(struct connection *connection);

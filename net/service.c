@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "net/connection.h"
@@ -14,6 +15,12 @@
 /* How often to look for those who let others starve, and how many looks without progress make one. */
 #define HUNGER_NS	  ((uint64_t)500000000)
 #define STALLED_LOOKS_MAX 4
+
+/* How often to look for idle connections.  One that nothing came from, and nothing went to, between two looks is parked; not too
+ * many at a time, because each is a system call that searches all polls. */
+#define IDLE_LOOK_NS	   ((uint64_t)1000000000)
+#define PARKED_PER_LOOK	   32
+#define IDLE_LOOK_AGAIN_NS ((uint64_t)1000000) /* after so many, for the rest */
 
 /* A connection may hold this share of its core's buffers. */
 #define CONNECTION_SHARE 8
@@ -29,6 +36,7 @@ struct service_listener {
 
 static void feed_starved(struct task *task);
 static void hunger_expired(struct timer *timer);
+static void idle_look(struct timer *timer);
 static void drain_expired(struct timer *timer);
 
 /* ---- beginning ---- */
@@ -40,10 +48,12 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 
 	*home = (struct service_core){ .core = core, .service = service };
 	list_init(&home->connections);
+	list_init(&home->parked);
 	list_init(&home->unused_requests);
 	list_init(&home->starved);
 	task_init(&home->feed, feed_starved);
 	timer_init(&home->hunger, hunger_expired);
+	timer_init(&home->idle_look, idle_look);
 	timer_init(&home->drain_deadline, drain_expired);
 	home->bytes_per_connection_max = total_bytes / CONNECTION_SHARE;
 	home->requests = calloc(service->limits.requests_per_core, sizeof(home->requests[0]));
@@ -236,12 +246,6 @@ tell_listeners(struct service *service, void (*deliver)(struct message *))
 	}
 }
 
-void
-service_start(struct service *service)
-{
-	tell_listeners(service, start_listener);
-}
-
 /* ---- sharing a core ---- */
 
 void
@@ -316,16 +320,108 @@ service_hungry(struct service_core *home)
 		reactor_timer_start(home->core->reactor, &home->hunger, HUNGER_NS);
 }
 
+/* ---- parking the idle ---- */
+
+struct stream_parking *
+service_parking(struct service_core *home)
+{
+	return home->parking_started ? &home->parking : NULL;
+}
+
+static void
+start_parking(struct message *message)
+{
+	struct service_core *home = container_of(message, struct service_core, message);
+	int error = stream_parking_start(&home->parking, home->core->reactor);
+
+	if (error < 0)
+		log_warning("core %u: idle connections cannot be parked: %s", home->core->cpu,
+			    strerror(-error));
+	home->parking_started = error == 0;
+}
+
+void
+service_connection_active(struct connection *connection)
+{
+	struct service_core *home = connection->home;
+
+	list_remove(&connection->node);
+	list_append(&home->connections, &connection->node);
+	if (!timer_running(&home->idle_look))
+		reactor_timer_start(home->core->reactor, &home->idle_look, IDLE_LOOK_NS);
+}
+
+void
+service_connection_parked(struct connection *connection)
+{
+	list_remove(&connection->node);
+	list_append(&connection->home->parked, &connection->node);
+}
+
+static void
+idle_look(struct timer *timer)
+{
+	struct service_core *home = container_of(timer, struct service_core, idle_look);
+	struct list_node *node, *after;
+	unsigned parked = 0;
+
+	list_for_each_safe(node, after, &home->connections) {
+		if (connection_park_if_idle(container_of(node, struct connection, node)) &&
+		    ++parked == PARKED_PER_LOOK)
+			break;
+	}
+	if (!list_empty(&home->connections))
+		reactor_timer_start(home->core->reactor, timer,
+				    parked == PARKED_PER_LOOK ? IDLE_LOOK_AGAIN_NS : IDLE_LOOK_NS);
+}
+
+/* Tell all cores, each by its own message. */
+static void
+tell_cores(struct service *service, void (*deliver)(struct message *))
+{
+	for (unsigned i = 0; i < service->core_count; i++) {
+		struct service_core *home = &service->per_core[i];
+
+		home->message.deliver = deliver;
+		reactor_send(home->core->reactor, &home->message);
+	}
+}
+
+void
+service_start(struct service *service)
+{
+	/* In this order: a connection comes to its core behind this message. */
+	tell_cores(service, start_parking);
+	tell_listeners(service, start_listener);
+}
+
+/* ---- stopping ---- */
+
+static void
+parking_stopped(struct stream_parking *parking)
+{
+	sem_post(&container_of(parking, struct service_core, parking)->service->stopped);
+}
+
+/* Its last connection is gone. */
+static void
+core_stopped(struct service_core *home)
+{
+	reactor_timer_stop(home->core->reactor, &home->idle_look);
+	if (home->parking_started)
+		stream_parking_stop(&home->parking, parking_stopped);
+	else
+		sem_post(&home->service->stopped);
+}
+
 void
 service_connection_gone(struct service_core *home)
 {
 	unsigned left = __atomic_sub_fetch(&home->connection_count, 1, __ATOMIC_RELAXED);
 
 	if (home->draining && left == 0)
-		sem_post(&home->service->stopped);
+		core_stopped(home);
 }
-
-/* ---- stopping ---- */
 
 static void
 drop_all(struct service_core *home, const char *why)
@@ -334,6 +430,19 @@ drop_all(struct service_core *home, const char *why)
 
 	list_for_each_safe(node, after, &home->connections)
 		connection_drop(container_of(node, struct connection, node), why);
+	list_for_each_safe(node, after, &home->parked)
+		connection_drop(container_of(node, struct connection, node), why);
+}
+
+static void
+finish_all(struct service_core *home)
+{
+	struct list_node *node, *after;
+
+	list_for_each_safe(node, after, &home->connections)
+		connection_finish(container_of(node, struct connection, node));
+	list_for_each_safe(node, after, &home->parked)
+		connection_finish(container_of(node, struct connection, node));
 }
 
 static void
@@ -348,15 +457,13 @@ static void
 drain(struct message *message)
 {
 	struct service_core *home = container_of(message, struct service_core, message);
-	struct list_node *node, *after;
 
 	home->draining = true;
 	if (__atomic_load_n(&home->connection_count, __ATOMIC_RELAXED) == 0) {
-		sem_post(&home->service->stopped);
+		core_stopped(home);
 		return;
 	}
-	list_for_each_safe(node, after, &home->connections)
-		connection_finish(container_of(node, struct connection, node));
+	finish_all(home);
 	reactor_timer_start(home->core->reactor, &home->drain_deadline, DRAIN_DEADLINE_NS);
 }
 
@@ -374,11 +481,6 @@ service_stop(struct service *service)
 {
 	tell_listeners(service, stop_listener);
 	wait_stopped(service, service->listener_count);
-	for (unsigned i = 0; i < service->core_count; i++) {
-		struct service_core *home = &service->per_core[i];
-
-		home->message.deliver = drain;
-		reactor_send(home->core->reactor, &home->message);
-	}
+	tell_cores(service, drain);
 	wait_stopped(service, service->core_count);
 }

@@ -7,9 +7,11 @@
 #include "net/export.h"
 #include "net/listener.h"
 #include "reactor/core.h"
+#include "reactor/stream.h"
 #include <semaphore.h>
 #include <stdbool.h>
 
+struct connection;
 struct nbd_request;
 
 /* The largest part of a request that is in memory at one time; longer requests are served in pieces.  The buffers' largest
@@ -27,8 +29,12 @@ struct service_limits {
 struct service_core {
 	struct core *core;
 	struct service *service;
-	unsigned connection_count; /* atomic: raised by the core that places, lowered here */
-	struct list_node connections;
+	unsigned connection_count;    /* atomic: raised by the core that places, lowered here */
+	struct list_node connections; /* at work, or were lately */
+	struct list_node parked;      /* idle for long */
+	struct stream_parking parking;
+	bool parking_started;
+	struct timer idle_look; /* runs while there are connections at work */
 	struct nbd_request *requests;
 	struct list_node unused_requests;
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
@@ -37,7 +43,7 @@ struct service_core {
 	struct timer hunger; /* runs while connections starve */
 	struct timer drain_deadline;
 	bool draining;
-	struct message message; /* from service_stop */
+	struct message message; /* from service_start and service_stop */
 } __attribute__((aligned(64)));
 
 struct service {
@@ -74,6 +80,13 @@ void service_stop(struct service *service);
 void service_fini(struct service *service);
 
 /* ---- for the connections of a core ---- */
+
+/* CONNECTION begins, or goes on after it was parked; it is parked. */
+void service_connection_active(struct connection *connection);
+void service_connection_parked(struct connection *connection);
+
+/* Where the streams of CORE's connections are parked; NULL: nowhere. */
+struct stream_parking *service_parking(struct service_core *core);
 
 /* A connection of CORE is gone. */
 void service_connection_gone(struct service_core *core);

@@ -118,29 +118,30 @@ kernel_epoll_create(void)
 }
 
 static int
-epoll_control(int epoll_fd, int operation, int fd, void *user)
+epoll_control(int epoll_fd, int operation, int fd, unsigned events, void *user)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.ptr = user };
+	/* The bits of poll(2) and epoll(7) are the same. */
+	struct epoll_event event = { .events = events | EPOLLONESHOT, .data.ptr = user };
 
 	return epoll_ctl(epoll_fd, operation, fd, &event) < 0 ? -errno : 0;
 }
 
 int
-kernel_epoll_add(int epoll_fd, int fd, void *user)
+kernel_epoll_add(int epoll_fd, int fd, unsigned events, void *user)
 {
-	return epoll_control(epoll_fd, EPOLL_CTL_ADD, fd, user);
+	return epoll_control(epoll_fd, EPOLL_CTL_ADD, fd, events, user);
 }
 
 int
-kernel_epoll_rearm(int epoll_fd, int fd, void *user)
+kernel_epoll_rearm(int epoll_fd, int fd, unsigned events, void *user)
 {
-	return epoll_control(epoll_fd, EPOLL_CTL_MOD, fd, user);
+	return epoll_control(epoll_fd, EPOLL_CTL_MOD, fd, events, user);
 }
 
 int
 kernel_epoll_remove(int epoll_fd, int fd)
 {
-	return epoll_control(epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	return epoll_control(epoll_fd, EPOLL_CTL_DEL, fd, 0, NULL);
 }
 
 int

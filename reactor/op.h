@@ -22,7 +22,7 @@ enum op_kind {
 	OP_KIND_DISK,
 	OP_KIND_SOCKET,
 	OP_KIND_POLL,
-	OP_KIND_RESERVED, /* the reactor's own polls */
+	OP_KIND_RESERVED, /* polls that must not wait: the reactor's own, and of parkings */
 	OP_KIND_COUNT,
 };
 
@@ -78,6 +78,14 @@ op_poll(struct op *op, int fd, int events)
 	op->kind = OP_KIND_POLL;
 	op->way = NOWAIT_WAY_BLOCKING;
 	io_prep_poll(&op->iocb, fd, events);
+}
+
+/* As op_poll, but with a slot of the reactor's own, of which there are REACTOR_RESERVED_SLOTS: other polls can't keep it waiting. */
+static inline void
+op_poll_reserved(struct op *op, int fd, int events)
+{
+	op_poll(op, fd, events);
+	op->kind = OP_KIND_RESERVED;
 }
 
 static inline void

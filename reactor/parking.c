@@ -17,7 +17,7 @@ enum parked_state {
 static void
 arm(struct parking *parking)
 {
-	op_poll(&parking->poll, parking->epoll_fd, POLLIN);
+	op_poll_reserved(&parking->poll, parking->epoll_fd, POLLIN);
 	reactor_start(parking->reactor, &parking->poll);
 }
 
@@ -83,20 +83,30 @@ harvest_more(struct task *task)
 }
 
 int
-parking_start(struct parking *parking, struct reactor *reactor)
+parking_start(struct parking *parking, struct reactor *reactor, unsigned events)
 {
 	int fd;
 
-	if (parking == NULL || reactor == NULL)
+	if (parking == NULL || reactor == NULL || events == 0 ||
+	    (events & ~(unsigned)(POLLIN | POLLOUT)) != 0)
 		return -EINVAL;
 	fd = kernel_epoll_create();
 	if (fd < 0)
 		return fd;
-	*parking = (struct parking){ .reactor = reactor, .epoll_fd = fd };
+	*parking = (struct parking){ .reactor = reactor, .epoll_fd = fd, .events = events };
 	op_init(&parking->poll, poll_done);
 	task_init(&parking->more, harvest_more);
 	arm(parking);
 	return 0;
+}
+
+void
+parking_discard(struct parking *parking)
+{
+	/* The poll waits for the turn's end, so nothing of it is with the kernel. */
+	CHECK(parking->poll.state == OP_STATE_QUEUED && parking->registered_count == 0);
+	reactor_abandon(parking->reactor, &parking->poll);
+	kernel_close(parking->epoll_fd);
 }
 
 void
@@ -132,7 +142,7 @@ add_again(struct parking *parking, struct parked *parked, int fd)
 
 	if (parked->parking != parking || parked->fd != fd)
 		return -EINVAL;
-	error = kernel_epoll_rearm(parking->epoll_fd, fd, parked);
+	error = kernel_epoll_rearm(parking->epoll_fd, fd, parking->events, parked);
 	if (error == 0)
 		parked->state = PARKED_STATE_PARKED;
 	return error;
@@ -148,7 +158,7 @@ parking_add(struct parking *parking, struct parked *parked, int fd)
 		return -EINVAL;
 	if (parked->state == PARKED_STATE_AWAKE)
 		return add_again(parking, parked, fd);
-	error = kernel_epoll_add(parking->epoll_fd, fd, parked);
+	error = kernel_epoll_add(parking->epoll_fd, fd, parking->events, parked);
 	if (error < 0)
 		return error == -EPERM ? -EOPNOTSUPP : error;
 	parked->state = PARKED_STATE_PARKED;

@@ -21,7 +21,7 @@ struct parking;
 
 /* One descriptor that can be parked; owned and embedded by its user. */
 struct parked {
-	/* FD is readable, hung up or in error.  Called once for each parking_add, on the core, never from
+	/* FD is ready, hung up or in error.  Called once for each parking_add, on the core, never from
 	 * within a call of this file; PARKED is not parked any more: it may be parked again, or removed and freed. */
 	void (*ready)(struct parked *parked);
 	int fd; /* as given to parking_add; to be read only */
@@ -40,15 +40,20 @@ struct parking {
 	struct op poll; /* of epoll_fd; not armed while `more` is deferred */
 	struct task more;
 	int epoll_fd;
+	unsigned events;	   /* what parked descriptors wait for */
 	unsigned registered_count; /* in the set, armed or not */
 	bool stopping;
 	struct parked *batch[PARKING_BATCH]; /* taken from the kernel and not told yet */
 };
 
-/* Make PARKING, empty, on REACTOR.  It takes one poll slot and one descriptor.
+/* Make PARKING, empty, on REACTOR, for descriptors that are to become ready for EVENTS: POLLIN, POLLOUT or both.  It takes one of
+ * the reactor's reserved slots and one descriptor.
  * Returns 0, or a negative errno; then PARKING is not usable.
- * Errors: -EINVAL an argument is NULL; -EMFILE, -ENFILE, -ENOMEM. */
-int parking_start(struct parking *parking, struct reactor *reactor) MUST_USE;
+ * Errors: -EINVAL an argument is NULL, or EVENTS has none of these or others; -EMFILE, -ENFILE, -ENOMEM. */
+int parking_start(struct parking *parking, struct reactor *reactor, unsigned events) MUST_USE;
+
+/* Undo parking_start, in the turn in which it was called: nothing may have been parked. */
+void parking_discard(struct parking *parking);
 
 /* The end of PARKING; nothing may be parked or disarmed in it: remove all of them before.  on_stopped is called in a
  * later turn, when the kernel has given the poll back and the set is closed: PARKING may be freed from then on. */
@@ -57,7 +62,7 @@ void parking_stop(struct parking *parking, void (*on_stopped)(struct parking *pa
 /* Prepare PARKED, not parked. */
 void parked_init(struct parked *parked, void (*ready)(struct parked *parked));
 
-/* Park FD: ready is called when there is something to read or its end, in a later turn; soon if there is already.
+/* Park FD: ready is called when it is ready for the parking's events or at its end, in a later turn; soon if there is already.
  * FD stays the caller's, who must not close it before parking_remove: the kernel goes by the open file, and would go on
  * reporting one that is open elsewhere too, or has a poll armed.  It may not be in the set twice.
  * A signalfd may be missed: a kernel worker can be the one who looks (see signal_watch.h).

@@ -14,8 +14,6 @@
 #include "reactor/slot_table.h"
 #include "reactor/spin.h"
 
-#define SOCKET_SLOTS	128 /* receives and sends end within io_submit */
-#define RESERVED_SLOTS	2   /* polls of the reactor's own */
 #define EVENTS_PER_TAKE 128
 #define RETRY_NS	1000000 /* after a refusal that no completion of ours will end */
 #define SLEEP_NS_MAX	((uint64_t)3600 * 1000000000)
@@ -33,8 +31,6 @@
 #define OTHERS_BESIDE_DISK 32
 
 #define SOCKET_BATCH_MIN_DEFAULT 4
-
-_Static_assert(SOCKET_SLOTS + RESERVED_SLOTS == REACTOR_OWN_SLOTS, "as the header says");
 
 static const unsigned shares_default[PRIORITY_COUNT] = {
 	[PRIORITY_LATENCY] = 64,
@@ -206,8 +202,7 @@ probe_poll(struct reactor *reactor)
 	struct iocb *iocb = &op->iocb;
 
 	op_init(op, wakeup_done);
-	op_poll(op, reactor->wakeup_fd, POLLIN);
-	op->kind = OP_KIND_RESERVED;
+	op_poll_reserved(op, reactor->wakeup_fd, POLLIN);
 	op_take_slot(reactor, op);
 	if (kernel_submit(reactor->context, 1, &iocb) != 1)
 		return -EOPNOTSUPP;
@@ -285,8 +280,8 @@ init_slots(struct reactor *reactor)
 
 	op_queue_init(&reactor->queues[OP_KIND_DISK], config->disk_slots);
 	op_queue_init(&reactor->queues[OP_KIND_POLL], config->poll_slots);
-	op_queue_init(&reactor->queues[OP_KIND_SOCKET], SOCKET_SLOTS);
-	op_queue_init(&reactor->queues[OP_KIND_RESERVED], RESERVED_SLOTS);
+	op_queue_init(&reactor->queues[OP_KIND_SOCKET], REACTOR_SOCKET_SLOTS);
+	op_queue_init(&reactor->queues[OP_KIND_RESERVED], REACTOR_RESERVED_SLOTS);
 	reactor->batch = calloc(total, sizeof(reactor->batch[0]));
 	if (reactor->batch == NULL)
 		return -ENOMEM;
@@ -1023,7 +1018,6 @@ wakeup_done(struct op *op, long result)
 
 	(void)result;
 	kernel_wakeup_clear(reactor->wakeup_fd);
-	op_poll(op, reactor->wakeup_fd, POLLIN);
-	op->kind = OP_KIND_RESERVED;
+	op_poll_reserved(op, reactor->wakeup_fd, POLLIN);
 	reactor_start(reactor, op);
 }

@@ -77,7 +77,10 @@ struct task {
 int reactor_create(const struct reactor_config *config, struct reactor **reactor) MUST_USE;
 
 #define REACTOR_SLOTS_MIN 16u
-#define REACTOR_OWN_SLOTS 130u
+/* Of the reactor's own: what is received and sent in one batch, the poll of the wake-up and of parkings. */
+#define REACTOR_SOCKET_SLOTS   128u
+#define REACTOR_RESERVED_SLOTS 8u
+#define REACTOR_OWN_SLOTS      (REACTOR_SOCKET_SLOTS + REACTOR_RESERVED_SLOTS)
 
 /* Any thread, after reactor_run has returned.  No disk operation may be with the kernel; polls are dropped, and so are
  * messages that were not delivered. */

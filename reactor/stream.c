@@ -3,6 +3,9 @@
  * Each half goes IDLE -> TRANSFER -> (nothing there) -> POLL -> TRANSFER -> IDLE; a receive that is not expected to find
  * something begins with POLL.
  *
+ * Polls for receiving take at most half of the slots, so that one for sending, which somebody waits for, finds its own; what finds
+ * none waits in the parking instead (PARKED).  A stream that is parked on purpose has no parts to go on with: on_awake.
+ *
  * An armed poll pins its file, so that close alone would neither end the connection nor free the poll's slot.  Therefore:
  * abandon, shut down, which completes the poll, and then close; the event finds no operation any more. */
 #include "reactor/stream.h"
@@ -24,9 +27,33 @@ transfer(struct stream *stream, struct stream_half *half)
 	reactor_start(stream->reactor, &half->op);
 }
 
+/* Whether HALF may take one more slot for a poll. */
+static bool
+may_poll(const struct stream *stream, const struct stream_half *half)
+{
+	unsigned free_slots = reactor_free_slots(stream->reactor, OP_KIND_POLL);
+
+	if (half == &stream->in)
+		return free_slots > reactor_slots(stream->reactor, OP_KIND_POLL) / 2;
+	return free_slots > 0;
+}
+
+static int
+park(struct stream *stream, struct stream_half *half)
+{
+	struct stream_parking *parking = stream->parking;
+
+	return parking_add(half == &stream->in ? &parking->reading : &parking->writing,
+			   &half->parked, stream->fd);
+}
+
 static void
 arm(struct stream *stream, struct stream_half *half)
 {
+	if (stream->parking != NULL && !may_poll(stream, half) && park(stream, half) == 0) {
+		half->state = STREAM_HALF_PARKED;
+		return;
+	}
 	half->state = STREAM_HALF_POLL;
 	op_poll(&half->op, stream->fd, half == &stream->in ? POLLIN : POLLOUT);
 	reactor_start(stream->reactor, &half->op);
@@ -68,14 +95,54 @@ learn(struct stream *stream, long result)
 	}
 }
 
+/* Its poll is no longer armed. */
+static void
+retire(struct stream *stream)
+{
+	stream->in.state = STREAM_HALF_PARKED;
+	/* Without room in the kernel for one more there is nothing to wait for. */
+	if (park(stream, &stream->in) < 0) {
+		stream->in.state = STREAM_HALF_IDLE;
+		stream->on_awake(stream);
+	}
+}
+
 static void
 in_done(struct op *op, long result)
 {
 	struct stream *stream = container_of(op, struct stream, in.op);
 
+	if (stream->in.state == STREAM_HALF_RETIRING) {
+		retire(stream);
+		return;
+	}
 	learn(stream, result);
 	if (half_done(stream, &stream->in, result))
 		stream->on_received(stream, result);
+}
+
+static void
+in_ready(struct parked *parked)
+{
+	struct stream *stream = container_of(parked, struct stream, in.parked);
+
+	if (stream->in.parts != NULL) {
+		transfer(stream, &stream->in);
+		return;
+	}
+	/* It is at work again, most likely for longer: see parking.h. */
+	parking_remove(parked);
+	stream->in.state = STREAM_HALF_IDLE;
+	stream->misses = 0; /* there is something */
+	stream->on_awake(stream);
+}
+
+static void
+out_ready(struct parked *parked)
+{
+	struct stream *stream = container_of(parked, struct stream, out.parked);
+
+	transfer(stream, &stream->out);
 }
 
 static void
@@ -97,20 +164,23 @@ finish_close(struct task *task)
 }
 
 static void
-half_init(struct stream_half *half, void (*done)(struct op *op, long result))
+half_init(struct stream_half *half, void (*done)(struct op *op, long result),
+	  void (*ready)(struct parked *parked))
 {
 	op_init(&half->op, done);
+	parked_init(&half->parked, ready);
 	half->state = STREAM_HALF_IDLE;
 }
 
 void
-stream_init(struct stream *stream, struct reactor *reactor, int fd)
+stream_init(struct stream *stream, struct reactor *reactor, struct stream_parking *parking, int fd)
 {
 	stream->reactor = reactor;
+	stream->parking = parking;
 	stream->fd = fd;
 	stream->closing = false;
-	half_init(&stream->in, in_done);
-	half_init(&stream->out, out_done);
+	half_init(&stream->in, in_done, in_ready);
+	half_init(&stream->out, out_done, out_ready);
 	stream->misses = MISSES_MAX; /* nothing is known of it yet */
 	task_init(&stream->finish_close, finish_close);
 }
@@ -150,10 +220,28 @@ stream_send(struct stream *stream, struct iovec *parts, unsigned part_count)
 	transfer(stream, half);
 }
 
+bool
+stream_park(struct stream *stream)
+{
+	struct stream_half *half = &stream->in;
+
+	if (stream->parking == NULL || stream_sending(stream))
+		return false;
+	if (half->state == STREAM_HALF_POLL) {
+		half->state = STREAM_HALF_RETIRING;
+		reactor_cancel_poll(stream->reactor, &half->op);
+	} else if (half->state != STREAM_HALF_PARKED) {
+		return false;
+	}
+	half->parts = NULL;
+	return true;
+}
+
 static void
 abandon(struct stream *stream, struct stream_half *half)
 {
 	reactor_abandon(stream->reactor, &half->op);
+	parking_remove(&half->parked);
 	half->state = STREAM_HALF_IDLE;
 }
 
@@ -185,4 +273,43 @@ stream_close(struct stream *stream)
 	stream_abandon(stream);
 	kernel_shutdown(stream->fd);
 	reactor_defer(stream->reactor, &stream->finish_close);
+}
+
+/* ---- where streams are parked ---- */
+
+int
+stream_parking_start(struct stream_parking *parking, struct reactor *reactor)
+{
+	int error = parking_start(&parking->reading, reactor, POLLIN);
+
+	if (error < 0)
+		return error;
+	error = parking_start(&parking->writing, reactor, POLLOUT);
+	if (error < 0)
+		parking_discard(&parking->reading);
+	return error;
+}
+
+static void
+writing_stopped(struct parking *stopped)
+{
+	struct stream_parking *parking = container_of(stopped, struct stream_parking, writing);
+
+	parking->on_stopped(parking);
+}
+
+static void
+reading_stopped(struct parking *stopped)
+{
+	struct stream_parking *parking = container_of(stopped, struct stream_parking, reading);
+
+	parking_stop(&parking->writing, writing_stopped);
+}
+
+void
+stream_parking_stop(struct stream_parking *parking,
+		    void (*on_stopped)(struct stream_parking *parking))
+{
+	parking->on_stopped = on_stopped;
+	parking_stop(&parking->reading, reading_stopped);
 }

@@ -2,12 +2,14 @@
  * Its user says what is to be moved; the stream finds the cheapest way.  A receive that follows a successful one is tried
  * unasked, in the hope that more has come; after misses a poll is armed first, until one shows that there was something at once.
  * The transfers of one turn are system calls of their own when they are few, and part of the turn's io_submit when they are many
- * (reactor_config.socket_batch_min).
+ * (reactor_config.socket_batch_min).  One that finds no slot for its poll waits in a parking; so does one that its user parks because
+ * it has been idle for long.
  * Embedded and owned by its user.  All calls on the reactor's thread, and all callbacks come there, never from within a
  * call. */
 #ifndef REACTOR_STREAM_H
 #define REACTOR_STREAM_H
 
+#include "reactor/parking.h"
 #include "reactor/reactor.h"
 #include <stdbool.h>
 #include <sys/types.h>
@@ -17,11 +19,21 @@ enum stream_half_state {
 	STREAM_HALF_IDLE,
 	STREAM_HALF_TRANSFER, /* the reactor is about to try it */
 	STREAM_HALF_POLL,     /* the poll is armed; then TRANSFER */
+	STREAM_HALF_PARKED,   /* it is in a parking; then TRANSFER */
+	STREAM_HALF_RETIRING, /* its poll is being cancelled; then PARKED, with nothing to receive into */
+};
+
+/* Where the streams of a reactor are parked, both ways.  Owned by their users; not before and not after the reactor's run. */
+struct stream_parking {
+	/* Private. */
+	void (*on_stopped)(struct stream_parking *parking);
+	struct parking reading, writing;
 };
 
 /* Private. */
 struct stream_half {
 	struct op op;
+	struct parked parked;
 	enum stream_half_state state;
 	struct iovec *parts;
 	unsigned part_count;
@@ -32,10 +44,13 @@ struct stream {
 	void (*on_received)(struct stream *stream, ssize_t result);
 	/* A send is over.  result: bytes, which may be fewer than were given; or a negative errno of send(2) but -EAGAIN. */
 	void (*on_sent)(struct stream *stream, ssize_t result);
+	/* After stream_park: there is something to receive, or the end.  No receive is under way. */
+	void (*on_awake)(struct stream *stream);
 	/* The end of stream_close: STREAM is no longer used and may be freed. */
 	void (*on_closed)(struct stream *stream);
 	/* Private. */
 	struct reactor *reactor;
+	struct stream_parking *parking;
 	int fd;
 	bool closing;
 	struct stream_half in, out;
@@ -45,8 +60,17 @@ struct stream {
 	struct task finish_close;
 };
 
-/* Take FD over, a connected socket that is set to O_NONBLOCK; the callbacks must be set.  The process must ignore SIGPIPE. */
-void stream_init(struct stream *stream, struct reactor *reactor, int fd);
+/* Make PARKING for streams of REACTOR.  Returns 0, or the negative errno of parking_start; then it is not usable. */
+int stream_parking_start(struct stream_parking *parking, struct reactor *reactor) MUST_USE;
+
+/* The end of PARKING, whose streams are all closed; on_stopped is called in a later turn: it may be freed then. */
+void stream_parking_stop(struct stream_parking *parking,
+			 void (*on_stopped)(struct stream_parking *parking));
+
+/* Take FD over, a connected socket that is set to O_NONBLOCK; the callbacks must be set.  The process must ignore SIGPIPE.
+ * PARKING is the reactor's, and must outlive the stream; NULL: without slots streams wait for one, and none can be parked. */
+void stream_init(struct stream *stream, struct reactor *reactor, struct stream_parking *parking,
+		 int fd);
 
 /* Of all that the stream does from now on; normal at first.  Nothing may be under way. */
 void stream_set_priority(struct stream *stream, enum priority priority);
@@ -69,6 +93,11 @@ stream_sending(const struct stream *stream)
 {
 	return stream->out.state != STREAM_HALF_IDLE;
 }
+
+/* Park STREAM, which waits to receive and does not send: its parts are the caller's again, and on_awake comes instead of
+ * on_received.  It holds no slot then.  Returns false, and changes nothing, if it is not waiting but trying, sends, or has no
+ * parking.  Slow: one io_cancel(2). */
+bool stream_park(struct stream *stream);
 
 /* Give up what is under way: no on_received and on_sent comes of it, and its parts are the caller's again.  What was already
  * received, or sent, is lost, or not: only for a stream that is to be closed. */

@@ -54,7 +54,7 @@ note_stopped(struct parking *stopped)
 static void
 start(void)
 {
-	cr_assert_eq(parking_start(&parking, reactor), 0);
+	cr_assert_eq(parking_start(&parking, reactor, POLLIN), 0);
 }
 
 static void
@@ -613,8 +613,10 @@ Test(parking, invalid_arguments_are_refused)
 	struct guest guest = { 0 };
 	int fds[2];
 
-	cr_assert_eq(parking_start(NULL, reactor), -EINVAL);
-	cr_assert_eq(parking_start(&parking, NULL), -EINVAL);
+	cr_assert_eq(parking_start(NULL, reactor, POLLIN), -EINVAL);
+	cr_assert_eq(parking_start(&parking, NULL, POLLIN), -EINVAL);
+	cr_assert_eq(parking_start(&parking, reactor, 0), -EINVAL);
+	cr_assert_eq(parking_start(&parking, reactor, POLLIN | 0x4000), -EINVAL);
 	start();
 	make_pipe(fds);
 	write_byte(fds[1]);
@@ -739,7 +741,7 @@ limit_fds(unsigned more)
 Test(parking, no_descriptor_is_an_error)
 {
 	limit_fds(0);
-	cr_assert_eq(parking_start(&parking, reactor), -EMFILE);
+	cr_assert_eq(parking_start(&parking, reactor, POLLIN), -EMFILE);
 	limit_fds(1);
 	start();
 	stop();

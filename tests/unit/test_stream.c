@@ -64,7 +64,7 @@ start(unsigned socket_batch_min)
 	stream.on_received = on_received;
 	stream.on_sent = on_sent;
 	stream.on_closed = on_closed;
-	stream_init(&stream, reactor, own);
+	stream_init(&stream, reactor, NULL, own);
 }
 
 static void

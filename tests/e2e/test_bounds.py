@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import time
 
 import wire
@@ -26,6 +27,14 @@ def serve_limited(env, image, settings="", transport=TCP):
     )
 
 
+def raise_file_limit(count):
+    """COUNT descriptors for this process, and for the daemon that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count:
+        raise Skip(f"only {hard} open files are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+
+
 def connect(env, daemon):
     client = env.keep(Wire(daemon.address))
     client.go("disk")
@@ -45,6 +54,35 @@ def idle_clients_cost_no_cpu(env):
     check(used <= 2, f"{used} ticks in 2 s")
     for client in clients:
         client.read(0, 4096)
+
+
+@test(quick=True, seconds=120)
+def thousands_of_idle_clients_cost_next_to_nothing(env):
+    """They are parked: no CPU, at most 4 KiB each; and each is served when it wakes."""
+    count = env.size(10_000, 500)
+    content = random_bytes(MIB)
+    raise_file_limit(count + 500)
+    daemon = serve_limited(env, env.image(FILE, MIB, content), f"max-connections = {count + 100}")
+    connect(env, daemon).read(0, 4096)
+    time.sleep(3)
+    before_bytes = daemon.rss_bytes()
+    clients = [connect(env, daemon) for _ in range(count)]
+    grown = [0]
+
+    def small():
+        grown[0] = (daemon.rss_bytes() - before_bytes) // count
+        return grown[0] <= 4096
+
+    if not env.quick:  # jemalloc's, and few enough clients for a mean
+        wait_until(small, 30, f"at most 4096 bytes for each client, not {grown[0]}")
+    time.sleep(3)
+    before_ticks = daemon.cpu_ticks()
+    time.sleep(2)
+    used = daemon.cpu_ticks() - before_ticks
+    check(used <= 2, f"{used} ticks in 2 s")
+    for index, client in enumerate(clients):
+        offset = index % 250 * 4096
+        same_bytes(client.read(offset, 4096), content[offset:][:4096], f"data of client {index}")
 
 
 @test(quick=True)

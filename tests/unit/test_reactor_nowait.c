@@ -1,0 +1,198 @@
+/* reactor/op.h's op_nowait on real files: what would block goes through a helper thread, and nobody notices but the counters. */
+#include "tests/unit/kernel_faults.h"
+#include "tests/unit/reactor_fixture.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "reactor/call.h"
+
+static struct call_pool *calls;
+static struct nowait nowait;
+
+static void
+setup_with(struct call_pool *pool)
+{
+	const struct reactor_config config = {
+		.disk_slots = DISK_SLOTS,
+		.poll_slots = POLL_SLOTS,
+		.calls = pool,
+	};
+
+	cr_assert_eq(reactor_create(&config, &reactor), 0);
+	nowait_init(&nowait);
+}
+
+static void
+setup(void)
+{
+	cr_assert_eq(call_pool_create(2, &calls), 0);
+	setup_with(calls);
+}
+
+static void
+teardown(void)
+{
+	submit_fault = NULL;
+	if (calls != NULL)
+		call_pool_destroy(calls);
+	reactor_destroy(reactor);
+}
+
+TestSuite(reactor_nowait, .init = setup, .fini = teardown, .timeout = 60);
+
+/* A file of BLOCKS blocks without any, in FOLDER: writing it allocates. */
+static int
+open_sparse(const char *folder, int flags)
+{
+	int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
+
+	if (fd < 0)
+		cr_skip_test("no such file in %s: %s", folder, strerror(errno));
+	cr_assert_eq(ftruncate(fd, (off_t)BLOCKS * BLOCK), 0);
+	return fd;
+}
+
+static void
+submit_nowait(struct test_op *test_op, int fd, bool write, unsigned block)
+{
+	test_op_init(test_op);
+	if (write)
+		op_write(&test_op->op, fd, buffers[block], BLOCK, (uint64_t)block * BLOCK, false);
+	else
+		op_read(&test_op->op, fd, buffers[block], BLOCK, (uint64_t)block * BLOCK);
+	op_nowait(&test_op->op, &nowait);
+	submit(test_op);
+}
+
+/* Write, or read, all blocks at once. */
+static void
+move_all(int fd, bool write)
+{
+	static struct test_op test_ops[BLOCKS];
+
+	done_total = 0;
+	for (unsigned i = 0; i < BLOCKS; i++)
+		submit_nowait(&test_ops[i], fd, write, i);
+	turn_until_done(BLOCKS);
+	for (unsigned i = 0; i < BLOCKS; i++)
+		assert_done(&test_ops[i], BLOCK);
+}
+
+static void
+write_and_check_all(int fd)
+{
+	for (unsigned i = 0; i < BLOCKS; i++)
+		memset(buffers[i], (int)i + 1, BLOCK);
+	move_all(fd, true);
+	memset(buffers, 0, sizeof(buffers));
+	move_all(fd, false);
+	for (unsigned i = 0; i < BLOCKS; i++)
+		cr_assert(buffer_is(i, (int)i + 1));
+}
+
+Test(reactor_nowait, writes_that_allocate_go_through_a_helper)
+{
+	int fd = open_sparse("build", O_DIRECT);
+
+	write_and_check_all(fd);
+	if (nowait.refused == 0)
+		cr_skip_test("this file system refuses nothing");
+	cr_assert_eq(reactor_counters(reactor)->ops_helped, nowait.refused + nowait.helped);
+	close(fd);
+}
+
+/* After so many refusals it no longer tries. */
+Test(reactor_nowait, where_all_is_refused_helpers_are_asked_at_once)
+{
+	int fd = open_sparse("build", O_DIRECT);
+
+	for (unsigned i = 0; i < 4; i++) {
+		cr_assert_eq(ftruncate(fd, 0), 0);
+		cr_assert_eq(ftruncate(fd, (off_t)BLOCKS * BLOCK), 0);
+		move_all(fd, true);
+	}
+	if (nowait.refused == 0)
+		cr_skip_test("this file system refuses nothing");
+	cr_assert_gt(nowait.helped, nowait.refused);
+	close(fd);
+}
+
+Test(reactor_nowait, overwriting_and_reading_need_no_helper)
+{
+	int fd = open_file();
+
+	write_and_check_all(fd);
+	cr_assert_eq(nowait.asked, 2 * BLOCKS);
+	cr_assert_leq(reactor_counters(reactor)->ops_helped, 2);
+	close(fd);
+}
+
+Test(reactor_nowait, files_that_do_not_know_it_are_not_asked_again)
+{
+	int fd = open_sparse("/dev/shm", 0);
+
+	write_and_check_all(fd);
+	if (!nowait.unsupported)
+		cr_skip_test("this kernel's tmpfs knows it");
+	cr_assert_leq(nowait.asked, BLOCKS); /* those of the first batch */
+	cr_assert_eq(reactor_counters(reactor)->ops_helped, 0);
+	cr_assert_eq(reactor_counters(reactor)->ops_refused, 0);
+	close(fd);
+}
+
+static void
+setup_without_helpers(void)
+{
+	setup_with(NULL);
+}
+
+TestSuite(reactor_nowait_alone, .init = setup_without_helpers, .fini = teardown, .timeout = 60);
+
+Test(reactor_nowait_alone, what_would_block_blocks_after_all)
+{
+	int fd = open_sparse("build", O_DIRECT);
+
+	for (unsigned i = 0; i < 4; i++)
+		write_and_check_all(fd);
+	cr_assert_eq(reactor_counters(reactor)->ops_helped, 0);
+	close(fd);
+}
+
+/* ---- what the helper can't submit ---- */
+
+/* Refuses what comes without the flag, and nothing else: the helper's second try. */
+static long
+fail_the_helper(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_PWRITE && (iocbs[0]->aio_rw_flags & RWF_NOWAIT) == 0)
+		return -EINVAL;
+	/* One at a time, so that each is looked at. */
+	return kernel_submit_unchanged(context, count < 1 ? count : 1, iocbs);
+}
+
+Test(reactor_nowait, an_error_of_the_helpers_submit_reaches_done)
+{
+	static struct test_op test_ops[BLOCKS];
+	int fd = open_sparse("build", O_DIRECT);
+	unsigned failed = 0;
+
+	submit_fault = fail_the_helper;
+	for (unsigned i = 0; i < BLOCKS; i++)
+		submit_nowait(&test_ops[i], fd, true, i);
+	turn_until_done(BLOCKS);
+	for (unsigned i = 0; i < BLOCKS; i++) {
+		cr_assert_eq(test_ops[i].done_count, 1);
+		cr_assert(test_ops[i].result == BLOCK || test_ops[i].result == -EINVAL);
+		failed += test_ops[i].result == -EINVAL;
+	}
+	cr_assert_eq(failed, reactor_counters(reactor)->ops_helped);
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_DISK), DISK_SLOTS);
+	/* And it goes on. */
+	submit_fault = NULL;
+	write_and_check_all(fd);
+	close(fd);
+}

@@ -456,7 +456,10 @@ reactor_slots(const struct reactor *reactor, enum op_kind kind)
 unsigned
 reactor_free_slots(const struct reactor *reactor, enum op_kind kind)
 {
-	return op_queue_free(&reactor->queues[kind]);
+	const struct op_queue *queue = &reactor->queues[kind];
+	unsigned free_slots = op_queue_free(queue), waiting = op_queue_waiting(queue);
+
+	return free_slots > waiting ? free_slots - waiting : 0;
 }
 
 uint64_t

@@ -157,7 +157,7 @@ void reactor_timer_stop(struct reactor *reactor, struct timer *timer);
 /* True while the reactor's thread sleeps in the kernel, with nothing to do.  Any thread; a moment's truth. */
 bool reactor_sleeping(const struct reactor *reactor) MUST_USE;
 
-/* Slots for operations of KIND, which may be fewer than were asked for; and how many of them are free now. */
+/* Slots for operations of KIND, which may be fewer than were asked for; and how many of them are neither taken nor waited for. */
 unsigned reactor_slots(const struct reactor *reactor, enum op_kind kind) MUST_USE;
 unsigned reactor_free_slots(const struct reactor *reactor, enum op_kind kind) MUST_USE;
 

@@ -1,0 +1,292 @@
+/* reactor/stream.h with a parking: more streams than slots for polls, and streams that are parked because they are idle.
+ * The test turns the reactor itself. */
+#include "reactor/stream.h"
+
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MS	    ((uint64_t)1000000)
+#define PATIENCE_NS (20000 * MS)
+#define STREAMS	    100
+#define POLL_SLOTS  4
+
+struct end {
+	struct stream stream;
+	int peer;
+	char byte;
+	struct iovec part;
+	unsigned received_count, sent_count, awake_count, closed_count;
+	ssize_t result;
+};
+
+static struct reactor *reactor;
+static struct stream_parking parking;
+static struct end ends[STREAMS];
+static unsigned total, parking_stopped_count;
+
+static struct end *
+end_of(struct stream *stream)
+{
+	return container_of(stream, struct end, stream);
+}
+
+static void
+on_received(struct stream *stream, ssize_t result)
+{
+	end_of(stream)->received_count++;
+	end_of(stream)->result = result;
+	total++;
+}
+
+static void
+on_sent(struct stream *stream, ssize_t result)
+{
+	end_of(stream)->sent_count++;
+	end_of(stream)->result = result;
+	total++;
+}
+
+static void
+on_awake(struct stream *stream)
+{
+	cr_assert_not(stream_receiving(stream));
+	end_of(stream)->awake_count++;
+	total++;
+}
+
+static void
+on_closed(struct stream *stream)
+{
+	end_of(stream)->closed_count++;
+	total++;
+}
+
+static void
+on_parking_stopped(struct stream_parking *stopped)
+{
+	cr_assert_eq(stopped, &parking);
+	parking_stopped_count++;
+}
+
+static void
+setup(void)
+{
+	const struct reactor_config config = { .disk_slots = 1, .poll_slots = POLL_SLOTS };
+
+	signal(SIGPIPE, SIG_IGN);
+	cr_assert_eq(reactor_create(&config, &reactor), 0);
+	cr_assert_eq(stream_parking_start(&parking, reactor), 0);
+	for (unsigned i = 0; i < STREAMS; i++) {
+		int fds[2];
+
+		cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+		ends[i].peer = fds[1];
+		ends[i].stream.on_received = on_received;
+		ends[i].stream.on_sent = on_sent;
+		ends[i].stream.on_awake = on_awake;
+		ends[i].stream.on_closed = on_closed;
+		stream_init(&ends[i].stream, reactor, &parking, fds[0]);
+	}
+}
+
+static void
+turn_until_total(unsigned value)
+{
+	uint64_t until_ns = kernel_clock_ns() + PATIENCE_NS;
+
+	while (total < value) {
+		cr_assert_lt(kernel_clock_ns(), until_ns, "%u of %u", total, value);
+		(void)reactor_turn(reactor);
+	}
+	cr_assert_eq(total, value);
+}
+
+static void
+turn_for_a_while(void)
+{
+	uint64_t until_ns = kernel_clock_ns() + 20 * MS;
+
+	while (kernel_clock_ns() < until_ns)
+		(void)reactor_turn(reactor);
+}
+
+static void
+teardown(void)
+{
+	unsigned open_count = 0;
+
+	total = 0;
+	for (unsigned i = 0; i < STREAMS; i++) {
+		open_count += ends[i].closed_count == 0;
+		stream_close(&ends[i].stream);
+	}
+	turn_until_total(open_count);
+	stream_parking_stop(&parking, on_parking_stopped);
+	turn_for_a_while();
+	cr_assert_eq(parking_stopped_count, 1);
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS);
+	for (unsigned i = 0; i < STREAMS; i++)
+		(void)close(ends[i].peer);
+	reactor_destroy(reactor);
+}
+
+TestSuite(stream_parking, .init = setup, .fini = teardown, .timeout = 60);
+
+static void
+receive(struct end *end)
+{
+	end->part = (struct iovec){ &end->byte, 1 };
+	end->byte = 0;
+	stream_receive(&end->stream, &end->part, 1);
+}
+
+static void
+peer_writes(struct end *end, char byte)
+{
+	cr_assert_eq(write(end->peer, &byte, 1), 1);
+}
+
+static void
+park(struct end *end)
+{
+	receive(end);
+	turn_for_a_while();
+	cr_assert(stream_park(&end->stream));
+	end->part.iov_base = NULL; /* it is ours again */
+}
+
+Test(stream_parking, more_streams_than_slots_all_receive)
+{
+	for (unsigned round = 0; round < 5; round++) {
+		total = 0;
+		for (unsigned i = 0; i < STREAMS; i++)
+			receive(&ends[i]);
+		turn_for_a_while();
+		cr_assert_eq(total, 0);
+		/* Half of the slots are not theirs. */
+		cr_assert_geq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS / 2);
+		for (unsigned i = STREAMS; i-- > 0;)
+			peer_writes(&ends[i], (char)(i + round));
+		turn_until_total(STREAMS);
+		for (unsigned i = 0; i < STREAMS; i++) {
+			cr_assert_eq(ends[i].received_count, round + 1);
+			cr_assert_eq(ends[i].byte, (char)(i + round));
+		}
+	}
+}
+
+Test(stream_parking, more_streams_than_slots_all_send)
+{
+	static char many[1 << 20], got[1 << 20];
+	struct iovec part = { many, sizeof(many) };
+
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < STREAMS; i++)
+			stream_send(&ends[i].stream, &part, 1);
+		if (round == 0)
+			turn_until_total(STREAMS); /* a part of it, until the socket is full */
+	}
+	turn_for_a_while();
+	cr_assert_eq(total, STREAMS);
+	for (unsigned i = 0; i < STREAMS; i++) {
+		while (read(ends[i].peer, got, sizeof(got)) > 0)
+			;
+	}
+	turn_until_total(2 * STREAMS);
+	for (unsigned i = 0; i < STREAMS; i++) {
+		cr_assert_eq(ends[i].sent_count, 2);
+		cr_assert_gt(ends[i].result, 0);
+	}
+}
+
+Test(stream_parking, parked_wakes_when_something_comes_and_receives_it)
+{
+	park(&ends[0]);
+	turn_for_a_while();
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS);
+	cr_assert_eq(total, 0);
+	peer_writes(&ends[0], 'x');
+	turn_until_total(1);
+	cr_assert_eq(ends[0].awake_count, 1);
+	receive(&ends[0]);
+	turn_until_total(2);
+	cr_assert_eq(ends[0].byte, 'x');
+	/* And again. */
+	park(&ends[0]);
+	peer_writes(&ends[0], 'y');
+	turn_until_total(3);
+	cr_assert_eq(ends[0].awake_count, 2);
+}
+
+Test(stream_parking, what_comes_while_it_is_being_parked_is_not_lost)
+{
+	receive(&ends[0]);
+	turn_for_a_while();
+	peer_writes(&ends[0], 'x');
+	cr_assert(stream_park(&ends[0].stream));
+	turn_until_total(1);
+	cr_assert_eq(ends[0].awake_count, 1);
+	cr_assert_eq(ends[0].byte, 0);
+	receive(&ends[0]);
+	turn_until_total(2);
+	cr_assert_eq(ends[0].byte, 'x');
+}
+
+Test(stream_parking, one_that_waits_for_a_slot_can_be_parked_on_purpose)
+{
+	for (unsigned i = 0; i < STREAMS; i++)
+		receive(&ends[i]);
+	turn_for_a_while();
+	for (unsigned i = 0; i < STREAMS; i++)
+		cr_assert(stream_park(&ends[i].stream));
+	turn_for_a_while();
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS);
+	for (unsigned i = 0; i < STREAMS; i++)
+		peer_writes(&ends[i], 'x');
+	turn_until_total(STREAMS);
+	for (unsigned i = 0; i < STREAMS; i++)
+		cr_assert_eq(ends[i].awake_count, 1);
+}
+
+Test(stream_parking, the_peers_end_wakes_it)
+{
+	park(&ends[0]);
+	cr_assert_eq(shutdown(ends[0].peer, SHUT_WR), 0);
+	turn_until_total(1);
+	receive(&ends[0]);
+	turn_until_total(2);
+	cr_assert_eq(ends[0].result, 0);
+}
+
+Test(stream_parking, busy_streams_are_not_parked)
+{
+	static char many[1 << 20];
+	struct iovec part = { many, sizeof(many) };
+
+	cr_assert_not(stream_park(&ends[0].stream));
+	receive(&ends[0]);
+	stream_send(&ends[0].stream, &part, 1);
+	cr_assert_not(stream_park(&ends[0].stream));
+	turn_until_total(1);
+	cr_assert_eq(ends[0].sent_count, 1);
+	cr_assert(stream_park(&ends[0].stream));
+}
+
+Test(stream_parking, parked_can_be_closed)
+{
+	char byte;
+
+	park(&ends[0]);
+	stream_close(&ends[0].stream); /* its poll is being cancelled */
+	park(&ends[1]);
+	turn_for_a_while();
+	stream_close(&ends[1].stream); /* it is in the set */
+	turn_until_total(2);
+	cr_assert_eq(ends[0].closed_count, 1);
+	cr_assert_eq(ends[1].closed_count, 1);
+	cr_assert_eq(read(ends[0].peer, &byte, 1), 0);
+	cr_assert_eq(read(ends[1].peer, &byte, 1), 0);
+}

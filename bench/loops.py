@@ -45,8 +45,9 @@ class Server:
 
 
 SERVERS = [
-    Server(OURS, "millrace"),
-    Server("millrace-spin", "millrace", ["--spin-us", "200"]),
+    Server(OURS, "millrace", ["--spin-us", "200"]),
+    Server("millrace-sleep", "millrace"),
+    Server("millrace-batch", "millrace", ["--spin-us", "200", "--socket-batch", "4"]),
     Server("epoll", "epoll", on_epoll=True),
     Server("epoll-edge", "epoll", ["--edge"], on_epoll=True),
     Server("libevent", "libevent", ["--edge"], on_epoll=True),

@@ -66,8 +66,12 @@ ssize_t
 kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count)
 {
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = part_count };
-	ssize_t result = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	ssize_t result;
 
+	if (part_count == 1)
+		result = send(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	else
+		result = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 	return result < 0 ? -errno : result;
 }
 

@@ -16,6 +16,7 @@
 
 #define EVENTS_PER_TAKE 128
 #define RETRY_NS	1000000 /* after a refusal that no completion of ours will end */
+#define IDLE_TASKS_NS	100000
 #define SLEEP_NS_MAX	((uint64_t)3600 * 1000000000)
 
 #define SPIN_YIELD_NS 20000 /* let others run on this CPU at least this often */
@@ -30,7 +31,8 @@
 /* With disk operations and more others than this to submit, two calls finish the disk's sooner than one. */
 #define OTHERS_BESIDE_DISK 32
 
-#define SOCKET_BATCH_MIN_DEFAULT 4
+/* Never: doc/decisions/0006. */
+#define SOCKET_BATCH_MIN_DEFAULT UINT_MAX
 
 static const unsigned shares_default[PRIORITY_COUNT] = {
 	[PRIORITY_LATENCY] = 64,
@@ -50,6 +52,8 @@ struct reactor {
 	unsigned latency_ops;	/* of the latency class: queued, with the kernel or ready */
 	unsigned calls_left;	/* of reactor_wait's */
 	struct list_node tasks;
+	struct list_node idle_tasks;
+	uint64_t idle_tasks_ns; /* they run then at the latest; 0: there are none */
 	struct timer_wheel timers;
 	uint64_t timers_next_ns; /* the wheel needs no look before this */
 	unsigned worker_ops; /* in flight, and finished by a kernel worker that wants this CPU */
@@ -265,6 +269,7 @@ init_parts(struct reactor *reactor, const struct reactor_config *config)
 	set_defaults(&reactor->config);
 	run_queue_init(&reactor->ready, reactor->config.shares);
 	list_init(&reactor->tasks);
+	list_init(&reactor->idle_tasks);
 	timer_wheel_init(&reactor->timers, kernel_clock_ns());
 	reactor->timers_next_ns = TIMER_NO_DEADLINE;
 	inbox_init(&reactor->inbox);
@@ -427,6 +432,13 @@ reactor_defer(struct reactor *reactor, struct task *task)
 }
 
 void
+reactor_defer_idle(struct reactor *reactor, struct task *task)
+{
+	if (list_empty(&task->node))
+		list_append(&reactor->idle_tasks, &task->node);
+}
+
+void
 reactor_timer_start(struct reactor *reactor, struct timer *timer, uint64_t delay_ns)
 {
 	timer_start(&reactor->timers, timer, kernel_clock_ns() + delay_ns);
@@ -466,6 +478,12 @@ uint64_t
 reactor_turns(const struct reactor *reactor)
 {
 	return __atomic_load_n(&reactor->counters.turns, __ATOMIC_RELAXED);
+}
+
+uint64_t
+reactor_rests(const struct reactor *reactor)
+{
+	return reactor->counters.sleeps + reactor->counters.spins;
 }
 
 void
@@ -759,14 +777,14 @@ run_ready(struct reactor *reactor)
 }
 
 static bool
-run_tasks(struct reactor *reactor)
+run_tasks(struct reactor *reactor, struct list_node *tasks)
 {
 	struct list_node now, *node;
 
-	if (list_empty(&reactor->tasks))
+	if (list_empty(tasks))
 		return false;
 	list_init(&now);
-	list_move_all(&now, &reactor->tasks);
+	list_move_all(&now, tasks);
 	while ((node = list_take_first(&now)) != NULL) {
 		struct task *task = container_of(node, struct task, node);
 
@@ -774,6 +792,25 @@ run_tasks(struct reactor *reactor)
 		task->run(task);
 	}
 	return true;
+}
+
+/* BUSY: this turn had something else to do. */
+static bool
+run_idle_tasks(struct reactor *reactor, bool busy)
+{
+	uint64_t now_ns;
+
+	if (list_empty(&reactor->idle_tasks))
+		return false;
+	if (busy) {
+		now_ns = kernel_clock_ns();
+		if (reactor->idle_tasks_ns == 0)
+			reactor->idle_tasks_ns = now_ns + IDLE_TASKS_NS;
+		if (now_ns < reactor->idle_tasks_ns)
+			return false;
+	}
+	reactor->idle_tasks_ns = 0;
+	return run_tasks(reactor, &reactor->idle_tasks);
 }
 
 static bool
@@ -816,7 +853,8 @@ turn(struct reactor *reactor)
 	busy |= run_ready(reactor);
 	busy |= run_messages(reactor);
 	busy |= run_timers(reactor);
-	busy |= run_tasks(reactor);
+	busy |= run_tasks(reactor, &reactor->tasks);
+	busy |= run_idle_tasks(reactor, busy);
 	return busy;
 }
 

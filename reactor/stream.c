@@ -1,7 +1,7 @@
 /* Sockets on the reactor's ring.
  *
- * Each half goes IDLE -> TRANSFER -> (nothing there) -> POLL -> TRANSFER -> IDLE; a receive that is not expected to find
- * something begins with POLL.
+ * Each half goes IDLE -> TRANSFER -> (nothing there) -> POLL -> TRANSFER -> IDLE.  A receive of a stream that is not hot begins with
+ * POLL; one of a hot stream is tried again LATER before it goes to POLL, and only LATER if the stream is sending.
  *
  * Polls for receiving take at most half of the slots, so that one for sending, which somebody waits for, finds its own; what finds
  * none waits in the parking instead (PARKED).  A stream that is parked on purpose has no parts to go on with: on_awake.
@@ -13,8 +13,8 @@
 #include <errno.h>
 #include <poll.h>
 
-/* Receives that find nothing, before a poll comes first. */
-#define MISSES_MAX 2
+/* Receives of a hot stream that find nothing, before a poll is armed after all. */
+#define TRIES_MAX 2
 
 static void
 transfer(struct stream *stream, struct stream_half *half)
@@ -55,8 +55,24 @@ arm(struct stream *stream, struct stream_half *half)
 		return;
 	}
 	half->state = STREAM_HALF_POLL;
+	stream->armed_rests = reactor_rests(stream->reactor);
 	op_poll(&half->op, stream->fd, half == &stream->in ? POLLIN : POLLOUT);
 	reactor_start(stream->reactor, &half->op);
+}
+
+static void
+receive_later(struct stream *stream)
+{
+	stream->in.state = STREAM_HALF_LATER;
+	reactor_defer_idle(stream->reactor, &stream->try_later);
+}
+
+static void
+try_later(struct task *task)
+{
+	struct stream *stream = container_of(task, struct stream, try_later);
+
+	transfer(stream, &stream->in);
 }
 
 /* HALF's operation is done.  Returns whether the transfer is over, with *result; if not, it goes on. */
@@ -69,29 +85,26 @@ half_done(struct stream *stream, struct stream_half *half, long result)
 		return false;
 	}
 	if (result == -EAGAIN) {
-		arm(stream, half);
+		if (half == &stream->in && stream->hot)
+			receive_later(stream);
+		else
+			arm(stream, half);
 		return false;
 	}
 	half->state = STREAM_HALF_IDLE;
 	return true;
 }
 
-/* Learn from what came of a receive whether it pays to try the next one unasked. */
+/* Learn from what came of a receive's step whether the next one is to be tried unasked. */
 static void
 learn(struct stream *stream, long result)
 {
-	uint64_t turn = reactor_turns(stream->reactor);
-
 	if (stream->in.state == STREAM_HALF_POLL) {
-		/* Ready in the very turn in which it was armed: trying would have done. */
-		if (turn == stream->armed_turn)
-			stream->misses = 0;
+		/* If the reactor had enough to do all the time, it needs nobody to wake it. */
+		stream->hot = reactor_rests(stream->reactor) == stream->armed_rests;
 	} else if (result == -EAGAIN) {
-		stream->misses++;
-		stream->polled = true;
-		stream->armed_turn = turn + 1;
-	} else if (!stream->polled) {
-		stream->misses = 0;
+		stream->tries++;
+		stream->hot = stream->tries < TRIES_MAX;
 	}
 }
 
@@ -133,7 +146,7 @@ in_ready(struct parked *parked)
 	/* It is at work again, most likely for longer: see parking.h. */
 	parking_remove(parked);
 	stream->in.state = STREAM_HALF_IDLE;
-	stream->misses = 0; /* there is something */
+	stream->hot = true; /* there is something */
 	stream->on_awake(stream);
 }
 
@@ -181,7 +194,8 @@ stream_init(struct stream *stream, struct reactor *reactor, struct stream_parkin
 	stream->closing = false;
 	half_init(&stream->in, in_done, in_ready);
 	half_init(&stream->out, out_done, out_ready);
-	stream->misses = MISSES_MAX; /* nothing is known of it yet */
+	stream->hot = false;
+	task_init(&stream->try_later, try_later);
 	task_init(&stream->finish_close, finish_close);
 }
 
@@ -200,12 +214,13 @@ stream_receive(struct stream *stream, struct iovec *parts, unsigned part_count)
 	CHECK(half->state == STREAM_HALF_IDLE && !stream->closing);
 	half->parts = parts;
 	half->part_count = part_count;
-	stream->polled = stream->misses >= MISSES_MAX;
-	if (!stream->polled) {
-		transfer(stream, half);
-	} else {
-		stream->armed_turn = reactor_turns(stream->reactor) + 1;
+	stream->tries = 0;
+	if (!stream->hot) {
 		arm(stream, half);
+	} else if (stream_sending(stream)) {
+		receive_later(stream); /* most likely the peer waits for what is being sent */
+	} else {
+		transfer(stream, half);
 	}
 }
 
@@ -248,6 +263,7 @@ abandon(struct stream *stream, struct stream_half *half)
 void
 stream_abandon(struct stream *stream)
 {
+	task_cancel(&stream->try_later);
 	abandon(stream, &stream->in);
 	abandon(stream, &stream->out);
 }

@@ -1,6 +1,6 @@
 /* A stream: a connected, non-blocking socket on one reactor, with at most one receive and one send under way.
- * Its user says what is to be moved; the stream finds the cheapest way.  A receive that follows a successful one is tried
- * unasked, in the hope that more has come; after misses a poll is armed first, until one shows that there was something at once.
+ * Its user says what is to be moved; the stream finds the cheapest way.  While the reactor is too busy to rest, receives are tried
+ * unasked, now and then, until they find something; else, or after too many misses, a poll is armed.
  * The transfers of one turn are system calls of their own when they are few, and part of the turn's io_submit when they are many
  * (reactor_config.socket_batch_min).  One that finds no slot for its poll waits in a parking; so does one that its user parks because
  * it has been idle for long.
@@ -17,6 +17,7 @@
 
 enum stream_half_state {
 	STREAM_HALF_IDLE,
+	STREAM_HALF_LATER,    /* a receive that is tried when there is nothing else to do */
 	STREAM_HALF_TRANSFER, /* the reactor is about to try it */
 	STREAM_HALF_POLL,     /* the poll is armed; then TRANSFER */
 	STREAM_HALF_PARKED,   /* it is in a parking; then TRANSFER */
@@ -54,9 +55,10 @@ struct stream {
 	int fd;
 	bool closing;
 	struct stream_half in, out;
-	unsigned misses;     /* receives in a row that were tried unasked and found nothing */
-	bool polled;	     /* this receive has been through a poll */
-	uint64_t armed_turn; /* when the poll of a receive goes to the kernel */
+	bool hot;	      /* receives are tried unasked */
+	unsigned tries;	      /* of this receive that found nothing */
+	uint64_t armed_rests; /* of the reactor, when the last poll was armed */
+	struct task try_later;
 	struct task finish_close;
 };
 

@@ -1,16 +1,22 @@
-/* The reactor: polls armed in batches, sockets read and written directly. */
+/* The reactor and its streams. */
 #include "bench/loops/server.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 
-#include "reactor/reactor.h"
+#include "reactor/stream.h"
 
 struct connection {
-	struct op poll;
+	struct stream stream;
 	struct loop *loop;
 	unsigned number;
-	int fd;
+	uint8_t data[RECEIVE_BYTES_MAX];
+	struct iovec in;
+	/* What is being sent, and what waits until that is done. */
+	struct iovec out[REPLIES_MAX], waiting[REPLIES_MAX];
+	unsigned waiting_count;
+	size_t out_bytes;
 };
 
 struct disk_read {
@@ -29,11 +35,43 @@ struct loop {
 };
 
 static void
+send_waiting(struct connection *connection)
+{
+	unsigned count = connection->waiting_count;
+
+	connection->out_bytes = 0;
+	for (unsigned i = 0; i < count; i++) {
+		connection->out[i] = connection->waiting[i];
+		connection->out_bytes += connection->out[i].iov_len;
+	}
+	connection->waiting_count = 0;
+	stream_send(&connection->stream, connection->out, count);
+}
+
+static void
+on_sent(struct stream *stream, ssize_t result)
+{
+	struct connection *connection = container_of(stream, struct connection, stream);
+
+	if (server_client_gone(result))
+		return;
+	if (result != (ssize_t)connection->out_bytes)
+		server_fail("millrace: a short send");
+	if (connection->waiting_count > 0)
+		send_waiting(connection);
+}
+
+static void
 send_reply(struct loop *loop, const struct reply *reply)
 {
-	struct iovec part = { (void *)(uintptr_t)reply->data, reply->bytes };
+	struct connection *connection = &loop->connections[reply->connection];
 
-	server_sent(reply, kernel_sendmsg(loop->connections[reply->connection].fd, &part, 1));
+	if (connection->waiting_count == REPLIES_MAX)
+		server_fail("millrace: too many replies at once");
+	connection->waiting[connection->waiting_count++] =
+		(struct iovec){ (void *)(uintptr_t)reply->data, reply->bytes };
+	if (!stream_sending(&connection->stream))
+		send_waiting(connection);
 }
 
 static void
@@ -43,7 +81,7 @@ start_read(struct disk_read *read)
 
 	op_read(&read->op, server->disk_fd, server_block(server, read->slot), BLOCK_BYTES,
 		server_next_offset(server));
-	reactor_submit(read->loop->reactor, &read->op);
+	reactor_start(read->loop->reactor, &read->op);
 }
 
 static void
@@ -59,39 +97,34 @@ read_done(struct op *op, long result)
 }
 
 static void
-arm(struct connection *connection)
+receive(struct connection *connection)
 {
-	op_poll(&connection->poll, connection->fd, POLLIN);
-	reactor_submit(connection->loop->reactor, &connection->poll);
+	connection->in =
+		(struct iovec){ connection->data, connection->loop->server->receive_bytes };
+	stream_receive(&connection->stream, &connection->in, 1);
 }
 
 static void
-poll_done(struct op *op, long events)
+on_received(struct stream *stream, ssize_t received)
 {
-	struct connection *connection = container_of(op, struct connection, poll);
+	struct connection *connection = container_of(stream, struct connection, stream);
 	struct loop *loop = connection->loop;
 	struct server *server = loop->server;
 	struct reply replies[REPLIES_MAX];
-	uint8_t data[RECEIVE_BYTES_MAX];
-	struct iovec part = { data, server->receive_bytes };
-	ssize_t received = kernel_recvmsg(connection->fd, &part, 1);
 	unsigned count;
 
-	(void)events;
 	if (server_client_gone(received))
 		return;
-	if (received < 0 && received != -EAGAIN)
-		server_check("recv", received);
-	if (received > 0) {
-		count = server_receive(server, connection->number, data, (size_t)received, replies);
-		for (unsigned i = 0; i < count; i++) {
-			if (server->fetch)
-				start_read(&loop->reads[connection->number]);
-			else
-				send_reply(loop, &replies[i]);
-		}
+	server_check("receive", received);
+	count = server_receive(server, connection->number, connection->data, (size_t)received,
+			       replies);
+	for (unsigned i = 0; i < count; i++) {
+		if (server->fetch)
+			start_read(&loop->reads[connection->number]);
+		else
+			send_reply(loop, &replies[i]);
 	}
-	arm(connection);
+	receive(connection);
 }
 
 static void
@@ -101,9 +134,10 @@ add_connection(struct loop *loop, int fd)
 
 	connection->loop = loop;
 	connection->number = loop->connection_count++;
-	connection->fd = fd;
-	op_init(&connection->poll, poll_done);
-	arm(connection);
+	connection->stream.on_received = on_received;
+	connection->stream.on_sent = on_sent;
+	stream_init(&connection->stream, loop->reactor, NULL, fd);
+	receive(connection);
 }
 
 static void
@@ -116,7 +150,7 @@ listener_poll_done(struct op *op, long events)
 	while ((fd = server_accept(loop->server)) >= 0)
 		add_connection(loop, fd);
 	op_poll(op, loop->server->listen_fd, POLLIN);
-	reactor_submit(loop->reactor, op);
+	reactor_start(loop->reactor, op);
 }
 
 static void
@@ -143,15 +177,17 @@ server_run(struct server *server)
 		.disk_slots = server->read_slots > 0 ? server->read_slots : 1,
 		.poll_slots = server->connection_count + 1,
 		.poll_us = server->spin_us,
+		.socket_batch_min = server->socket_batch_min,
 	};
 	struct loop loop = { .server = server };
 
+	signal(SIGPIPE, SIG_IGN);
 	server_check("reactor_create", reactor_create(&config, &loop.reactor));
 	loop.connections = server_allocate(server->connection_count, sizeof(loop.connections[0]));
 	op_init(&loop.listener_poll, listener_poll_done);
 	if (server->listen_fd >= 0) {
 		op_poll(&loop.listener_poll, server->listen_fd, POLLIN);
-		reactor_submit(loop.reactor, &loop.listener_poll);
+		reactor_start(loop.reactor, &loop.listener_poll);
 	}
 	for (unsigned i = 0; server->open_fds != NULL && i < server->connection_count; i++)
 		add_connection(&loop, server->open_fds[i]);

@@ -270,7 +270,7 @@ usage(void)
 	server_fail("usage: PROGRAM --counters FILE --connections N --echo PORT | --http PORT | "
 		    "--tokens N\n"
 		    "               [--disk PATH --reads N | --disk PATH --fetch] [--edge] "
-		    "[--spin-us N]");
+		    "[--spin-us N] [--socket-batch N]");
 }
 
 struct options {
@@ -293,6 +293,7 @@ parse_options(int argc, char **argv, struct server *server, struct options *opti
 		{ "fetch", no_argument, NULL, 'f' },
 		{ "edge", no_argument, NULL, 'g' },
 		{ "spin-us", required_argument, NULL, 's' },
+		{ "socket-batch", required_argument, NULL, 'b' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int option;
@@ -332,6 +333,9 @@ parse_options(int argc, char **argv, struct server *server, struct options *opti
 			break;
 		case 's':
 			server->spin_us = value;
+			break;
+		case 'b':
+			server->socket_batch_min = value;
 			break;
 		default:
 			usage();

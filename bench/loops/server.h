@@ -58,6 +58,7 @@ struct server {
 	/* For the loops that know the difference. */
 	bool edge_triggered;
 	unsigned spin_us;
+	unsigned socket_batch_min; /* 0: the loop's default */
 
 	/* Private. */
 	struct session *sessions;

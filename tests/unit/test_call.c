@@ -578,7 +578,10 @@ Test(call, counters_tell_what_happened)
 
 /* ---- Where the system gives no thread. */
 
-/* No address space has room for such a stack, so that pthread_create(3) fails.  Returns what was before. */
+/* No address space has room for such a stack, so that pthread_create(3) fails. */
+#define NO_THREADS ((size_t)1 << 60)
+
+/* Give new threads stacks of BYTES.  Returns what was before. */
 static size_t
 stack_default(size_t bytes)
 {
@@ -592,8 +595,6 @@ stack_default(size_t bytes)
 	pthread_attr_destroy(&attributes);
 	return before;
 }
-
-#define NO_THREADS ((size_t)1 << 60)
 
 Test(call, runs_at_once_where_there_is_no_thread_to_be_had)
 {

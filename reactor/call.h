@@ -53,9 +53,9 @@ void call_pool_destroy(struct call_pool *pool);
 void call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call);
 
 /* As call_submit, but CALL runs after all calls with the same KEY, of any core, that were submitted before have ended
- * (or were cancelled); those of one core that ran are done in that order too.  Other calls are not held up, and no thread is.
- * KEY 0 is none.  Where there is no thread, a core that runs a call of KEY here also runs those that other cores
- * submitted behind it meanwhile. */
+ * (or were cancelled); those of one core that ran are done in that order too.  Other calls are not held up, and no
+ * thread is.  KEY 0 is none.  Where there is no thread, a core that runs a call of KEY here also runs those that other
+ * cores submitted behind it meanwhile. */
 void call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call,
 		       uintptr_t key);
 

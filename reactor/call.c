@@ -1,6 +1,9 @@
-/* Helper threads: started when a call waits and none is idle, gone after IDLE_NS without work. */
+/* Helper threads: started when a call is ready and none is idle, gone after IDLE_NS without work.
+ * A call waits for its key (key_order.h) until all earlier ones of it have ended; then it is ready, and in the list that
+ * the helpers take from.  While there is no thread nothing is ready: the core that submitted ran it at once. */
 #include "reactor/call.h"
 
+#include "reactor/kernel.h"
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -15,16 +18,25 @@ struct call_pool {
 	pthread_mutex_t lock; /* for all below */
 	pthread_cond_t work;
 	pthread_cond_t thread_gone;
-	struct list_node waiting;
-	unsigned waiting_count;
+	struct list_node ready;
+	struct key_order keys;
+	unsigned ready_count;
 	unsigned idle_count;
-	unsigned thread_count;
 	unsigned threads_max;
 	bool stopping;
 	cpu_set_t cpus; /* where helpers may run: not only on the core that starts them */
+	/* Written with relaxed atomics, with the lock held but for `completed`; read without it by
+	 * call_pool_counters.  They order nothing. */
+	struct call_counters counters;
 };
 
 static void *helper_main(void *argument);
+
+static void
+count(uint64_t *counter, int64_t change)
+{
+	__atomic_fetch_add(counter, (uint64_t)change, __ATOMIC_RELAXED);
+}
 
 int
 call_pool_create(unsigned threads_max, struct call_pool **result)
@@ -32,7 +44,7 @@ call_pool_create(unsigned threads_max, struct call_pool **result)
 	struct call_pool *pool;
 	pthread_condattr_t clock;
 
-	if (threads_max == 0)
+	if (threads_max == 0 || threads_max > CALL_THREADS_LIMIT)
 		return -EINVAL;
 	pool = calloc(1, sizeof(*pool));
 	if (pool == NULL)
@@ -43,7 +55,8 @@ call_pool_create(unsigned threads_max, struct call_pool **result)
 	pthread_cond_init(&pool->work, &clock);
 	pthread_cond_init(&pool->thread_gone, NULL);
 	pthread_condattr_destroy(&clock);
-	list_init(&pool->waiting);
+	list_init(&pool->ready);
+	key_order_init(&pool->keys);
 	if (sched_getaffinity(0, sizeof(pool->cpus), &pool->cpus) != 0)
 		memset(&pool->cpus, 0xff, sizeof(pool->cpus));
 	pool->threads_max = threads_max;
@@ -55,10 +68,10 @@ void
 call_pool_destroy(struct call_pool *pool)
 {
 	pthread_mutex_lock(&pool->lock);
-	CHECK(list_empty(&pool->waiting));
+	CHECK(pool->counters.waiting == 0);
 	pool->stopping = true;
 	pthread_cond_broadcast(&pool->work);
-	while (pool->thread_count > 0)
+	while (pool->counters.threads > 0)
 		pthread_cond_wait(&pool->thread_gone, &pool->lock);
 	pthread_mutex_unlock(&pool->lock);
 	pthread_cond_destroy(&pool->thread_gone);
@@ -66,6 +79,89 @@ call_pool_destroy(struct call_pool *pool)
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
 }
+
+/* ---- The life of a call.  All of these are called with the lock held. */
+
+static void
+call_make_ready(struct call_pool *pool, struct call *call)
+{
+	list_append(&pool->ready, &call->node);
+	pool->ready_count++;
+}
+
+/* CALL waits no more: it begins or is cancelled. */
+static void
+call_end_wait(struct call_pool *pool, struct call *call)
+{
+	if (!list_empty(&call->node)) {
+		list_remove(&call->node);
+		pool->ready_count--;
+	}
+	call->waiting = false;
+	count(&pool->counters.waiting, -1);
+}
+
+/* The call that is ready longest, which begins now. */
+static struct call *
+call_take(struct call_pool *pool)
+{
+	struct call *call = container_of(pool->ready.next, struct call, node);
+	uint64_t wait_ns = kernel_clock_ns() - call->submit_ns;
+
+	call_end_wait(pool, call);
+	if (wait_ns > pool->counters.wait_max_ns)
+		__atomic_store_n(&pool->counters.wait_max_ns, wait_ns, __ATOMIC_RELAXED);
+	return call;
+}
+
+/* Let the next of CALL's key go on, now that CALL has ended or is cancelled. */
+static void
+call_leave_key(struct call_pool *pool, struct call *call)
+{
+	struct key_entry *next = call->keyed ? key_order_leave(&call->key_entry) : NULL;
+
+	if (next != NULL)
+		call_make_ready(pool, container_of(next, struct call, key_entry));
+}
+
+static void
+call_deliver(struct message *message)
+{
+	struct call *call = container_of(message, struct call, message);
+
+	call->done(call);
+}
+
+/* Send CALL home; it is not the pool's any more. */
+static void
+call_finish(struct call *call, int status)
+{
+	call->status = status;
+	call->message.deliver = call_deliver;
+	reactor_send(call->reactor, &call->message);
+}
+
+/* Run the first that is ready.  Unlocks meanwhile.  A keyed call is sent home before the next of its key can begin, so
+ * that they are done in order; others without the lock, which the reactor that wakes may want. */
+static void
+call_perform(struct call_pool *pool)
+{
+	struct call *call = call_take(pool);
+	bool keyed = call->keyed;
+
+	pthread_mutex_unlock(&pool->lock);
+	call->run(call);
+	count(&pool->counters.completed, 1);
+	if (!keyed)
+		call_finish(call, 0);
+	pthread_mutex_lock(&pool->lock);
+	if (keyed) {
+		call_leave_key(pool, call);
+		call_finish(call, 0);
+	}
+}
+
+/* ---- Threads. */
 
 /* Start a helper, if the system has a thread for us.  Called with the lock held. */
 static void
@@ -77,45 +173,26 @@ helper_start(struct call_pool *pool)
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setaffinity_np(&attributes, sizeof(pool->cpus), &pool->cpus);
-	if (pthread_create(&thread, &attributes, helper_main, pool) == 0)
-		pool->thread_count++;
+	if (pthread_create(&thread, &attributes, helper_main, pool) == 0) {
+		count(&pool->counters.threads, 1);
+		count(&pool->counters.threads_started, 1);
+	}
 	pthread_attr_destroy(&attributes);
 }
 
+/* See to it that what has become ready is run: by a helper, or else here.  Called with the lock held. */
 static void
-call_deliver(struct message *message)
+helpers_engage(struct call_pool *pool)
 {
-	struct call *call = container_of(message, struct call, message);
-
-	call->done(call);
-}
-
-static void
-call_run(struct call *call)
-{
-	call->run(call);
-	call->message.deliver = call_deliver;
-	reactor_send(call->reactor, &call->message);
-}
-
-void
-call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call)
-{
-	bool nobody;
-
-	call->reactor = reactor;
-	pthread_mutex_lock(&pool->lock);
-	if (pool->waiting_count >= pool->idle_count && pool->thread_count < pool->threads_max)
-		helper_start(pool);
-	nobody = pool->thread_count == 0;
-	if (!nobody) {
-		list_append(&pool->waiting, &call->node);
-		pool->waiting_count++;
-		pthread_cond_signal(&pool->work);
+	while (pool->ready_count > 0) {
+		if (pool->ready_count > pool->idle_count &&
+		    pool->counters.threads < pool->threads_max)
+			helper_start(pool);
+		if (pool->counters.threads > 0)
+			break;
+		call_perform(pool); /* a core that waits is better than a call that never ends */
 	}
-	pthread_mutex_unlock(&pool->lock);
-	if (nobody)
-		call_run(call); /* a core that waits is better than a call that never ends */
+	pthread_cond_signal(&pool->work);
 }
 
 /* Wait for work.  Returns false when it is time to leave.  Called with the lock held. */
@@ -130,10 +207,10 @@ helper_wait(struct call_pool *pool)
 	until.tv_sec += until.tv_nsec / NS_PER_S;
 	until.tv_nsec %= NS_PER_S;
 	pool->idle_count++;
-	while (list_empty(&pool->waiting) && !pool->stopping && error == 0)
+	while (list_empty(&pool->ready) && !pool->stopping && error == 0)
 		error = pthread_cond_timedwait(&pool->work, &pool->lock, &until);
 	pool->idle_count--;
-	return !list_empty(&pool->waiting);
+	return !list_empty(&pool->ready);
 }
 
 static void *
@@ -142,17 +219,74 @@ helper_main(void *argument)
 	struct call_pool *pool = argument;
 
 	pthread_mutex_lock(&pool->lock);
-	while (helper_wait(pool)) {
-		struct list_node *node = list_take_first(&pool->waiting);
-		struct call *call = container_of(node, struct call, node);
-
-		pool->waiting_count--;
-		pthread_mutex_unlock(&pool->lock);
-		call_run(call);
-		pthread_mutex_lock(&pool->lock);
-	}
-	pool->thread_count--;
+	while (helper_wait(pool))
+		call_perform(
+			pool); /* what this makes ready needs no other helper: this one goes on */
+	count(&pool->counters.threads, -1);
 	pthread_cond_signal(&pool->thread_gone);
 	pthread_mutex_unlock(&pool->lock);
 	return NULL;
+}
+
+/* ---- Submitting and cancelling. */
+
+static void
+call_init(struct call *call, struct reactor *reactor, uintptr_t key)
+{
+	call->reactor = reactor;
+	call->keyed = key != 0;
+	call->waiting = true;
+	call->submit_ns = kernel_clock_ns();
+	list_init(&call->node);
+}
+
+void
+call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call)
+{
+	call_submit_keyed(pool, reactor, call, 0);
+}
+
+void
+call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call, uintptr_t key)
+{
+	call_init(call, reactor, key);
+	pthread_mutex_lock(&pool->lock);
+	count(&pool->counters.submitted, 1);
+	count(&pool->counters.waiting, 1);
+	if (key == 0 || key_order_enter(&pool->keys, &call->key_entry, key)) {
+		call_make_ready(pool, call);
+		helpers_engage(pool);
+	}
+	pthread_mutex_unlock(&pool->lock);
+}
+
+bool
+call_cancel(struct call_pool *pool, struct call *call)
+{
+	bool waited;
+
+	pthread_mutex_lock(&pool->lock);
+	waited = call->waiting;
+	if (waited) {
+		call_end_wait(pool, call);
+		call_leave_key(pool, call); /* whoever was to take CALL takes the next instead */
+		count(&pool->counters.cancelled, 1);
+		call_finish(call, -ECANCELED);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return waited;
+}
+
+void
+call_pool_counters(const struct call_pool *pool, struct call_counters *counters)
+{
+	const struct call_counters *from = &pool->counters;
+
+	counters->submitted = __atomic_load_n(&from->submitted, __ATOMIC_RELAXED);
+	counters->completed = __atomic_load_n(&from->completed, __ATOMIC_RELAXED);
+	counters->cancelled = __atomic_load_n(&from->cancelled, __ATOMIC_RELAXED);
+	counters->threads_started = __atomic_load_n(&from->threads_started, __ATOMIC_RELAXED);
+	counters->wait_max_ns = __atomic_load_n(&from->wait_max_ns, __ATOMIC_RELAXED);
+	counters->threads = __atomic_load_n(&from->threads, __ATOMIC_RELAXED);
+	counters->waiting = __atomic_load_n(&from->waiting, __ATOMIC_RELAXED);
 }

@@ -336,8 +336,10 @@ reactor_cancel_poll(struct reactor *reactor, struct op *op)
 		op_queue_remove(&reactor->queues[op->kind], op);
 		op_ready(reactor, op, -ECANCELED);
 	} else if (op->state == OP_STATE_SUBMITTED) {
-		/* Any error means that its event is in the ring already. */
-		(void)kernel_cancel(reactor->context, &op->iocb);
+		/* The kernel finds the oldest poll with this address, which may be one that OP was abandoned from: on, until it
+		 * finds none.  If none was found, the event is in the ring already. */
+		while (kernel_cancel(reactor->context, &op->iocb) == -EINPROGRESS)
+			;
 	}
 }
 

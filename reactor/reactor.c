@@ -324,7 +324,7 @@ reactor_start(struct reactor *reactor, struct op *op)
 void
 reactor_complete(struct reactor *reactor, struct op *op, long result)
 {
-	CHECK(op_idle(op));
+	CHECK(op_idle(op) && op->done != NULL && op->priority < PRIORITY_COUNT);
 	reactor->latency_ops += op->priority == PRIORITY_LATENCY;
 	op_ready(reactor, op, result);
 }

@@ -33,7 +33,8 @@ long kernel_sleep(io_context_t context, struct io_event *events, long count_max,
  * is in flight: not for the data path.  Source: io_cancel(2). */
 int kernel_cancel(io_context_t context, struct iocb *iocb);
 
-/* Non-blocking receive and send on a socket; a peer that is gone raises no signal.
+/* Non-blocking receive and send on a socket; a peer that is gone raises no signal.  On a pipe, which must be set to O_NONBLOCK,
+ * it raises SIGPIPE.
  * Errors: -EAGAIN and those of recv(2), sendmsg(2). */
 ssize_t kernel_recvmsg(int fd, struct iovec *parts, unsigned part_count) MUST_USE;
 ssize_t kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count) MUST_USE;

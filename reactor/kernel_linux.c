@@ -59,6 +59,8 @@ kernel_recvmsg(int fd, struct iovec *parts, unsigned part_count)
 		result = recv(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT);
 	else
 		result = recvmsg(fd, &message, MSG_DONTWAIT);
+	if (result < 0 && errno == ENOTSOCK) /* a pipe */
+		result = readv(fd, parts, (int)part_count);
 	return result < 0 ? -errno : result;
 }
 
@@ -72,6 +74,8 @@ kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count)
 		result = send(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	else
 		result = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (result < 0 && errno == ENOTSOCK) /* a pipe */
+		result = writev(fd, parts, (int)part_count);
 	return result < 0 ? -errno : result;
 }
 

@@ -385,7 +385,7 @@ reactor_start(struct reactor *reactor, struct op *op)
 void
 reactor_complete(struct reactor *reactor, struct op *op, long result)
 {
-	CHECK(op_idle(op));
+	CHECK(op_idle(op) && op->done != NULL && op->priority < PRIORITY_COUNT);
 	reactor->latency_ops += op->priority == PRIORITY_LATENCY;
 	op_ready(reactor, op, result);
 }
@@ -397,8 +397,10 @@ reactor_cancel_poll(struct reactor *reactor, struct op *op)
 		op_queue_remove(&reactor->queues[op->kind], op);
 		op_ready(reactor, op, -ECANCELED);
 	} else if (op->state == OP_STATE_SUBMITTED) {
-		/* Any error means that its event is in the ring already. */
-		(void)kernel_cancel(reactor->context, &op->iocb);
+		/* The kernel finds the oldest poll with this address, which may be one that OP was abandoned from: on, until it
+		 * finds none.  If none was found, the event is in the ring already. */
+		while (kernel_cancel(reactor->context, &op->iocb) == -EINPROGRESS)
+			;
 	}
 }
 
@@ -1058,6 +1060,7 @@ wakeup_done(struct op *op, long result)
 	struct reactor *reactor = container_of(op, struct reactor, wakeup_op);
 
 	(void)result;
+	reactor->calls_left++; /* not one of those that reactor_wait waits for */
 	kernel_wakeup_clear(reactor->wakeup_fd);
 	op_poll_reserved(op, reactor->wakeup_fd, POLLIN);
 	reactor_start(reactor, op);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/config_apply.h"
+#include "daemon/config_value.h"
 
 #define LISTEN_DEFAULT	 "127.0.0.1:10809" /* 10809: assigned to NBD by IANA */
 #define CORES_TEXT_BYTES 1600		   /* the longest list: CPU_LIST_MAX times "65535," */
@@ -70,10 +71,12 @@ config_add_export(struct config *config, const char *text, FILE *errors)
 		goto err_after_where;
 	}
 	*equals = '\0';
-	error = config_apply_export(
-		config,
-		&(struct config_export){ .name = name, .path = equals + 1, .origin = origin },
-		where, errors);
+	error = config_apply_export(config,
+				    &(struct config_export){ .name = name,
+							     .path = equals + 1,
+							     .priority = PRIORITY_NORMAL,
+							     .origin = origin },
+				    where, errors);
 err_after_where:
 	free(where);
 err_after_name:
@@ -171,6 +174,8 @@ describe_reactor(const struct config *config, FILE *out)
 	fprintf(out, "queue-depth      %u disk requests per core\n", config->queue_depth);
 	fprintf(out, "poll-us          %u%s\n", config->poll_us,
 		config->poll_us ? "" : " (sleep at once)");
+	fprintf(out, "socket-batch     %u%s\n", config->socket_batch,
+		config->socket_batch ? "" : " (never)");
 	fprintf(out, "stall-ms         %u\n", config->stall_ms);
 	fprintf(out, "buffer-memory    %s per core, %s in total\n", each, total);
 }
@@ -194,6 +199,7 @@ describe_export(const struct config_export *export, FILE *out)
 		export->name[0] ? "" : " (the default export)");
 	fprintf(out, "  path           %s\n", export->path);
 	fprintf(out, "  read-only      %s\n", export->read_only ? "yes" : "no");
+	fprintf(out, "  priority       %s\n", config_priority_name(export->priority));
 	if (export->description)
 		fprintf(out, "  description    %s\n", export->description);
 }

@@ -6,6 +6,7 @@
 #include "net/address.h"
 #include "reactor/check.h"
 #include "reactor/cpu_list.h"
+#include "reactor/priority.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,12 +22,14 @@
 	((uint64_t)64 << 20) /* bytes per core: a request of 32 MiB and its frame */
 #define CONFIG_BUFFER_MEMORY_MAX ((uint64_t)64 << 30)
 #define CONFIG_CONNECTIONS_MAX	 20000
+#define CONFIG_SOCKET_BATCH_MAX	 20000
 
 struct config_export {
 	char *name; /* "" is the default export */
 	char *path;
 	char *description; /* or NULL */
 	bool read_only;
+	enum priority priority;
 	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
 };
 
@@ -36,6 +39,7 @@ struct config {
 	struct cpu_list cores;	      /* what cores = says, or the affinity mask for auto */
 	unsigned queue_depth;	      /* disk requests in flight per core */
 	unsigned poll_us;	      /* spin at most this long before sleeping; 0: never */
+	unsigned socket_batch;	      /* so many sockets are served by one io_submit; 0: never */
 	unsigned stall_ms;	      /* a core busy with one turn for longer is logged */
 	uint64_t buffer_memory_bytes; /* per core */
 	/* [server] */
@@ -47,7 +51,7 @@ struct config {
 	struct config_export *exports;
 };
 
-/* Set the defaults: cores auto, queue-depth 256, poll-us 200, stall-ms 500, buffer-memory 128M, max-connections 1024, no listener, no
+/* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500, buffer-memory 128M, max-connections 1024, no listener, no
  * export.  config_fini must be called later. */
 void config_init(struct config *config);
 void config_fini(struct config *config);

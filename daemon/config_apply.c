@@ -153,6 +153,7 @@ copy_export(const struct config_export *from, struct config_export *to)
 		.path = strdup(from->path),
 		.description = from->description ? strdup(from->description) : NULL,
 		.read_only = from->read_only,
+		.priority = from->priority,
 		.origin = strdup(from->origin),
 	};
 	if (to->name && to->path && to->origin && (to->description || !from->description))

@@ -32,12 +32,14 @@ enum key {
 	KEY_CORES,
 	KEY_QUEUE_DEPTH,
 	KEY_POLL_US,
+	KEY_SOCKET_BATCH,
 	KEY_STALL_MS,
 	KEY_BUFFER_MEMORY,
 	KEY_LISTEN,
 	KEY_MAX_CONNECTIONS,
 	KEY_PATH,
 	KEY_READ_ONLY,
+	KEY_PRIORITY,
 	KEY_DESCRIPTION,
 	KEY_COUNT,
 };
@@ -77,6 +79,8 @@ static int set_number(struct file *file, const char *value, unsigned min, unsign
 		      unsigned *number, const char *where);
 static int set_bytes(struct file *file, const char *value, const char *where);
 static int set_bool(struct file *file, const char *value, bool *result, const char *where);
+static int set_priority(struct file *file, const char *value, enum priority *result,
+			const char *where);
 static int set_string(struct file *file, const char *value, char **string, const char *where);
 /* Mistakes of a line; those of a value are written by config_mistake. */
 static void count_mistake(struct file *file);
@@ -96,20 +100,22 @@ static const struct {
 	[KEY_CORES] = { SECTION_REACTOR, "cores", false },
 	[KEY_QUEUE_DEPTH] = { SECTION_REACTOR, "queue-depth", false },
 	[KEY_POLL_US] = { SECTION_REACTOR, "poll-us", false },
+	[KEY_SOCKET_BATCH] = { SECTION_REACTOR, "socket-batch", false },
 	[KEY_STALL_MS] = { SECTION_REACTOR, "stall-ms", false },
 	[KEY_BUFFER_MEMORY] = { SECTION_REACTOR, "buffer-memory", false },
 	[KEY_LISTEN] = { SECTION_SERVER, "listen", true },
 	[KEY_MAX_CONNECTIONS] = { SECTION_SERVER, "max-connections", false },
 	[KEY_PATH] = { SECTION_EXPORT, "path", false },
 	[KEY_READ_ONLY] = { SECTION_EXPORT, "read-only", false },
+	[KEY_PRIORITY] = { SECTION_EXPORT, "priority", false },
 	[KEY_DESCRIPTION] = { SECTION_EXPORT, "description", false },
 };
 
 /* What each section may hold, for messages. */
 static const char *const section_keys[] = {
-	[SECTION_REACTOR] = "cores, queue-depth, poll-us, stall-ms, buffer-memory",
+	[SECTION_REACTOR] = "cores, queue-depth, poll-us, socket-batch, stall-ms, buffer-memory",
 	[SECTION_SERVER] = "listen, max-connections",
-	[SECTION_EXPORT] = "path, read-only, description",
+	[SECTION_EXPORT] = "path, read-only, priority, description",
 };
 
 int
@@ -260,7 +266,7 @@ begin_section(struct file *file, const char *text)
 static void
 begin_export(struct file *file, const char *name)
 {
-	struct config_export export = { .name = strdup(name) };
+	struct config_export export = { .name = strdup(name), .priority = PRIORITY_NORMAL };
 
 	if (asprintf(&export.origin, "%s:%u", file->path, file->line) < 0)
 		export.origin = NULL;
@@ -355,6 +361,9 @@ set_key(struct file *file, enum key key, const char *value, const char *where)
 				  &config->queue_depth, where);
 	case KEY_POLL_US:
 		return set_number(file, value, 0, CONFIG_POLL_US_MAX, &config->poll_us, where);
+	case KEY_SOCKET_BATCH:
+		return set_number(file, value, 0, CONFIG_SOCKET_BATCH_MAX, &config->socket_batch,
+				  where);
 	case KEY_STALL_MS:
 		return set_number(file, value, CONFIG_STALL_MS_MIN, CONFIG_STALL_MS_MAX,
 				  &config->stall_ms, where);
@@ -369,6 +378,8 @@ set_key(struct file *file, enum key key, const char *value, const char *where)
 		return set_string(file, value, &file->export.path, where);
 	case KEY_READ_ONLY:
 		return set_bool(file, value, &file->export.read_only, where);
+	case KEY_PRIORITY:
+		return set_priority(file, value, &file->export.priority, where);
 	case KEY_DESCRIPTION:
 		return set_string(file, value, &file->export.description, where);
 	case KEY_COUNT:
@@ -407,6 +418,14 @@ set_bool(struct file *file, const char *value, bool *result, const char *where)
 		return 0;
 	return config_mistake(file->errors, where,
 			      "expected yes or no (or true, false, on, off, 1, 0)");
+}
+
+static int
+set_priority(struct file *file, const char *value, enum priority *result, const char *where)
+{
+	if (config_value_priority(value, result))
+		return 0;
+	return config_mistake(file->errors, where, "expected latency, normal or background");
 }
 
 static int

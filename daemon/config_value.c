@@ -57,6 +57,30 @@ config_value_bool(const char *text, bool *value)
 	return false;
 }
 
+static const char *const priority_names[PRIORITY_COUNT] = {
+	[PRIORITY_LATENCY] = "latency",
+	[PRIORITY_NORMAL] = "normal",
+	[PRIORITY_BACKGROUND] = "background",
+};
+
+bool
+config_value_priority(const char *text, enum priority *priority)
+{
+	for (unsigned i = 0; i < PRIORITY_COUNT; i++) {
+		if (strcmp(text, priority_names[i]) == 0) {
+			*priority = (enum priority)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+const char *
+config_priority_name(enum priority priority)
+{
+	return priority_names[priority];
+}
+
 bool
 config_value_utf8(const char *text)
 {

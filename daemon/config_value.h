@@ -4,6 +4,7 @@
 #define DAEMON_CONFIG_VALUE_H
 
 #include "reactor/check.h"
+#include "reactor/priority.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -15,6 +16,10 @@ bool config_value_bytes(const char *text, uint64_t min, uint64_t max, uint64_t *
 
 /* yes, true, on, 1; no, false, off, 0. */
 bool config_value_bool(const char *text, bool *value) MUST_USE;
+
+/* latency, normal, background; and the word for PRIORITY. */
+bool config_value_priority(const char *text, enum priority *priority) MUST_USE;
+const char *config_priority_name(enum priority priority);
 
 /* True if TEXT is well-formed UTF-8: no overlong form, no surrogate, nothing above U+10FFFF.
  * Source: RFC 3629, section 3. */

@@ -65,6 +65,7 @@ open_volumes(const struct config *config, struct export_table *table)
 		export->name = wanted->name;
 		export->description = wanted->description;
 		export->read_only = wanted->read_only;
+		export->priority = wanted->priority;
 		table->count++;
 	}
 	return 0;
@@ -97,6 +98,7 @@ reactor_config_of(const struct config *config)
 		.disk_slots = config->queue_depth,
 		.poll_slots = polls + (unsigned)config->listen_count,
 		.poll_us = config->poll_us,
+		.socket_batch_min = config->socket_batch,
 	};
 }
 

@@ -375,6 +375,13 @@ finish(struct volume_request *request, int error)
 
 /* ---- reading ---- */
 
+static void
+prepare_op(struct volume_request *request, void (*done)(struct op *op, long result))
+{
+	op_init(&request->op, done);
+	request->op.priority = request->priority;
+}
+
 static uint64_t
 block_floor(const struct volume_request *request, uint64_t offset)
 {
@@ -442,7 +449,7 @@ read_done(struct op *op, long result)
 static void
 submit_read(struct volume_request *request)
 {
-	op_init(&request->op, read_done);
+	prepare_op(request, read_done);
 	request->progress_bytes = 0;
 	submit_rest(request, false, request->buffer, block_floor(request, request->offset),
 		    block_ceil(request, request->offset + request->length));
@@ -470,7 +477,7 @@ plain_write_granted(struct range_write *write)
 {
 	struct volume_request *request = container_of(write, struct volume_request, range.write);
 
-	op_init(&request->op, plain_write_done);
+	prepare_op(request, plain_write_done);
 	request->progress_bytes = 0;
 	submit_rest(request, true, request->buffer, request->offset,
 		    request->offset + request->length);
@@ -600,7 +607,7 @@ rmw_merge(struct volume_request *request)
 
 		memcpy(buffer + (end - start), last + used_bytes, block_bytes - used_bytes);
 	}
-	op_init(&request->op, rmw_write_done);
+	prepare_op(request, rmw_write_done);
 	request->progress_bytes = 0;
 	submit_rest(request, true, buffer, start, block_ceil(request, end));
 }
@@ -627,7 +634,7 @@ rmw_read_last(struct volume_request *request)
 		rmw_merge(request);
 		return;
 	}
-	op_init(&request->op, rmw_last_done);
+	prepare_op(request, rmw_last_done);
 	op_read(&request->op, file_of(request->volume)->fd, scratch_block(request, 1),
 		request->volume->block_bytes, last_start);
 	reactor_start(request->core->reactor, &request->op);
@@ -660,7 +667,7 @@ rmw_granted(struct range_exclusive *exclusive)
 		rmw_read_last(request);
 		return;
 	}
-	op_init(&request->op, rmw_first_done);
+	prepare_op(request, rmw_first_done);
 	op_read(&request->op, file->fd, scratch_block(request, 0), request->volume->block_bytes,
 		start);
 	reactor_start(request->core->reactor, &request->op);
@@ -695,7 +702,7 @@ flush_done(struct op *op, long result)
 static void
 submit_flush(struct file_volume *file, struct volume_request *request)
 {
-	op_init(&request->op, flush_done);
+	prepare_op(request, flush_done);
 	/* Relaxed: see remember_sync_failure. */
 	if (__atomic_load_n(&file->sync_failed, __ATOMIC_RELAXED)) {
 		reactor_complete(request->core->reactor, &request->op, -EIO);

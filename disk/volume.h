@@ -33,6 +33,7 @@ enum volume_command {
 /* One request; owned and embedded by its submitter, the volume's from volume_submit until done. */
 struct volume_request {
 	enum volume_command command;
+	enum priority priority;
 	bool durable; /* WRITE: done only after the data is on stable storage */
 	uint64_t offset;
 	uint32_t length; /* bytes; at least 1, and within the volume; FLUSH: unused */

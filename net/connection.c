@@ -282,6 +282,7 @@ handshake_sent(struct connection *connection)
 		connection->export = connection->handshake.export;
 		connection->state = CONNECTION_STATE_TRANSMISSION;
 		connection->transmission_follows = false;
+		stream_set_priority(&connection->stream, connection->export->priority);
 		log_debug("client %s: %s: connected on core %u", connection->peer,
 			  connection->export->name, connection->home->core->cpu);
 		end_handshake(connection);

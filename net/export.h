@@ -15,6 +15,7 @@ struct export
 	const char *description; /* or NULL */
 	struct volume *volume;
 	bool read_only;
+	enum priority priority; /* of its clients' requests */
 };
 
 /* The exports of a server, constant while cores run.  Owned by whoever made it, strings included. */

@@ -109,6 +109,7 @@ request_get(struct connection *connection)
 	request->header_sent = false;
 	request->buffer_bytes = 0;
 	request->io.core = home->core;
+	request->io.priority = connection->export->priority;
 	request->io.done = io_done;
 	connection->request_count++;
 	return request;

@@ -173,6 +173,7 @@ Test(config_file, every_key_is_read)
 			  "queue-depth=64\n"
 			  "  poll-us =  0  \n"
 			  "buffer-memory = 1G\n"
+			  "socket-batch = 6\n"
 			  "[server]\n"
 			  "listen = 127.0.0.1:1\n"
 			  "listen = unix:/run/x\n"
@@ -180,6 +181,7 @@ Test(config_file, every_key_is_read)
 			  "[export a b]\n"
 			  "path = /srv/a ;b = c # d\n"
 			  "read-only = yes\n"
+			  "priority = latency\n"
 			  "description = \xc3\xa9t\xc3\xa9 = #1\n"
 			  "[export]\n"
 			  "path = relative.img");
@@ -198,7 +200,10 @@ Test(config_file, every_key_is_read)
 	cr_assert_str_eq(config->exports[0].path, "/srv/a ;b = c # d");
 	cr_assert_str_eq(config->exports[0].description, "\xc3\xa9t\xc3\xa9 = #1");
 	cr_assert(config->exports[0].read_only);
-	snprintf(origin, sizeof(origin), "%s:13", trial.path);
+	cr_assert_eq(config->exports[0].priority, PRIORITY_LATENCY);
+	cr_assert_eq(config->exports[1].priority, PRIORITY_NORMAL);
+	cr_assert_eq(config->socket_batch, 6);
+	snprintf(origin, sizeof(origin), "%s:14", trial.path);
 	cr_assert_str_eq(config->exports[0].origin, origin);
 	cr_assert_str_eq(config->exports[1].name, "");
 	cr_assert_str_eq(config->exports[1].path, "relative.img");
@@ -229,7 +234,8 @@ Test(config_file, the_examples_commented_settings_are_valid)
 {
 	static const char *const settings[] = { "cores",	   "queue-depth",   "poll-us",
 						"stall-ms",	   "buffer-memory", "listen",
-						"max-connections", "read-only" };
+						"max-connections", "read-only",	    "socket-batch",
+						"priority" };
 	struct trial trial;
 	struct config defaults;
 	FILE *example = fopen("etc/millrace.conf", "r");
@@ -381,11 +387,11 @@ Test(config_file, an_unknown_key_is_refused_with_those_that_exist)
 	assert_mistakes("[reactor]\npoll_us = 1\n[server]\ncores = 1\n[export a]\npath = "
 			"/a\nreadonly=1\n",
 			"@:2: [reactor] poll_us = 1: unknown key; [reactor] has cores, "
-			"queue-depth, poll-us, stall-ms, buffer-memory\n"
+			"queue-depth, poll-us, socket-batch, stall-ms, buffer-memory\n"
 			"@:4: [server] cores = 1: unknown key; [server] has listen, "
 			"max-connections\n"
 			"@:7: [export a] readonly = 1: unknown key; [export] has path, read-only, "
-			"description\n");
+			"priority, description\n");
 }
 
 Test(config_file, a_setting_before_any_section_is_refused)
@@ -533,6 +539,24 @@ Test(config_file, memory_takes_suffixes_of_powers_of_1024)
 		cr_assert_eq(trial.config.buffer_memory_bytes, good[i].bytes, "%s", good[i].text);
 		trial_fini(&trial);
 	}
+}
+
+Test(config_file, priority_takes_three_words)
+{
+	static const char *const words[] = { "latency", "normal", "background" };
+	struct trial trial;
+
+	for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
+		char text[64];
+
+		snprintf(text, sizeof(text), EXPORT_LINES "priority = %s\n", words[i]);
+		read_good(&trial, text);
+		cr_assert_eq(trial.config.exports[0].priority, (enum priority)i);
+		trial_fini(&trial);
+	}
+	assert_mistakes(
+		EXPORT_LINES "priority = high\n",
+		"@:3: [export] priority = high: expected latency, normal or background\n");
 }
 
 Test(config_file, read_only_takes_words)
@@ -844,12 +868,13 @@ Test(config_describe, says_everything)
 	read_good(&trial, "[reactor]\ncores=0-2\nbuffer-memory=96M\npoll-us=0\n"
 			  "[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
 			  "[export]\npath=/a\n"
-			  "[export b]\npath=/b\nread-only=1\ndescription=B\n");
+			  "[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n");
 	config_describe(&trial.config, out);
 	fclose(out);
 	cr_assert_str_eq(text, "cores            0-2\n"
 			       "queue-depth      256 disk requests per core\n"
 			       "poll-us          0 (sleep at once)\n"
+			       "socket-batch     0 (never)\n"
 			       "stall-ms         500\n"
 			       "buffer-memory    96M per core, 288M in total\n"
 			       "listen           127.0.0.1:1\n"
@@ -858,9 +883,11 @@ Test(config_describe, says_everything)
 			       "export           \"\" (the default export)\n"
 			       "  path           /a\n"
 			       "  read-only      no\n"
+			       "  priority       normal\n"
 			       "export           \"b\"\n"
 			       "  path           /b\n"
 			       "  read-only      yes\n"
+			       "  priority       background\n"
 			       "  description    B\n");
 	free(text);
 	trial_fini(&trial);

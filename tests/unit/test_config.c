@@ -554,9 +554,8 @@ Test(config_file, priority_takes_three_words)
 		cr_assert_eq(trial.config.exports[0].priority, (enum priority)i);
 		trial_fini(&trial);
 	}
-	assert_mistakes(
-		EXPORT_LINES "priority = high\n",
-		"@:3: [export] priority = high: expected latency, normal or background\n");
+	assert_mistakes(EXPORT_LINES "priority = high\n",
+			"@:3: [export] priority = high: expected latency, normal or background\n");
 }
 
 Test(config_file, read_only_takes_words)

@@ -270,9 +270,10 @@ begin_export(struct file *file, const char *name)
 
 	if (asprintf(&export.origin, "%s:%u", file->path, file->line) < 0)
 		export.origin = NULL;
-	file->key_lines[KEY_PATH] = 0;
-	file->key_lines[KEY_READ_ONLY] = 0;
-	file->key_lines[KEY_DESCRIPTION] = 0;
+	for (unsigned key = 0; key < KEY_COUNT; key++) {
+		if (keys[key].section == SECTION_EXPORT)
+			file->key_lines[key] = 0;
+	}
 	file->export = export;
 	file->section = SECTION_EXPORT;
 }

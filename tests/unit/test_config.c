@@ -301,8 +301,10 @@ Test(config_file, each_export_has_its_own_keys)
 {
 	struct trial trial;
 
-	read_good(&trial, "[export a]\npath=/a\nread-only=1\ndescription=A\n"
-			  "[export b]\npath=/b\nread-only=0\ndescription=B\n");
+	read_good(&trial, "[export a]\npath=/a\nread-only=1\npriority=latency\ndescription=A\n"
+			  "[export b]\npath=/b\nread-only=0\npriority=normal\ndescription=B\n");
+	cr_assert_eq(trial.config.exports[0].priority, PRIORITY_LATENCY);
+	cr_assert_eq(trial.config.exports[1].priority, PRIORITY_NORMAL);
 	cr_assert(trial.config.exports[0].read_only);
 	cr_assert_str_eq(trial.config.exports[0].description, "A");
 	cr_assert_not(trial.config.exports[1].read_only);

@@ -597,9 +597,11 @@ take_events(struct reactor *reactor, const struct io_event *events, long count)
 	reactor->retry_ns = 0;
 }
 
-static void
+/* Returns whether there were events: also one that is dropped gives a slot back, which may be waited for. */
+static bool
 reap(struct reactor *reactor)
 {
+	uint64_t before = reactor->counters.events;
 	struct io_event events[EVENTS_PER_TAKE];
 	long count;
 
@@ -610,6 +612,7 @@ reap(struct reactor *reactor)
 			count = kernel_sleep(reactor->context, events, EVENTS_PER_TAKE, 0);
 		take_events(reactor, events, count);
 	} while (count == EVENTS_PER_TAKE);
+	return reactor->counters.events != before;
 }
 
 static bool
@@ -712,7 +715,7 @@ turn(struct reactor *reactor)
 
 	COUNT(reactor, turns, 1);
 	busy = submit(reactor);
-	reap(reactor);
+	busy |= reap(reactor);
 	busy |= run_ready(reactor);
 	busy |= run_messages(reactor);
 	busy |= run_timers(reactor);

@@ -58,7 +58,6 @@ struct reactor {
 	uint64_t timers_next_ns; /* the wheel needs no look before this */
 	unsigned worker_ops; /* in flight, and finished by a kernel worker that wants this CPU */
 	uint64_t retry_ns;   /* no io_submit before this: the kernel had no slot; 0 if it has */
-	bool requeued;	     /* something waits that has come back from the kernel */
 	struct spin spin;
 	struct resubmitter resubmitter;
 
@@ -162,7 +161,6 @@ goes_on_otherwise(struct reactor *reactor, struct op *op, long result)
 	} else {
 		op->state = OP_STATE_QUEUED;
 		op_queue_append(&reactor->queues[OP_KIND_DISK], op);
-		reactor->requeued = true;
 	}
 	return true;
 }
@@ -715,9 +713,11 @@ take_events(struct reactor *reactor, const struct io_event *events, long count)
 	reactor->retry_ns = 0;
 }
 
-static void
+/* Returns whether there were events: also one that is dropped gives a slot back, which may be waited for. */
+static bool
 reap(struct reactor *reactor)
 {
+	uint64_t before = reactor->counters.events;
 	struct io_event events[EVENTS_PER_TAKE];
 	long count;
 
@@ -728,6 +728,7 @@ reap(struct reactor *reactor)
 			count = kernel_sleep(reactor->context, events, EVENTS_PER_TAKE, 0);
 		take_events(reactor, events, count);
 	} while (count == EVENTS_PER_TAKE);
+	return reactor->counters.events != before;
 }
 
 static bool
@@ -849,9 +850,7 @@ turn(struct reactor *reactor)
 
 	COUNT(reactor, turns, 1);
 	busy = submit(reactor);
-	reap(reactor);
-	busy |= reactor->requeued;
-	reactor->requeued = false;
+	busy |= reap(reactor);
 	busy |= run_ready(reactor);
 	busy |= run_messages(reactor);
 	busy |= run_timers(reactor);

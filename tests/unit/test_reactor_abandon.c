@@ -197,6 +197,27 @@ Test(reactor_abandon, memory_of_an_abandoned_poll_can_be_freed)
 	close_pipe(fds);
 }
 
+/* The dropped event is all that a turn has; but it gives back a slot that another poll waits for. */
+Test(reactor_abandon, slot_of_a_dropped_event_is_used_before_sleeping)
+{
+	struct test_op abandoned[POLL_SLOTS], waiting;
+	int fds[2];
+
+	make_pipe(fds);
+	for (unsigned i = 0; i < POLL_SLOTS; i++)
+		submit_poll(&abandoned[i], fds[0], POLLIN);
+	turn_until_idle();
+	for (unsigned i = 0; i < POLL_SLOTS; i++)
+		abandon(&abandoned[i]);
+	submit_poll(&waiting, fds[1], POLLOUT);
+	write_byte(fds[1]);
+	usleep(20000);
+	cr_assert_eq(reactor_wait(reactor, 1, 1, 1000 * MS), 1);
+	cr_assert_eq(reactor_counters(reactor)->sleeps, 0);
+	assert_polled(&waiting, POLLOUT);
+	close_pipe(fds);
+}
+
 /* Of every class: the class's slots come back, too. */
 Test(reactor_abandon, all_slots_come_back)
 {

@@ -55,7 +55,8 @@ arm(struct stream *stream, struct stream_half *half)
 		return;
 	}
 	half->state = STREAM_HALF_POLL;
-	stream->armed_rests = reactor_rests(stream->reactor);
+	if (half == &stream->in)
+		stream->armed_rests = reactor_rests(stream->reactor);
 	op_poll(&half->op, stream->fd, half == &stream->in ? POLLIN : POLLOUT);
 	reactor_start(stream->reactor, &half->op);
 }

@@ -57,7 +57,7 @@ struct stream {
 	struct stream_half in, out;
 	bool hot;	      /* receives are tried unasked */
 	unsigned tries;	      /* of this receive that found nothing */
-	uint64_t armed_rests; /* of the reactor, when the last poll was armed */
+	uint64_t armed_rests; /* of the reactor, when the last poll for receiving was armed */
 	struct task try_later;
 	struct task finish_close;
 };

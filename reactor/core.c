@@ -34,6 +34,16 @@ thread_place(unsigned cpu)
 	return 0;
 }
 
+/* An arena is a wish: without one the core shares its memory's locks with others, which is slower, not wrong. */
+static void
+core_enter_arena(struct core *core, int node)
+{
+	int error = arena_enter(&core->arena, node);
+
+	if (error < 0 && error != -ENOTSUP)
+		log_warning("core %u: no memory arena of its own: %s", core->cpu, strerror(-error));
+}
+
 /* Make what the core owns, on its own thread, so that its memory comes from its own node. */
 static int
 core_init(struct core *core)
@@ -45,6 +55,7 @@ core_init(struct core *core)
 		log_error("core %u: cannot run a thread on it: %s", core->cpu, strerror(-error));
 		return error;
 	}
+	core_enter_arena(core, node);
 	error = buffer_pool_create(core->buffer_bytes, core->buffer_bytes_largest, node,
 				   &core->buffers);
 	if (error < 0) {
@@ -66,9 +77,9 @@ core_main(void *argument)
 
 	core->start_error = core_init(core);
 	sem_post(&core->cores->started);
-	if (core->start_error < 0)
-		return NULL;
-	reactor_run(core->reactor);
+	if (core->start_error == 0)
+		reactor_run(core->reactor);
+	arena_leave(&core->arena);
 	return NULL;
 }
 

@@ -3,6 +3,7 @@
 #ifndef REACTOR_CORE_H
 #define REACTOR_CORE_H
 
+#include "reactor/arena.h"
 #include "reactor/buffer_pool.h"
 #include "reactor/cpu_list.h"
 #include "reactor/reactor.h"
@@ -16,6 +17,7 @@ struct core {
 	struct buffer_pool *buffers;
 	/* Private. */
 	struct cores *cores;
+	struct arena arena;
 	struct reactor_config config;
 	size_t buffer_bytes, buffer_bytes_largest;
 	pthread_t thread;
@@ -31,6 +33,7 @@ struct cores {
 
 /* Start one thread per CPU of LIST, pinned there, with a reactor after CONFIG and BUFFER_BYTES of buffers from the CPU's
  * NUMA node, the largest of BUFFER_BYTES_LARGEST bytes.  When this returns 0 every reactor runs.
+ * Where malloc is jemalloc's, what a core allocates comes from an arena of its own (reactor/arena.h).
  * CONFIG is copied.  cores_stop ends what this starts.
  * Returns 0, or the first core's negative errno; then nothing runs.  A thread, a CPU or buffers that cannot be had are
  * logged with the core; what reactor_create returns is not, because the caller knows which of its settings to blame.

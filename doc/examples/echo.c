@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 /* An echo server on the reactor that also appends what it echoes to a file:  echo PORT FILE */
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -80,8 +81,7 @@ int
 main(int argc, char **argv)
 {
 	const struct reactor_config config = { .disk_slots = 64, .poll_slots = 1024 };
-	struct sockaddr_in address = { .sin_family = AF_INET,
-				       .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	struct sockaddr_in address = { AF_INET, 0, { htonl(INADDR_LOOPBACK) }, { 0 } };
 	struct op poll;
 
 	if (argc != 3 || reactor_create(&config, &reactor) < 0)

@@ -15,4 +15,4 @@ case $mode in
 *) options='--dry-run --Werror' ;;
 esac
 # $options is several words.
-find reactor disk net daemon bench tests -name '*.[ch]' -print0 | xargs -0 -r "$clang_format" $options
+find reactor disk net daemon bench tests doc -name '*.[ch]' -print0 | xargs -0 -r "$clang_format" $options

@@ -954,7 +954,8 @@ rest(struct reactor *reactor, uint64_t until_ns)
 	if (something_came(reactor) || run_queue_count(&reactor->ready) > 0)
 		return;
 	started_ns = now_ns = kernel_clock_ns();
-	if (reactor->retry_ns > 0)
+	/* What found no slot may have been cancelled or abandoned since. */
+	if (reactor->retry_ns > 0 && anything_waits(reactor))
 		deadline_ns = earlier(deadline_ns, reactor->retry_ns);
 	if (reactor->spin.ns > 0 && reactor->worker_ops == 0) {
 		now_ns = spin_until(reactor, now_ns,

@@ -25,6 +25,7 @@
 #define SPIN_NS_MAX	  25000 /* a spinning core lets workers run at least this often */
 #define FRUITLESS_MAX	  24	/* sleeps in a row that end by their timeout, with nothing to do */
 #define NO_SLOT_TRIES	  2	/* one call for disk operations, one for polls */
+#define OLD_EVENTS	  64
 #define PAGE_BYTES	  4096
 #define START_NS	  ((uint64_t)1000000000)
 #define RAW_WAKE_KEY	  0xc3 /* what a poll's result may look like */
@@ -43,7 +44,8 @@ struct request {
 	struct iocb *user;   /* where the submitter has it */
 	struct iocb iocb;    /* the kernel's copy */
 	uint32_t generation; /* of the items that are about it */
-	bool worker;	     /* finished by a worker */
+	uint64_t cookie, age;
+	bool worker; /* finished by a worker */
 	bool cancelled, spurious;
 	uint64_t waits_ns; /* for the CPU since */
 	struct list_node node;
@@ -53,7 +55,14 @@ enum fd_type {
 	FD_FREE,
 	FD_FILE,
 	FD_POLLABLE,
+	FD_SOCKET,
 	FD_WAKEUP,
+};
+
+/* One direction of a socket. */
+struct stream {
+	uint8_t *bytes; /* [room], a ring */
+	size_t room, start, count;
 };
 
 struct sim_fd {
@@ -63,6 +72,8 @@ struct sim_fd {
 	bool alive, awakening; /* becomes ready by itself; the item for it is in the heap */
 	unsigned ready;
 	struct list_node armed;
+	struct stream in, out; /* of a socket: to the core, and from it */
+	bool ended, reset;
 };
 
 enum item_type {
@@ -100,9 +111,14 @@ static struct {
 
 	struct ring_header *ring;
 	struct ring_header *visible; /* the reactor's view: the ring, or something it can't know */
-	enum kernel_sim_kind *ring_kinds; /* of the events in the ring */
-	unsigned head;			  /* drained up to here */
-	unsigned slots, used[KERNEL_SIM_KINDS];
+	struct slot_use {
+		enum kernel_sim_kind kind;
+		unsigned class;
+	} * ring_uses;			 /* of the events in the ring */
+	unsigned head;			 /* drained up to here */
+	struct io_event old[OLD_EVENTS]; /* of requests that are done */
+	unsigned echoes;		 /* in the ring: they use no slot */
+	unsigned slots, used[KERNEL_SIM_KINDS][KERNEL_SIM_CLASSES];
 	struct request *requests; /* [slots] */
 
 	struct iocb *doomed; /* will be refused when it is the first */
@@ -215,8 +231,12 @@ settle(void)
 	SIM_CHECK(sim.ring->head < sim.ring->nr);
 	while (sim.head != sim.ring->head) {
 		SIM_CHECK(sim.head != sim.ring->tail); /* more was taken than there was */
-		sim.used[sim.ring_kinds[sim.head]]--;
+		if (sim.ring_uses[sim.head].kind == KERNEL_SIM_KINDS)
+			sim.echoes--;
+		else
+			sim.used[sim.ring_uses[sim.head].kind][sim.ring_uses[sim.head].class]--;
 		sim.counters.drained++;
+		kernel_sim_busy();
 		if (++sim.head == sim.ring->nr) {
 			sim.head = 0;
 			sim.counters.wraps++;
@@ -227,30 +247,60 @@ settle(void)
 static unsigned
 used_total(void)
 {
-	return sim.used[KERNEL_SIM_KIND_DISK] + sim.used[KERNEL_SIM_KIND_POLL] +
-	       sim.used[KERNEL_SIM_KIND_WAKEUP];
+	unsigned total = 0;
+
+	for (unsigned i = 0; i < KERNEL_SIM_KINDS; i++)
+		total += kernel_sim_slots_used((enum kernel_sim_kind)i);
+	return total;
+}
+
+static void
+ring_put(const struct io_event *event, struct slot_use use)
+{
+	struct ring_header *ring = sim.ring;
+	unsigned tail = ring->tail, next = tail + 1 == ring->nr ? 0 : tail + 1;
+
+	SIM_CHECK(next != ring->head);
+	ring->events[tail] = *event;
+	sim.ring_uses[tail] = use;
+	__atomic_store_n(&ring->tail, next, __ATOMIC_RELEASE);
+}
+
+/* An event of long ago: whoever matches events must not take it for one of today. */
+static void
+echo(void)
+{
+	const struct io_event *old = &sim.old[kernel_sim_below(OLD_EVENTS)];
+
+	if (old->obj == NULL || sim.echoes >= sim.config.ring_spare)
+		return;
+	ring_put(old, (struct slot_use){ .kind = KERNEL_SIM_KINDS });
+	sim.echoes++;
+	sim.counters.echoes++;
 }
 
 static void
 complete(struct request *request, long result)
 {
-	struct ring_header *ring = sim.ring;
-	unsigned tail = ring->tail, next = tail + 1 == ring->nr ? 0 : tail + 1;
-
-	settle();
-	SIM_CHECK(next != ring->head);
-	ring->events[tail] = (struct io_event){
+	const struct io_event event = {
 		.data = request->iocb.data,
 		.obj = request->user,
 		.res = (unsigned long)result,
 	};
-	sim.ring_kinds[tail] = request->kind;
-	__atomic_store_n(&ring->tail, next, __ATOMIC_RELEASE);
-	sim.counters.completed++;
+	const struct slot_use use = {
+		.kind = request->kind,
+		.class = (unsigned)(request->cookie % KERNEL_SIM_CLASSES),
+	};
+
+	settle();
+	if (kernel_sim_chance(sim.config.manner.echo))
+		echo();
+	ring_put(&event, use);
+	sim.old[sim.counters.completed++ % OLD_EVENTS] = event;
 	request->state = REQUEST_FREE;
 	request->generation++;
 	list_remove(&request->node);
-	sim.observer->on_completed(request->user, result);
+	sim.observer->on_completed(request->cookie, result);
 }
 
 /* ---- polls ---- */
@@ -327,6 +377,89 @@ poll_finish(struct request *request)
 		complete(request, (long)mask);
 	else
 		poll_arm(fd, request); /* it was drained before the worker looked */
+}
+
+/* ---- sockets ---- */
+
+static size_t
+stream_move(struct stream *stream, uint8_t *bytes, size_t count, bool put)
+{
+	size_t most = put ? stream->room - stream->count : stream->count;
+
+	if (count > most)
+		count = most;
+	for (size_t i = 0; i < count; i++) {
+		if (put) {
+			stream->bytes[(stream->start + stream->count++) % stream->room] = bytes[i];
+		} else {
+			bytes[i] = stream->bytes[stream->start];
+			stream->start = (stream->start + 1) % stream->room;
+			stream->count--;
+		}
+	}
+	return count;
+}
+
+static void
+socket_look(struct sim_fd *fd)
+{
+	fd->ready = (fd->in.count > 0 || fd->ended || fd->reset ? POLLIN : 0u) |
+		    (fd->out.count < fd->out.room || fd->reset ? POLLOUT : 0u) |
+		    (fd->reset ? POLLHUP | POLLERR : 0u);
+}
+
+/* Up to COUNT bytes go from or to PARTS. */
+static void
+socket_move(struct stream *stream, struct iovec *parts, size_t count, bool send)
+{
+	for (; count > 0; parts++) {
+		size_t bytes = parts->iov_len < count ? parts->iov_len : count;
+
+		SIM_CHECK(stream_move(stream, parts->iov_base, bytes, send) == bytes);
+		count -= bytes;
+	}
+}
+
+static long
+socket_transfer(int number, struct iovec *parts, unsigned part_count, bool send)
+{
+	struct sim_fd *fd = fd_find(number);
+	struct stream *stream = send ? &fd->out : &fd->in;
+	size_t count = send ? stream->room - stream->count : stream->count, asked = 0;
+	long result;
+
+	for (unsigned i = 0; i < part_count; i++)
+		asked += parts[i].iov_len;
+	if (count > asked)
+		count = asked;
+	if (count > 1 && kernel_sim_chance(sim.config.manner.short_result))
+		count = 1 + kernel_sim_below(count);
+	result = (long)count;
+	if (fd->reset)
+		result = send ? -EPIPE : -ECONNRESET;
+	else if (kernel_sim_chance(sim.config.manner.spurious))
+		result = -EAGAIN;
+	else if (count == 0)
+		result = !send && fd->ended ? 0 : -EAGAIN;
+	if (result > 0)
+		socket_move(stream, parts, count, send);
+	sim.counters.received += send || result < 0 ? 0 : (uint64_t)result;
+	sim.counters.sent += !send || result < 0 ? 0 : (uint64_t)result;
+	socket_look(fd);
+	sim.observer->on_transfer(number, parts[0].iov_base, send, result);
+	return result;
+}
+
+static long
+socket_request(const struct iocb *iocb)
+{
+	short opcode = iocb->aio_lio_opcode;
+	bool send = opcode == IO_CMD_PWRITE || opcode == IO_CMD_PWRITEV;
+	struct iovec part = { iocb->u.c.buf, iocb->u.c.nbytes };
+
+	if (opcode == IO_CMD_PREAD || opcode == IO_CMD_PWRITE)
+		return socket_transfer(iocb->aio_fildes, &part, 1, send);
+	return socket_transfer(iocb->aio_fildes, iocb->u.c.buf, (unsigned)iocb->u.c.nbytes, send);
 }
 
 /* ---- disk operations ---- */
@@ -503,8 +636,11 @@ void
 kernel_sim_end(void)
 {
 	SIM_CHECK(sim.ring == NULL);
-	for (unsigned i = 0; i < FDS_MAX; i++)
+	for (unsigned i = 0; i < FDS_MAX; i++) {
 		SIM_CHECK(sim.fds[i].type != FD_WAKEUP);
+		free(sim.fds[i].in.bytes);
+		free(sim.fds[i].out.bytes);
+	}
 	free(sim.heap);
 	sim.heap = NULL;
 	sim.heap_count = sim.heap_room = 0;
@@ -610,15 +746,95 @@ kernel_sim_set_ready(int fd, unsigned events)
 {
 	struct sim_fd *found = fd_find(fd);
 
-	SIM_CHECK(found != NULL && found->type != FD_FILE);
+	SIM_CHECK(found != NULL && found->type != FD_FILE && found->type != FD_SOCKET);
 	found->ready = events;
 	fd_wake(found);
+}
+
+int
+kernel_sim_socket(size_t room)
+{
+	int number = fd_create(FD_SOCKET);
+	struct sim_fd *fd = fd_find(number);
+
+	if (number < 0)
+		return number;
+	fd->in = (struct stream){ .bytes = malloc(room), .room = room };
+	fd->out = (struct stream){ .bytes = malloc(room), .room = room };
+	CHECK(fd->in.bytes != NULL && fd->out.bytes != NULL);
+	socket_look(fd);
+	return number;
+}
+
+static void
+socket_changed(struct sim_fd *fd)
+{
+	socket_look(fd);
+	fd_wake(fd);
+}
+
+size_t
+kernel_sim_peer_send(int number, const void *bytes, size_t count)
+{
+	struct sim_fd *fd = fd_find(number);
+
+	if (fd->ended || fd->reset)
+		return 0;
+	count = stream_move(&fd->in, (uint8_t *)(uintptr_t)bytes, count, true);
+	socket_changed(fd);
+	return count;
+}
+
+size_t
+kernel_sim_peer_receive(int number, void *bytes, size_t count)
+{
+	struct sim_fd *fd = fd_find(number);
+
+	if (fd->reset)
+		return 0;
+	count = stream_move(&fd->out, bytes, count, false);
+	socket_changed(fd);
+	return count;
+}
+
+void
+kernel_sim_peer_end(int number)
+{
+	fd_find(number)->ended = true;
+	socket_changed(fd_find(number));
+}
+
+void
+kernel_sim_peer_reset(int number)
+{
+	fd_find(number)->reset = true;
+	socket_changed(fd_find(number));
+}
+
+void
+kernel_sim_renew(int number)
+{
+	struct sim_fd *fd = fd_find(number);
+
+	fd->ended = fd->reset = false;
+	fd->in.start = fd->in.count = fd->out.start = fd->out.count = 0;
+	socket_changed(fd);
 }
 
 unsigned
 kernel_sim_slots_used(enum kernel_sim_kind kind)
 {
-	return sim.used[kind];
+	unsigned used = 0;
+
+	for (unsigned i = 0; i < KERNEL_SIM_CLASSES; i++)
+		used += sim.used[kind][i];
+	return used;
+}
+
+unsigned
+kernel_sim_slots_used_by(enum kernel_sim_kind kind, unsigned class)
+{
+	return sim.used[kind][class];
 }
 
 const struct kernel_sim_counters *
@@ -638,9 +854,9 @@ kernel_context_create(unsigned slots, io_context_t *context)
 	SIM_CHECK(sim.ring == NULL);
 	bytes = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 	sim.ring = aligned_alloc(PAGE_BYTES, bytes);
-	sim.ring_kinds = calloc(nr, sizeof(sim.ring_kinds[0]));
+	sim.ring_uses = calloc(nr, sizeof(sim.ring_uses[0]));
 	sim.requests = calloc(slots, sizeof(sim.requests[0]));
-	CHECK(sim.ring != NULL && sim.ring_kinds != NULL && sim.requests != NULL);
+	CHECK(sim.ring != NULL && sim.ring_uses != NULL && sim.requests != NULL);
 	memset(sim.ring, 0, bytes);
 	sim.ring->nr = nr;
 	sim.ring->magic = RING_MAGIC;
@@ -653,6 +869,8 @@ kernel_context_create(unsigned slots, io_context_t *context)
 		sim.visible->magic = ~RING_MAGIC;
 	}
 	sim.head = 0;
+	sim.echoes = 0;
+	memset(sim.old, 0, sizeof(sim.old)); /* another context's, with tags that are used again */
 	sim.slots = slots;
 	memset(sim.used, 0, sizeof(sim.used));
 	sim.no_slot_run = sim.no_slot_tries = 0; /* nobody knows yet of an earlier refusal */
@@ -674,10 +892,10 @@ kernel_context_destroy(io_context_t context)
 	if (sim.visible != sim.ring)
 		free(sim.visible);
 	free(sim.ring);
-	free(sim.ring_kinds);
+	free(sim.ring_uses);
 	free(sim.requests);
 	sim.ring = NULL;
-	sim.ring_kinds = NULL;
+	sim.ring_uses = NULL;
 	sim.requests = NULL;
 	sim.slots = 0;
 }
@@ -697,8 +915,13 @@ iocb_error(const struct iocb *iocb)
 		if (iocb->aio_rw_flags != 0 || iocb->u.c.nbytes != 0 || iocb->u.c.offset != 0)
 			return -EINVAL;
 		return fd->type == FD_FILE ? -EINVAL : 0;
+	case IO_CMD_PREADV:
+	case IO_CMD_PWRITEV:
+		return fd->type != FD_SOCKET || iocb->u.c.offset != 0 ? -EINVAL : 0;
 	case IO_CMD_PREAD:
 	case IO_CMD_PWRITE:
+		if (fd->type == FD_SOCKET)
+			return iocb->u.c.offset != 0 ? -ESPIPE : 0;
 		return fd->type != FD_FILE || iocb->u.c.offset < 0 ? -EINVAL : 0;
 	case IO_CMD_FDSYNC:
 		return fd->type != FD_FILE || iocb->aio_rw_flags != 0 ? -EINVAL : 0;
@@ -724,7 +947,8 @@ static enum kernel_sim_kind
 iocb_kind(const struct iocb *iocb)
 {
 	if (iocb->aio_lio_opcode != IO_CMD_POLL)
-		return KERNEL_SIM_KIND_DISK;
+		return fd_find(iocb->aio_fildes)->type == FD_SOCKET ? KERNEL_SIM_KIND_SOCKET
+								    : KERNEL_SIM_KIND_DISK;
 	return fd_find(iocb->aio_fildes)->type == FD_WAKEUP ? KERNEL_SIM_KIND_WAKEUP
 							    : KERNEL_SIM_KIND_POLL;
 }
@@ -742,7 +966,9 @@ request_create(struct iocb *iocb)
 	request->user = iocb;
 	request->iocb = *iocb;
 	request->worker = request->cancelled = request->spurious = false;
-	sim.used[request->kind]++;
+	request->age = sim.counters.taken++;
+	request->cookie = sim.observer->on_taken(iocb);
+	sim.used[request->kind][request->cookie % KERNEL_SIM_CLASSES]++;
 	return request;
 }
 
@@ -752,10 +978,12 @@ request_start(struct iocb *iocb)
 	struct request *request = request_create(iocb);
 	struct sim_fd *fd = fd_find(iocb->aio_fildes);
 
-	sim.counters.taken++;
-	sim.observer->on_taken(iocb);
 	if (request->kind == KERNEL_SIM_KIND_DISK) {
 		disk_start(request);
+		return;
+	}
+	if (request->kind == KERNEL_SIM_KIND_SOCKET) { /* ends within io_submit */
+		complete(request, socket_request(iocb));
 		return;
 	}
 	poll_arm(fd, request);
@@ -820,22 +1048,36 @@ kernel_submit(io_context_t context, long count, struct iocb **iocbs)
 
 /* ---- kernel.h: io_cancel ---- */
 
+/* The oldest with this address that was not cancelled before; NULL if there is none. */
+static struct request *
+request_find(const struct iocb *iocb)
+{
+	struct request *found = NULL;
+
+	for (unsigned i = 0; i < sim.slots; i++) {
+		struct request *request = &sim.requests[i];
+
+		if (request->state != REQUEST_FREE && request->user == iocb &&
+		    !request->cancelled && (found == NULL || request->age < found->age))
+			found = request;
+	}
+	return found;
+}
+
 int
 kernel_cancel(io_context_t context, struct iocb *iocb)
 {
-	struct request *found = NULL;
+	const struct sim_fd *fd = fd_find(iocb->aio_fildes);
+	struct request *found;
 
 	SIM_CHECK((void *)context == sim.visible);
 	cost(500);
 	kernel_sim_busy();
 	sim.counters.cancels++;
-	if (kernel_sim_chance(sim.config.manner.cancel_race) && fd_find(iocb->aio_fildes) != NULL)
+	if (kernel_sim_chance(sim.config.manner.cancel_race) && fd != NULL && fd->type != FD_SOCKET)
 		kernel_sim_set_ready(iocb->aio_fildes, POLLIN | POLLOUT);
-	for (unsigned i = 0; i < sim.slots && found == NULL; i++) {
-		if (sim.requests[i].state != REQUEST_FREE && sim.requests[i].user == iocb)
-			found = &sim.requests[i];
-	}
-	if (found == NULL || found->cancelled) {
+	found = request_find(iocb);
+	if (found == NULL) {
 		sim.counters.cancels_late++;
 		return -EINVAL;
 	}
@@ -912,21 +1154,32 @@ kernel_sleep(io_context_t context, struct io_event *events, long count_max, int6
 
 /* ---- kernel.h: the rest ---- */
 
-/* UNTESTED: sockets; the reactor itself calls none of these. */
+static ssize_t
+transfer_directly(int fd, struct iovec *parts, unsigned part_count, bool send)
+{
+	cost(300);
+	kernel_sim_busy();
+	if (fd_find(fd) == NULL) {
+		sim.observer->on_transfer(fd, parts[0].iov_base, send, -EBADF);
+		return -EBADF;
+	}
+	SIM_CHECK(fd_find(fd)->type == FD_SOCKET);
+	return socket_transfer(fd, parts, part_count, send);
+}
+
 ssize_t
 kernel_recvmsg(int fd, struct iovec *parts, unsigned part_count)
 {
-	(void)fd, (void)parts, (void)part_count;
-	return -ENOTSOCK;
+	return transfer_directly(fd, parts, part_count, false);
 }
 
 ssize_t
 kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count)
 {
-	(void)fd, (void)parts, (void)part_count;
-	return -ENOTSOCK;
+	return transfer_directly(fd, parts, part_count, true);
 }
 
+/* UNTESTED: the reactor itself calls none of these. */
 int
 kernel_accept(int fd, struct sockaddr_storage *peer, socklen_t *peer_bytes)
 {
@@ -981,6 +1234,7 @@ kernel_wakeup_clear(int fd)
 {
 	cost(100);
 	kernel_sim_busy();
+	sim.counters.cleared++;
 	kernel_sim_set_ready(fd, 0);
 }
 

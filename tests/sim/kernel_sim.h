@@ -27,9 +27,14 @@
 enum kernel_sim_kind {
 	KERNEL_SIM_KIND_DISK,
 	KERNEL_SIM_KIND_POLL,
+	KERNEL_SIM_KIND_SOCKET, /* a receive or send by io_submit */
 	KERNEL_SIM_KIND_WAKEUP, /* a poll of an eventfd of kernel_wakeup_create */
 	KERNEL_SIM_KINDS,
 };
+
+/* A cookie names one submission, from the submitter to its event, whatever becomes of the iocb meanwhile.  The lowest bits
+ * are a class by which slots are counted. */
+#define KERNEL_SIM_CLASSES 4
 
 /* How the kernel behaves; may change during a run. */
 struct kernel_sim_manner {
@@ -38,11 +43,13 @@ struct kernel_sim_manner {
 	unsigned no_slot;      /* -EAGAIN though slots are free */
 	unsigned refused;      /* an iocb gets -EINVAL or -EBADF */
 	unsigned interrupted;  /* a sleep ends with -EINTR */
-	unsigned spurious;     /* a sleep or a poll ends for nothing */
+	unsigned
+		spurious; /* a sleep or a poll ends for nothing, a socket that is ready says -EAGAIN */
 	unsigned short_result; /* fewer bytes than asked for */
 	unsigned error_result;
 	unsigned at_once;     /* the event is in the ring before io_submit returns */
 	unsigned preempted;   /* another thread has the CPU for a while */
+	unsigned echo;	      /* an event comes that was there before; needs ring_spare */
 	unsigned cancel_race; /* the fd becomes ready just before io_cancel looks */
 	/* Times: a disk operation takes between the two, one of 64 ten times as long; an fd with a poll becomes ready
 	 * within the third. */
@@ -59,9 +66,11 @@ struct kernel_sim_config {
 
 /* What the simulation tells.  IOCB: the submitter's own, as it was given to io_submit. */
 struct kernel_sim_observer {
-	void (*on_taken)(struct iocb *iocb);
+	uint64_t (*on_taken)(struct iocb *iocb); /* returns a cookie; 0 need not be unique */
 	void (*on_refused)(struct iocb *iocb, int error);
-	void (*on_completed)(struct iocb *iocb, long result); /* the event is in the ring */
+	void (*on_completed)(uint64_t cookie, long result); /* the event is in the ring */
+	/* A receive or send, by io_submit or by itself, has moved RESULT bytes, or not.  first_byte: of its first part. */
+	void (*on_transfer)(int fd, void *first_byte, bool send, long result);
 	void (*on_sleep)(
 		void); /* the core is about to sleep; no time has passed since it decided to */
 	void (*on_time)(void); /* the clock is about to move */
@@ -69,8 +78,10 @@ struct kernel_sim_observer {
 
 struct kernel_sim_counters {
 	uint64_t submit_calls, no_slot, taken, refused, short_submits;
-	uint64_t completed, drained; /* events put into the ring, and taken from it */
-	uint64_t sleeps, interrupted, yields, wakeups, wraps, cancels, cancels_late;
+	uint64_t received, sent; /* bytes, by the core */
+	uint64_t completed, echoes,
+		drained; /* events put into the ring, again, and taken from it */
+	uint64_t sleeps, interrupted, yields, wakeups, cleared, wraps, cancels, cancels_late;
 };
 
 /* Begin a simulation; CONFIG and OBSERVER are the caller's, OBSERVER until the end. */
@@ -122,8 +133,25 @@ int kernel_sim_pollable(bool alive) MUST_USE;
 /* Now FD is ready for EVENTS and nothing else; 0: for none. */
 void kernel_sim_set_ready(int fd, unsigned events);
 
+/* A socket; ROOM bytes fit in each direction.  Its peer is whoever calls what follows: any step. */
+int kernel_sim_socket(size_t room) MUST_USE;
+
+/* The peer sends and receives up to COUNT bytes.  Returns how many; 0 also when there was a reset. */
+size_t kernel_sim_peer_send(int fd, const void *bytes, size_t count);
+size_t kernel_sim_peer_receive(int fd, void *bytes, size_t count);
+
+/* The peer sends no more; the peer is gone, and what was on its way is lost. */
+void kernel_sim_peer_end(int fd);
+void kernel_sim_peer_reset(int fd);
+
+/* Another connection with the number FD, which no operation uses. */
+void kernel_sim_renew(int fd);
+
 /* Slots in use by KIND when the kernel last looked: with the kernel, or with their event in the ring. */
 unsigned kernel_sim_slots_used(enum kernel_sim_kind kind);
+
+/* The same, of one class. */
+unsigned kernel_sim_slots_used_by(enum kernel_sim_kind kind, unsigned class);
 
 const struct kernel_sim_counters *kernel_sim_counters(void);
 

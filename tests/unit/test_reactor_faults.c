@@ -293,6 +293,27 @@ Test(reactor_faults, after_the_retry_the_reactor_sleeps)
 	end_all();
 }
 
+/* What found no slot is abandoned: there is nothing to try again, and nothing to wake up for. */
+Test(reactor_faults, abandoned_after_a_refusal_the_reactor_sleeps)
+{
+	struct test_op test_op;
+	struct timer timer;
+
+	create_reactor(1, 1, 0);
+	fault_error = -EAGAIN;
+	fault_call = 1;
+	submit_fault = submit_with_faults;
+	submit_poll(&test_op, fault_pipe[0], POLLIN);
+	reactor_turn(reactor);
+	reactor_abandon(reactor, &test_op.op);
+	timer_init(&timer, stop_when_fired);
+	reactor_timer_start(reactor, &timer, 100 * MS);
+	reactor_run(reactor);
+	cr_assert_eq(submit_calls, 1);
+	cr_assert_leq(reactor_counters(reactor)->sleeps, 10);
+	end_all();
+}
+
 /* The poll of the wake-up, too, finds no slot now and then. */
 Test(reactor_faults, messages_wake_a_reactor_without_slots)
 {

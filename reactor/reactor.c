@@ -26,7 +26,7 @@
 #define CALLS_PER_TURN	  512
 #define MESSAGES_PER_TURN 256
 /* Of lower classes, while the latency class is in use: what is in a batch holds up what comes meanwhile. */
-#define LOWER_PER_BATCH 16
+#define LOWER_PER_BATCH 4
 
 /* With disk operations and more others than this to submit, two calls finish the disk's sooner than one. */
 #define OTHERS_BESIDE_DISK 32
@@ -750,6 +750,17 @@ run_one(struct reactor *reactor, struct op *op)
 	return priority;
 }
 
+/* The latency class's receives and sends go at once: its next step does not wait for a call of a lower class. */
+static void
+submit_latency_sockets(struct reactor *reactor)
+{
+	struct op_queue *sockets = &reactor->queues[OP_KIND_SOCKET];
+
+	if (op_queue_waiting(sockets) > 0 &&
+	    op_queue_waiting(sockets) < reactor->config.socket_batch_min)
+		submit_directly(reactor, reactor->batch, op_queue_list(sockets, reactor->batch, 0));
+}
+
 /* Call done of what is ready now, within the turn's budget; what becomes ready meanwhile waits for the next turn, unless it is
  * of a higher class. */
 static bool
@@ -768,10 +779,12 @@ run_ready(struct reactor *reactor)
 	reactor->calls_left -= left;
 	while (left > 0 && (op = run_queue_take(&reactor->ready)) != NULL) {
 		left--;
-		if (run_one(reactor, op) == PRIORITY_LATENCY)
+		if (run_one(reactor, op) == PRIORITY_LATENCY) {
 			latency_ran = true;
-		else if (latency_ran || (reactor->latency_ops > 0 && ring_has_events(reactor)))
+			submit_latency_sockets(reactor);
+		} else if (latency_ran || (reactor->latency_ops > 0 && ring_has_events(reactor))) {
 			break;
+		}
 	}
 	reactor->calls_left += left;
 	if (run_queue_count(&reactor->ready) > 0)

@@ -15,6 +15,8 @@
 
 /* Receives of a hot stream that find nothing, before a poll is armed after all. */
 #define TRIES_MAX 2
+/* Polls that were answered while the reactor never rested, before a stream that was tried in vain is hot again, at most. */
+#define SIGNS_MAX 64
 
 static void
 transfer(struct stream *stream, struct stream_half *half)
@@ -96,16 +98,29 @@ half_done(struct stream *stream, struct stream_half *half, long result)
 	return true;
 }
 
+/* Tries that found nothing were in vain: next time it takes twice as many signs to make the stream hot. */
+static void
+cool_down(struct stream *stream)
+{
+	if (stream->signs_needed < SIGNS_MAX)
+		stream->signs_needed *= 2;
+	stream->signs = 0;
+	stream->hot = false;
+}
+
 /* Learn from what came of a receive's step whether the next one is to be tried unasked. */
 static void
 learn(struct stream *stream, long result)
 {
 	if (stream->in.state == STREAM_HALF_POLL) {
 		/* If the reactor had enough to do all the time, it needs nobody to wake it. */
-		stream->hot = reactor_rests(stream->reactor) == stream->armed_rests;
-	} else if (result == -EAGAIN) {
-		stream->tries++;
-		stream->hot = stream->tries < TRIES_MAX;
+		if (reactor_rests(stream->reactor) == stream->armed_rests)
+			stream->hot = ++stream->signs >= stream->signs_needed;
+	} else if (result != -EAGAIN) {
+		if (stream->unasked)
+			stream->signs_needed = 1;
+	} else if (++stream->tries == TRIES_MAX) {
+		cool_down(stream);
 	}
 }
 
@@ -196,6 +211,8 @@ stream_init(struct stream *stream, struct reactor *reactor, struct stream_parkin
 	half_init(&stream->in, in_done, in_ready);
 	half_init(&stream->out, out_done, out_ready);
 	stream->hot = false;
+	stream->signs = 0;
+	stream->signs_needed = 1;
 	task_init(&stream->try_later, try_later);
 	task_init(&stream->finish_close, finish_close);
 }
@@ -216,6 +233,7 @@ stream_receive(struct stream *stream, struct iovec *parts, unsigned part_count)
 	half->parts = parts;
 	half->part_count = part_count;
 	stream->tries = 0;
+	stream->unasked = stream->hot;
 	if (!stream->hot) {
 		arm(stream, half);
 	} else if (stream_sending(stream)) {

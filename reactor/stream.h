@@ -55,8 +55,10 @@ struct stream {
 	int fd;
 	bool closing;
 	struct stream_half in, out;
-	bool hot;	      /* receives are tried unasked */
-	unsigned tries;	      /* of this receive that found nothing */
+	bool hot;		      /* receives are tried unasked */
+	bool unasked;		      /* this one is */
+	unsigned tries;		      /* of this receive that found nothing */
+	unsigned signs, signs_needed; /* that it should be hot */
 	uint64_t armed_rests; /* of the reactor, when the last poll for receiving was armed */
 	struct task try_later;
 	struct task finish_close;

@@ -25,7 +25,7 @@
 #define DELAY_NS_MAX  20000
 /* A core that happens to spin answers within 10 us; each of the three hops may wait for one call of the flood, and for one
  * batch of its reads.  What is held to is twice the time of a core that sleeps, if that is more. */
-#define UNLOADED_NS_MIN 100000
+#define UNLOADED_NS_MIN 60000
 #define WARM_UP		20 /* pings that are not counted, as the flood has to start */
 #define TRIES		5  /* of the whole, before it is a failure */
 

@@ -272,6 +272,22 @@ process_fds(void)
 	return count;
 }
 
+void
+limit_fds(unsigned more)
+{
+	struct rlimit limit;
+	int next;
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = limit.rlim_max;
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	next = dup(STDERR_FILENO);
+	cr_assert_geq(next, 0);
+	close(next);
+	limit.rlim_cur = (rlim_t)next + more;
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
 unsigned
 process_contexts(void)
 {

@@ -103,6 +103,9 @@ uint64_t thread_cpu_ns(void);
 
 unsigned process_fds(void);
 
+/* Let MORE descriptors be opened, no more. */
+void limit_fds(unsigned more);
+
 /* The mapped rings of this process. */
 unsigned process_contexts(void);
 

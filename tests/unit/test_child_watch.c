@@ -6,7 +6,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -389,23 +388,6 @@ Test(child_watch, invalid_arguments_are_refused)
 	cr_assert_eq(process_fds(), fds);
 	turn_for_a_while();
 	cr_assert_eq(exit_total, 0);
-}
-
-/* Let MORE descriptors be opened, no more. */
-static void
-limit_fds(unsigned more)
-{
-	struct rlimit limit;
-	int next;
-
-	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-	limit.rlim_cur = limit.rlim_max;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	next = dup(STDERR_FILENO);
-	cr_assert_geq(next, 0);
-	close(next);
-	limit.rlim_cur = (rlim_t)next + more;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
 Test(child_watch, no_descriptor_is_an_error)

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -466,23 +465,6 @@ Test(file_watch, invalid_arguments_are_refused)
 	cr_assert_eq(file_watch_add(&watch, directory, IN_CREATE), -EINVAL);
 	cr_assert_eq(file_watch_remove(&watch, 1), -EINVAL);
 	turn_for_a_while();
-}
-
-/* Let MORE descriptors be opened, no more. */
-static void
-limit_fds(unsigned more)
-{
-	struct rlimit limit;
-	int next;
-
-	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-	limit.rlim_cur = limit.rlim_max;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	next = dup(STDERR_FILENO);
-	cr_assert_geq(next, 0);
-	close(next);
-	limit.rlim_cur = (rlim_t)next + more;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
 Test(file_watch, no_descriptor_is_an_error)

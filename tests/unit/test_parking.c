@@ -721,23 +721,6 @@ Test(parking, nothing_is_parked_after_stop)
 	close_pipe(fds);
 }
 
-/* Let MORE descriptors be opened, no more. */
-static void
-limit_fds(unsigned more)
-{
-	struct rlimit limit;
-	int next;
-
-	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-	limit.rlim_cur = limit.rlim_max;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	next = dup(STDERR_FILENO);
-	cr_assert_geq(next, 0);
-	close(next);
-	limit.rlim_cur = (rlim_t)next + more;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
 Test(parking, no_descriptor_is_an_error)
 {
 	limit_fds(0);

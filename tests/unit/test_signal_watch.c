@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "reactor/signal_watch.h"
@@ -409,23 +408,6 @@ Test(signal_watch, block_of_a_bad_set_blocks_nothing)
 	cr_assert_eq(signal_watch_block(signals, 2), -EINVAL);
 	cr_assert_eq(pthread_sigmask(SIG_BLOCK, NULL, &blocked), 0);
 	cr_assert_eq(sigismember(&blocked, SIGHUP), 0);
-}
-
-/* Let MORE descriptors be opened, no more. */
-static void
-limit_fds(unsigned more)
-{
-	struct rlimit limit;
-	int next;
-
-	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-	limit.rlim_cur = limit.rlim_max;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	next = dup(STDERR_FILENO);
-	cr_assert_geq(next, 0);
-	close(next);
-	limit.rlim_cur = (rlim_t)next + more;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
 Test(signal_watch, no_descriptor_is_an_error)

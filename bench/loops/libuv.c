@@ -1,6 +1,7 @@
 /* libuv: its streams, with uv_try_write, and its thread pool for the disk. */
 #include "bench/loops/server.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <uv.h>
 
@@ -126,6 +127,12 @@ start_disk(struct loop *loop)
 {
 	struct server *server = loop->server;
 
+	char threads[16];
+
+	/* As many at a time as with the others; the default of 4 gives three fifths of that rate on a disk, and on zram
+	 * a tenth less CPU.  The environment's own setting stays. */
+	(void)snprintf(threads, sizeof(threads), "%u", server->read_slots);
+	(void)setenv("UV_THREADPOOL_SIZE", threads, 0);
 	loop->reads = server_allocate(server->read_slots, sizeof(loop->reads[0]));
 	for (unsigned i = 0; i < server->read_slots; i++) {
 		loop->reads[i].loop = loop;

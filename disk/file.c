@@ -335,15 +335,20 @@ log_failure(struct file_volume *file, const struct volume_request *request, int 
 		[VOLUME_COMMAND_READ] = "read",
 		[VOLUME_COMMAND_WRITE] = "write",
 		[VOLUME_COMMAND_FLUSH] = "flush",
+		[VOLUME_COMMAND_TRIM] = "trim",
+		[VOLUME_COMMAND_WRITE_ZEROES] = "write of zeros",
+		[VOLUME_COMMAND_CACHE] = "prefetch",
+		[VOLUME_COMMAND_EXTENTS] = "query",
 	};
 	/* Relaxed: only a count. */
 	uint64_t count = __atomic_add_fetch(&file->failures_logged, 1, __ATOMIC_RELAXED);
 
 	if (count > FAILURES_LOGGED_MAX)
 		return;
-	log_error("%s: %s%s of %u bytes at offset %llu failed: %s%s", file->volume.path,
-		  request->durable ? "durable " : "", names[request->command], request->length,
-		  (unsigned long long)request->offset, strerror(-error),
+	log_error("%s: %s%s of %llu bytes at offset %llu failed: %s%s", file->volume.path,
+		  request->durable ? "durable " : "", names[request->command],
+		  (unsigned long long)request->length, (unsigned long long)request->offset,
+		  strerror(-error),
 		  count == FAILURES_LOGGED_MAX ? "; further failures of this volume are not logged"
 					       : "");
 }
@@ -712,6 +717,19 @@ submit_flush(struct file_volume *file, struct volume_request *request)
 	reactor_start(request->core->reactor, &request->op);
 }
 
+static void
+completed(struct op *op, long result)
+{
+	finish(container_of(op, struct volume_request, op), (int)result);
+}
+
+static void
+complete(struct volume_request *request, int error)
+{
+	prepare_op(request, completed);
+	reactor_complete(request->core->reactor, &request->op, error);
+}
+
 static bool
 is_whole_blocks(const struct file_volume *file, const struct volume_request *request)
 {
@@ -736,6 +754,19 @@ file_submit(struct volume *volume, struct volume_request *request)
 		break;
 	case VOLUME_COMMAND_FLUSH:
 		submit_flush(file, request);
+		break;
+	case VOLUME_COMMAND_TRIM:
+	case VOLUME_COMMAND_CACHE:
+		/* Only advice. */
+		complete(request, 0);
+		break;
+	case VOLUME_COMMAND_WRITE_ZEROES:
+		complete(request, -EOPNOTSUPP);
+		break;
+	case VOLUME_COMMAND_EXTENTS:
+		request->extents[0] = (struct volume_extent){ .length = request->length };
+		request->extent_count = 1;
+		complete(request, 0);
 		break;
 	}
 }

@@ -36,10 +36,34 @@ volume_submit(struct volume *volume, struct volume_request *request)
 	if (request->command != VOLUME_COMMAND_FLUSH) {
 		CHECK(request->length > 0 && request->length <= volume->size_bytes);
 		CHECK(request->offset <= volume->size_bytes - request->length);
-		CHECK(((uintptr_t)request->buffer & (volume->block_bytes - 1)) == 0);
 	}
-	CHECK(request->command == VOLUME_COMMAND_READ || !volume->read_only ||
-	      request->command == VOLUME_COMMAND_FLUSH);
+	switch (request->command) {
+	case VOLUME_COMMAND_WRITE:
+		CHECK(!volume->read_only);
+		/* fall through */
+	case VOLUME_COMMAND_READ:
+		CHECK(((uintptr_t)request->buffer & (volume->block_bytes - 1)) == 0);
+		break;
+	case VOLUME_COMMAND_TRIM:
+	case VOLUME_COMMAND_WRITE_ZEROES:
+		CHECK(!volume->read_only);
+		break;
+	case VOLUME_COMMAND_EXTENTS:
+		CHECK(request->extents_max > 0);
+		break;
+	case VOLUME_COMMAND_FLUSH:
+	case VOLUME_COMMAND_CACHE:
+		break;
+	}
 	request->volume = volume;
 	volume->ops->submit(volume, request);
+}
+
+enum volume_peek
+volume_peek(const struct volume *volume, uint64_t offset, uint64_t length)
+{
+	CHECK(length > 0 && length <= volume->size_bytes);
+	CHECK(offset <= volume->size_bytes - length);
+	return volume->ops->peek == NULL ? VOLUME_PEEK_UNKNOWN
+					 : volume->ops->peek(volume, offset, length);
 }

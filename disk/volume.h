@@ -22,24 +22,46 @@ struct volume {
 	uint32_t
 		block_bytes; /* unit of direct I/O, a power of two from 512; others are read-modify-write */
 	bool read_only;
+	bool trims; /* TRIM gives room back */
 };
 
 enum volume_command {
 	VOLUME_COMMAND_READ,
 	VOLUME_COMMAND_WRITE,
 	VOLUME_COMMAND_FLUSH,
+	VOLUME_COMMAND_TRIM,	     /* advice: what is not given back just stays */
+	VOLUME_COMMAND_WRITE_ZEROES, /* reads back as zeros */
+	VOLUME_COMMAND_CACHE,	     /* advice: will be read soon */
+	VOLUME_COMMAND_EXTENTS,	     /* where the data is */
+};
+
+/* What a range is like; 0: data. */
+#define VOLUME_EXTENT_HOLE 1u /* takes no room */
+#define VOLUME_EXTENT_ZERO 2u /* reads as zeros */
+
+struct volume_extent {
+	uint64_t length; /* bytes, at least 1 */
+	uint32_t flags;	 /* VOLUME_EXTENT_ */
 };
 
 /* One request; owned and embedded by its submitter, the volume's from volume_submit until done. */
 struct volume_request {
 	enum volume_command command;
 	enum priority priority;
-	bool durable; /* WRITE: done only after the data is on stable storage */
+	/* WRITE, TRIM, WRITE_ZEROES: done only after the result is on stable storage. */
+	bool durable;
+	bool no_hole;	/* WRITE_ZEROES: the range has its room afterwards */
+	bool fast_only; /* WRITE_ZEROES: -EOPNOTSUPP, and nothing done, if writing were as fast */
 	uint64_t offset;
-	uint32_t length; /* bytes; at least 1, and within the volume; FLUSH: unused */
-	/* volume_buffer_bytes long, from the core's pool; the payload is at volume_payload.
-	 * FLUSH: unused. */
+	/* Bytes; at least 1, and within the volume; FLUSH: unused.  READ and WRITE: what the buffer holds; the others any
+	 * length, served in slices so that it holds nobody else up. */
+	uint64_t length;
+	/* READ, WRITE: volume_buffer_bytes long, from the core's pool; the payload is at volume_payload. */
 	void *buffer;
+	/* EXTENTS: room of the submitter's for extents_max, at least 1; in done, extent_count of them, at least 1, follow each other
+	 * from offset on; no two neighbours have the same flags.  They end within the range, but need not reach its end. */
+	struct volume_extent *extents;
+	uint32_t extents_max, extent_count;
 	struct core *core;
 	/* Called once on CORE, never from within volume_submit.  error: 0, or a negative errno. */
 	void (*done)(struct volume_request *request, int error);
@@ -62,6 +84,8 @@ struct volume_ops {
 	int (*start)(struct volume *volume, struct cores *cores, unsigned home_index,
 		     struct call_pool *calls);
 	void (*submit)(struct volume *volume, struct volume_request *request);
+	/* As volume_peek; NULL: nothing is remembered. */
+	enum volume_peek (*peek)(const struct volume *volume, uint64_t offset, uint64_t length);
 	/* Make all that was written durable, and free.  0 or a negative errno; closed in any case. */
 	int (*close)(struct volume *volume);
 };
@@ -97,7 +121,18 @@ volume_payload(const struct volume *volume, void *buffer, uint64_t offset)
 	return (uint8_t *)buffer + (offset & (volume->block_bytes - 1));
 }
 
+enum volume_peek {
+	VOLUME_PEEK_UNKNOWN, /* EXTENTS tells */
+	VOLUME_PEEK_DATA,
+	VOLUME_PEEK_ZERO,  /* all of it reads as zeros */
+	VOLUME_PEEK_MIXED, /* EXTENTS tells, soon */
+};
+
+/* What is remembered of LENGTH bytes at OFFSET, within the volume, without asking the device.  Any core. */
+enum volume_peek volume_peek(const struct volume *volume, uint64_t offset, uint64_t length);
+
 /* Submit REQUEST.  Does not block.  It ends in done, with
+ * -EOPNOTSUPP fast_only, and it would not be fast;
  * -EIO what the device said, or the file is shorter than it was; -ENOSPC, -EDQUOT no room; or, for a FLUSH, -EIO for
  * ever after one flush has failed: what it should have written may be lost. */
 void volume_submit(struct volume *volume, struct volume_request *request);

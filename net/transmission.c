@@ -191,7 +191,7 @@ write_piece_done(struct nbd_request *request, int error)
 {
 	struct connection *connection = request->connection;
 
-	request->served_bytes += request->io.length;
+	request->served_bytes += (uint32_t)request->io.length;
 	if (connection->receiving == request) {
 		/* More of its payload is to come. */
 		if (error == 0) {
@@ -226,6 +226,10 @@ io_done(struct volume_request *io, int error)
 		write_piece_done(request, error);
 		break;
 	case VOLUME_COMMAND_FLUSH:
+	case VOLUME_COMMAND_TRIM:
+	case VOLUME_COMMAND_WRITE_ZEROES:
+	case VOLUME_COMMAND_CACHE:
+	case VOLUME_COMMAND_EXTENTS:
 		answer_error(request, nbd_error_from_errno(error));
 		break;
 	}
@@ -518,7 +522,7 @@ front_sent(struct connection *connection)
 		return;
 	}
 	connection->in_pieces = request;
-	request->served_bytes += request->io.length;
+	request->served_bytes += (uint32_t)request->io.length;
 	submit_piece(request);
 }
 

@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 
 #include "net/connection.h"
-#include "net/transmission.h"
+#include "net/request.h"
 #include "reactor/log.h"
 
 #define DRAIN_DEADLINE_NS ((uint64_t)10 * 1000000000)

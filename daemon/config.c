@@ -20,6 +20,7 @@ static int finish_cores(struct config *config, FILE *errors);
 static void describe_reactor(const struct config *config, FILE *out);
 static void describe_server(const struct config *config, FILE *out);
 static void describe_export(const struct config_export *export, FILE *out);
+static void describe_ranges(const char *label, const struct access_list *list, FILE *out);
 static void format_bytes(uint64_t bytes, char *text, size_t text_bytes);
 
 void
@@ -38,13 +39,11 @@ config_init(struct config *config)
 void
 config_fini(struct config *config)
 {
-	for (size_t i = 0; i < config->export_count; i++) {
-		free(config->exports[i].name);
-		free(config->exports[i].path);
-		free(config->exports[i].description);
-		free(config->exports[i].origin);
-	}
+	for (size_t i = 0; i < config->export_count; i++)
+		config_export_clear(&config->exports[i]);
 	free(config->exports);
+	access_list_clear(&config->access.allow);
+	access_list_clear(&config->access.deny);
 	config->exports = NULL;
 	config->export_count = 0;
 }
@@ -190,6 +189,8 @@ describe_server(const struct config *config, FILE *out)
 		fprintf(out, "listen           %s\n", text);
 	}
 	fprintf(out, "max-connections  %u\n", config->connections_max);
+	describe_ranges("allow            ", &config->access.allow, out);
+	describe_ranges("deny             ", &config->access.deny, out);
 }
 
 static void
@@ -199,9 +200,26 @@ describe_export(const struct config_export *export, FILE *out)
 		export->name[0] ? "" : " (the default export)");
 	fprintf(out, "  path           %s\n", export->path);
 	fprintf(out, "  read-only      %s\n", export->read_only ? "yes" : "no");
+	describe_ranges("  read-only-for  ", &export->read_only_for, out);
 	fprintf(out, "  priority       %s\n", config_priority_name(export->priority));
+	describe_ranges("  allow          ", &export->access.allow, out);
+	describe_ranges("  deny           ", &export->access.deny, out);
 	if (export->description)
 		fprintf(out, "  description    %s\n", export->description);
+}
+
+/* All of LIST on a line behind LABEL; nothing if it is empty. */
+static void
+describe_ranges(const char *label, const struct access_list *list, FILE *out)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		char text[ACCESS_RANGE_TEXT_BYTES];
+
+		access_range_format(&list->ranges[i], text);
+		fprintf(out, "%s%s", i == 0 ? label : ", ", text);
+	}
+	if (list->count > 0)
+		fputc('\n', out);
 }
 
 /* As the configuration takes it: in the largest unit that leaves a whole number. */

@@ -94,6 +94,46 @@ config_apply_export(struct config *config, const struct config_export *export, c
 	return 0;
 }
 
+int
+config_apply_ranges(struct access_list *list, const char *text, const char *where, FILE *errors)
+{
+	static const char separators[] = ", \t";
+	size_t bytes, count_before = list->count;
+
+	for (text += strspn(text, separators); *text != '\0';
+	     text += bytes + strspn(text + bytes, separators)) {
+		char one[ACCESS_RANGE_TEXT_BYTES];
+		struct access_range range;
+		const char *why;
+
+		bytes = strcspn(text, separators);
+		snprintf(one, sizeof(one), "%.*s", (int)bytes, text);
+		if (access_range_parse(one, &range, &why))
+			return config_mistake(errors, where, "%s: %s", one, why);
+		if (access_list_add(list, &range))
+			return config_mistake(errors, where,
+					      "no memory"); /* UNTESTED: no fault for malloc */
+	}
+	if (list->count == count_before)
+		return config_mistake(errors, where,
+				      "no address range; expected one or more, such as "
+				      "10.0.0.0/8, ::1, unix, or all");
+	return 0;
+}
+
+void
+config_export_clear(struct config_export *export)
+{
+	free(export->name);
+	free(export->path);
+	free(export->description);
+	free(export->origin);
+	access_list_clear(&export->access.allow);
+	access_list_clear(&export->access.deny);
+	access_list_clear(&export->read_only_for);
+	*export = (struct config_export){ 0 };
+}
+
 /* Write TEXT with "?" for control characters: what is quoted from a file can neither begin a line
  * nor drive a terminal. */
 static void
@@ -144,7 +184,7 @@ check_text(const char *what, const char *text, const char *where, FILE *errors)
 	return 0;
 }
 
-/* Copy the strings of FROM too.  Returns false, and leaves nothing allocated, without memory. */
+/* Copy what FROM points to, too.  Returns false, and leaves nothing allocated, without memory. */
 static bool
 copy_export(const struct config_export *from, struct config_export *to)
 {
@@ -156,11 +196,11 @@ copy_export(const struct config_export *from, struct config_export *to)
 		.priority = from->priority,
 		.origin = strdup(from->origin),
 	};
-	if (to->name && to->path && to->origin && (to->description || !from->description))
+	if (to->name && to->path && to->origin && (to->description || !from->description) &&
+	    access_list_copy(&to->access.allow, &from->access.allow) == 0 &&
+	    access_list_copy(&to->access.deny, &from->access.deny) == 0 &&
+	    access_list_copy(&to->read_only_for, &from->read_only_for) == 0)
 		return true;
-	free(to->name);
-	free(to->path);
-	free(to->description);
-	free(to->origin);
+	config_export_clear(to);
 	return false;
 }

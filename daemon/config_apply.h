@@ -9,6 +9,7 @@
 
 #define CONFIG_TEXT_BYTES_MAX 4096 /* an export's name or description; NBD protocol, "Values" */
 
+struct access_list;
 struct config;
 struct config_export;
 
@@ -25,5 +26,13 @@ int config_apply_listen(struct config *config, const char *text, const char *whe
 			FILE *errors) MUST_USE;
 int config_apply_export(struct config *config, const struct config_export *export,
 			const char *where, FILE *errors) MUST_USE;
+
+/* Add the ranges of TEXT, separated by commas or spaces, to LIST.
+ * Returns 0, or -EINVAL after one line to ERRORS; then LIST may have got those before the mistake. */
+int config_apply_ranges(struct access_list *list, const char *text, const char *where,
+			FILE *errors) MUST_USE;
+
+/* Free what EXPORT holds. */
+void config_export_clear(struct config_export *export);
 
 #endif

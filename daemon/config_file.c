@@ -17,7 +17,8 @@
 #define LINE_BUFFER_BYTES (LINE_BYTES_MAX + 2) /* the line, its newline, NUL */
 #define MISTAKES_MAX	  100		       /* then it is hardly a configuration file */
 #define SPACES		  " \t\v\f\r"
-#define QUOTE_BYTES	  40 /* of a line that is too long, for its message */
+#define QUOTE_BYTES	  40   /* of a line that is too long, for its message */
+#define KEYS_TEXT_BYTES	  1024 /* all keys of a section */
 #define BYTE_ORDER_MARK	  "\xef\xbb\xbf"
 
 enum section {
@@ -37,10 +38,15 @@ enum key {
 	KEY_BUFFER_MEMORY,
 	KEY_LISTEN,
 	KEY_MAX_CONNECTIONS,
+	KEY_ALLOW,
+	KEY_DENY,
 	KEY_PATH,
 	KEY_READ_ONLY,
 	KEY_PRIORITY,
 	KEY_DESCRIPTION,
+	KEY_EXPORT_ALLOW,
+	KEY_EXPORT_DENY,
+	KEY_READ_ONLY_FOR,
 	KEY_COUNT,
 };
 
@@ -74,6 +80,7 @@ static void end_section(struct file *file);
 /* Keys.  Each set_ function returns 0, or -EINVAL after a line about WHERE to file->errors. */
 static int handle_pair(void *context, const char *section, const char *name, const char *value);
 static int set_pair(struct file *file, const char *name, const char *value, const char *where);
+static int unknown_key(struct file *file, const char *where);
 static int set_key(struct file *file, enum key key, const char *value, const char *where);
 static int set_number(struct file *file, const char *value, unsigned min, unsigned max,
 		      unsigned *number, const char *where);
@@ -105,17 +112,15 @@ static const struct {
 	[KEY_BUFFER_MEMORY] = { SECTION_REACTOR, "buffer-memory", false },
 	[KEY_LISTEN] = { SECTION_SERVER, "listen", true },
 	[KEY_MAX_CONNECTIONS] = { SECTION_SERVER, "max-connections", false },
+	[KEY_ALLOW] = { SECTION_SERVER, "allow", true },
+	[KEY_DENY] = { SECTION_SERVER, "deny", true },
 	[KEY_PATH] = { SECTION_EXPORT, "path", false },
 	[KEY_READ_ONLY] = { SECTION_EXPORT, "read-only", false },
 	[KEY_PRIORITY] = { SECTION_EXPORT, "priority", false },
 	[KEY_DESCRIPTION] = { SECTION_EXPORT, "description", false },
-};
-
-/* What each section may hold, for messages. */
-static const char *const section_keys[] = {
-	[SECTION_REACTOR] = "cores, queue-depth, poll-us, socket-batch, stall-ms, buffer-memory",
-	[SECTION_SERVER] = "listen, max-connections",
-	[SECTION_EXPORT] = "path, read-only, priority, description",
+	[KEY_EXPORT_ALLOW] = { SECTION_EXPORT, "allow", true },
+	[KEY_EXPORT_DENY] = { SECTION_EXPORT, "deny", true },
+	[KEY_READ_ONLY_FOR] = { SECTION_EXPORT, "read-only-for", true },
 };
 
 int
@@ -295,11 +300,7 @@ end_section(struct file *file)
 	else if (config_apply_export(file->config, export, where, file->errors))
 		count_mistake(file);
 	free(where);
-	free(export->name);
-	free(export->path);
-	free(export->description);
-	free(export->origin);
-	file->export = (struct config_export){ 0 };
+	config_export_clear(export);
 }
 
 /* inih's ini_handler; it is told 1, done, for mistakes too: they are counted here.
@@ -339,8 +340,7 @@ set_pair(struct file *file, const char *name, const char *value, const char *whe
 	       (keys[key].section != file->section || strcmp(keys[key].name, name) != 0))
 		key++;
 	if (key == KEY_COUNT)
-		return config_mistake(file->errors, where, "unknown key; [%s] has %s",
-				      section_names[file->section], section_keys[file->section]);
+		return unknown_key(file, where);
 	if (file->key_lines[key] && !keys[key].repeatable)
 		return config_mistake(file->errors, where,
 				      "line %u has set it already; keep one of them",
@@ -349,10 +349,28 @@ set_pair(struct file *file, const char *name, const char *value, const char *whe
 	return set_key(file, (enum key)key, value, where);
 }
 
+/* Say which keys the section has. */
+static int
+unknown_key(struct file *file, const char *where)
+{
+	char known[KEYS_TEXT_BYTES] = "";
+
+	for (unsigned key = 0; key < KEY_COUNT; key++) {
+		size_t used = strlen(known);
+
+		if (keys[key].section == file->section)
+			snprintf(known + used, sizeof(known) - used, "%s%s", used > 0 ? ", " : "",
+				 keys[key].name);
+	}
+	return config_mistake(file->errors, where, "unknown key; [%s] has %s",
+			      section_names[file->section], known);
+}
+
 static int
 set_key(struct file *file, enum key key, const char *value, const char *where)
 {
 	struct config *config = file->config;
+	struct config_export *export = &file->export;
 
 	switch (key) {
 	case KEY_CORES:
@@ -375,14 +393,24 @@ set_key(struct file *file, enum key key, const char *value, const char *where)
 	case KEY_MAX_CONNECTIONS:
 		return set_number(file, value, 1, CONFIG_CONNECTIONS_MAX, &config->connections_max,
 				  where);
+	case KEY_ALLOW:
+		return config_apply_ranges(&config->access.allow, value, where, file->errors);
+	case KEY_DENY:
+		return config_apply_ranges(&config->access.deny, value, where, file->errors);
 	case KEY_PATH:
-		return set_string(file, value, &file->export.path, where);
+		return set_string(file, value, &export->path, where);
 	case KEY_READ_ONLY:
-		return set_bool(file, value, &file->export.read_only, where);
+		return set_bool(file, value, &export->read_only, where);
 	case KEY_PRIORITY:
-		return set_priority(file, value, &file->export.priority, where);
+		return set_priority(file, value, &export->priority, where);
 	case KEY_DESCRIPTION:
-		return set_string(file, value, &file->export.description, where);
+		return set_string(file, value, &export->description, where);
+	case KEY_EXPORT_ALLOW:
+		return config_apply_ranges(&export->access.allow, value, where, file->errors);
+	case KEY_EXPORT_DENY:
+		return config_apply_ranges(&export->access.deny, value, where, file->errors);
+	case KEY_READ_ONLY_FOR:
+		return config_apply_ranges(&export->read_only_for, value, where, file->errors);
 	case KEY_COUNT:
 		break;
 	}

@@ -154,10 +154,22 @@ take_bytes(struct option_data *data, size_t count, const uint8_t **bytes)
 
 /* ---- options ---- */
 
+/* The export of that name, as this client sees it.  One that it may not use does not exist for it: NULL. */
+static const struct export *
+find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
+{
+	const struct export *export =
+		export_find(handshake->exports, (const char *)name, name_bytes);
+	const struct export *view = export == NULL ? NULL : export_view(export, &handshake->peer);
+
+	handshake->denied = view == NULL ? export : NULL;
+	return view;
+}
+
 static enum handshake_result
 answer_export_name(struct handshake *handshake, struct option_data data)
 {
-	handshake->export = export_find(handshake->exports, (const char *)data.bytes, data.left);
+	handshake->export = find_export(handshake, data.bytes, data.left);
 	if (handshake->export == NULL)
 		return drop(handshake, "asked for an export that does not exist (EXPORT_NAME)");
 	byte_buffer_add_u64(&handshake->reply, handshake->export->volume->size_bytes);
@@ -178,6 +190,8 @@ answer_list(struct handshake *handshake, struct option_data data)
 		size_t name_bytes = strlen(export->name);
 		size_t description_bytes = strlen(description);
 
+		if (export_view(export, &handshake->peer) == NULL)
+			continue;
 		add_reply(handshake, NBD_OPT_LIST, NBD_REP_SERVER,
 			  (uint32_t)(sizeof(uint32_t) + name_bytes + description_bytes));
 		byte_buffer_add_u32(&handshake->reply, (uint32_t)name_bytes);
@@ -203,7 +217,7 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 	if (name_bytes > NBD_STRING_BYTES_MAX)
 		return refuse(handshake, option, NBD_REP_ERR_TOO_BIG,
 			      "a name has at most 4096 bytes");
-	export = export_find(handshake->exports, (const char *)name, name_bytes);
+	export = find_export(handshake, name, name_bytes);
 	if (export == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
 	add_info_export(handshake, option, export);

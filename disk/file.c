@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "disk/volume.h"
+#include "disk/volume_kinds.h"
 #include "reactor/log.h"
 
 /* The page cache's unit on the common platforms with the smallest page; a larger page only makes the exclusive range
@@ -188,8 +189,6 @@ open_tail(struct file_volume *file)
 	return file->tail_fd < 0 ? log_open_error(volume->path, false, -errno) : 0;
 }
 
-static const struct volume_ops file_ops;
-
 /* Open PATH for direct I/O and find its size and block.  Returns the descriptor, or a negative errno, logged. */
 static int
 open_image(const char *path, bool read_only, uint64_t *size_bytes, uint32_t *block_bytes)
@@ -219,11 +218,11 @@ open_image(const char *path, bool read_only, uint64_t *size_bytes, uint32_t *blo
 	return error;
 }
 
-int
-volume_check_file(const char *path, bool read_only, uint64_t *size_bytes)
+static int
+file_check(const struct volume_options *options, uint64_t *size_bytes)
 {
 	uint32_t block_bytes;
-	int fd = open_image(path, read_only, size_bytes, &block_bytes);
+	int fd = open_image(options->path, options->read_only, size_bytes, &block_bytes);
 
 	if (fd < 0)
 		return fd;
@@ -231,9 +230,11 @@ volume_check_file(const char *path, bool read_only, uint64_t *size_bytes)
 	return 0;
 }
 
-int
-volume_open_file(const char *path, bool read_only, struct volume **result)
+static int
+file_open(const struct volume_options *options, struct volume **result)
 {
+	const char *path = options->path;
+	bool read_only = options->read_only;
 	struct file_volume *file = calloc(1, sizeof(*file));
 	struct volume *volume;
 	int error = -ENOMEM;
@@ -241,7 +242,7 @@ volume_open_file(const char *path, bool read_only, struct volume **result)
 	if (file == NULL)
 		return error;
 	volume = &file->volume;
-	volume->ops = &file_ops;
+	volume->ops = &file_volume_ops;
 	volume->read_only = read_only;
 	volume->path = strdup(path);
 	if (volume->path == NULL)
@@ -771,8 +772,10 @@ file_submit(struct volume *volume, struct volume_request *request)
 	}
 }
 
-static const struct volume_ops file_ops = {
+const struct volume_ops file_volume_ops = {
 	.kind = "file",
+	.open = file_open,
+	.check = file_check,
 	.start = file_start,
 	.submit = file_submit,
 	.close = file_close,

@@ -1,6 +1,26 @@
 /* The wrappers around a volume's operations. */
 #include "disk/volume.h"
 
+#include "disk/volume_kinds.h"
+
+static const struct volume_ops *const kinds[VOLUME_KIND_COUNT] = {
+	[VOLUME_KIND_FILE] = &file_volume_ops,
+};
+
+int
+volume_open(const struct volume_options *options, struct volume **volume)
+{
+	CHECK(options->kind < VOLUME_KIND_COUNT);
+	return kinds[options->kind]->open(options, volume);
+}
+
+int
+volume_check(const struct volume_options *options, uint64_t *size_bytes)
+{
+	CHECK(options->kind < VOLUME_KIND_COUNT);
+	return kinds[options->kind]->check(options, size_bytes);
+}
+
 int
 volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
 	     struct call_pool *calls)

@@ -1,11 +1,12 @@
-/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c) stand behind one table of operations, each wrapped
- * once here, which asserts what the kinds may rely on.
+/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c) stand behind one table of operations (volume_kinds.h),
+ * each wrapped once here, which asserts what the kinds may rely on.
  *
  * A volume is opened before the cores run and used on all of them at once; a request lives on one core. */
 #ifndef DISK_VOLUME_H
 #define DISK_VOLUME_H
 
 #include "disk/range_lock.h"
+#include "disk/volume_options.h"
 #include "reactor/call.h"
 #include "reactor/check.h"
 #include "reactor/core.h"
@@ -78,8 +79,11 @@ struct volume_request {
 	int error;
 };
 
+/* A kind's operations, but for those of the same name below without what these check. */
 struct volume_ops {
 	const char *kind;
+	int (*open)(const struct volume_options *options, struct volume **volume);
+	int (*check)(const struct volume_options *options, uint64_t *size_bytes);
 	/* Everything is opened: prepare for use on CORES.  0 or a negative errno. */
 	int (*start)(struct volume *volume, struct cores *cores, unsigned home_index,
 		     struct call_pool *calls);
@@ -90,16 +94,17 @@ struct volume_ops {
 	int (*close)(struct volume *volume);
 };
 
-/* Open the regular file or block device at PATH for direct I/O.  Blocks: call before the cores run.
- * read_only: open it for reading only.  A writer locks it against all others, a reader against writers.
+/* Open the volume that OPTIONS describe.  Blocks: call before the cores run.
+ * file: direct I/O on the regular file or block device at path; read_only: for reading only.  A writer locks it against all
+ * others, a reader against writers.
  * On failure the reason is logged, with the path and what to do.
  * Returns 0, or a negative errno; then *volume is unchanged.
  * Errors: those of open(2); -EBUSY another process or export has it; -EISDIR; -EINVAL neither file nor
  * block device, or no direct I/O there, or empty. */
-int volume_open_file(const char *path, bool read_only, struct volume **volume) MUST_USE;
+int volume_open(const struct volume_options *options, struct volume **volume) MUST_USE;
 
-/* What volume_open_file would find, without holding or locking anything; *size_bytes is set on success. */
-int volume_check_file(const char *path, bool read_only, uint64_t *size_bytes) MUST_USE;
+/* What volume_open would find, without holding or locking anything; *size_bytes is set on success. */
+int volume_check(const struct volume_options *options, uint64_t *size_bytes) MUST_USE;
 
 /* Prepare VOLUME for use on CORES, with cores[home_index] ordering its read-modify-writes, and CALLS for what can block.
  * All must outlive the volume.  Returns 0 or -ENOMEM. */

@@ -34,6 +34,14 @@ image_create(char *path, uint64_t size_bytes)
 	(void)close(fd);
 }
 
+static int
+open_file(const char *path, bool read_only, struct volume **volume)
+{
+	struct volume_options options = { .path = path, .read_only = read_only };
+
+	return volume_open(&options, volume);
+}
+
 static void
 fixture_start(struct fixture *fixture, uint64_t size_bytes)
 {
@@ -48,7 +56,7 @@ fixture_start(struct fixture *fixture, uint64_t size_bytes)
 	cr_assert_eq(call_pool_create(2, &fixture->calls), 0);
 	cr_assert_eq(
 		cores_start(&fixture->cores, &cpus, &config, (size_t)16 << 20, (size_t)4 << 20), 0);
-	cr_assert_eq(volume_open_file(fixture->path, false, &fixture->volume), 0);
+	cr_assert_eq(open_file(fixture->path, false, &fixture->volume), 0);
 	cr_assert_eq(volume_start(fixture->volume, &fixture->cores, 1, fixture->calls), 0);
 }
 
@@ -287,13 +295,13 @@ Test(file, what_is_no_image_is_refused)
 	struct volume *volume = NULL;
 	char path[64];
 
-	cr_assert_eq(volume_open_file("build/there-is-no-such-image", false, &volume), -ENOENT);
-	cr_assert_eq(volume_open_file("build", true, &volume), -EISDIR);
+	cr_assert_eq(open_file("build/there-is-no-such-image", false, &volume), -ENOENT);
+	cr_assert_eq(open_file("build", true, &volume), -EISDIR);
 	image_create(path, 0);
-	cr_assert_eq(volume_open_file(path, false, &volume), -EINVAL);
+	cr_assert_eq(open_file(path, false, &volume), -EINVAL);
 	(void)unlink(path);
 	cr_assert_eq(mkfifo(path, 0600), 0);
-	cr_assert_lt(volume_open_file(path, false, &volume), 0);
+	cr_assert_lt(open_file(path, false, &volume), 0);
 	(void)unlink(path);
 	cr_assert_null(volume);
 }
@@ -304,9 +312,9 @@ Test(file, one_writer_excludes_everybody)
 	char path[64];
 
 	image_create(path, 4096);
-	cr_assert_eq(volume_open_file(path, false, &first), 0);
-	cr_assert_eq(volume_open_file(path, false, &second), -EBUSY);
-	cr_assert_eq(volume_open_file(path, true, &second), -EBUSY);
+	cr_assert_eq(open_file(path, false, &first), 0);
+	cr_assert_eq(open_file(path, false, &second), -EBUSY);
+	cr_assert_eq(open_file(path, true, &second), -EBUSY);
 	cr_assert_null(second);
 	cr_assert_eq(volume_close(first), 0);
 	(void)unlink(path);
@@ -318,8 +326,8 @@ Test(file, readers_share)
 	char path[64];
 
 	image_create(path, 4096);
-	cr_assert_eq(volume_open_file(path, true, &first), 0);
-	cr_assert_eq(volume_open_file(path, true, &second), 0);
+	cr_assert_eq(open_file(path, true, &first), 0);
+	cr_assert_eq(open_file(path, true, &second), 0);
 	cr_assert_eq(volume_close(first), 0);
 	cr_assert_eq(volume_close(second), 0);
 	(void)unlink(path);
@@ -332,8 +340,8 @@ Test(file, check_finds_the_size_and_locks_nothing)
 	char path[64];
 
 	image_create(path, 12345);
-	cr_assert_eq(volume_open_file(path, false, &volume), 0);
-	cr_assert_eq(volume_check_file(path, false, &size_bytes), 0);
+	cr_assert_eq(open_file(path, false, &volume), 0);
+	cr_assert_eq(volume_check(&(struct volume_options){ .path = path }, &size_bytes), 0);
 	cr_assert_eq(size_bytes, 12345);
 	cr_assert_eq(volume_close(volume), 0);
 	(void)unlink(path);

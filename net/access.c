@@ -270,29 +270,15 @@ access_allowed(const struct access_rules *rules, const struct access_peer *peer)
 /* ---- lists ---- */
 
 int
-access_list_add(struct access_list *list, const struct access_range *range)
+access_list_add(struct access_list *list, const struct access_range *ranges, size_t count)
 {
-	struct access_range *ranges = reallocarray(list->ranges, list->count + 1, sizeof(*ranges));
+	struct access_range *all = reallocarray(list->ranges, list->count + count, sizeof(*all));
 
-	if (ranges == NULL)
+	if (all == NULL)
 		return -ENOMEM;
-	list->ranges = ranges;
-	ranges[list->count++] = *range;
-	return 0;
-}
-
-int
-access_list_copy(struct access_list *to, const struct access_list *from)
-{
-	*to = (struct access_list){ 0 };
-	for (size_t i = 0; i < from->count; i++) {
-		int error = access_list_add(to, &from->ranges[i]);
-
-		if (error < 0) {
-			access_list_clear(to);
-			return error;
-		}
-	}
+	memcpy(all + list->count, ranges, count * sizeof(*ranges));
+	list->ranges = all;
+	list->count += count;
 	return 0;
 }
 
@@ -301,4 +287,11 @@ access_list_clear(struct access_list *list)
 {
 	free(list->ranges);
 	*list = (struct access_list){ 0 };
+}
+
+void
+access_rules_clear(struct access_rules *rules)
+{
+	access_list_clear(&rules->allow);
+	access_list_clear(&rules->deny);
 }

@@ -49,14 +49,13 @@ void access_range_format(const struct access_range *range, char *text);
 
 bool access_range_contains(const struct access_range *range, const struct access_peer *peer);
 
-/* Add RANGE to LIST; all zeros is an empty one.  Returns 0 or -ENOMEM; then LIST is unchanged. */
-int access_list_add(struct access_list *list, const struct access_range *range) MUST_USE;
+/* Add the COUNT ranges to LIST; all zeros is an empty one.  Returns 0 or -ENOMEM; then LIST is unchanged. */
+int access_list_add(struct access_list *list, const struct access_range *ranges,
+		    size_t count) MUST_USE;
 
-/* Make TO, which is overwritten, a list of FROM's ranges.  Returns 0 or -ENOMEM; then TO is empty. */
-int access_list_copy(struct access_list *to, const struct access_list *from) MUST_USE;
-
-/* Free the ranges of LIST, which is empty then. */
+/* Free the ranges, of which there are none then. */
 void access_list_clear(struct access_list *list);
+void access_rules_clear(struct access_rules *rules);
 
 bool access_list_contains(const struct access_list *list, const struct access_peer *peer);
 

@@ -36,7 +36,4 @@ const struct export *export_find(const struct export_table *table, const char *n
 /* EXPORT as PEER sees it: itself or its read_only_view; NULL if PEER may not use it. */
 const struct export *export_view(const struct export *export, const struct access_peer *peer);
 
-/* The transmission flags that a client of EXPORT is told. */
-uint16_t export_flags(const struct export *export);
-
 #endif

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <linux/vm_sockets.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
 
@@ -212,15 +213,14 @@ allowed(const char *const *allow, const char *const *deny, const char *peer_text
 
 	for (; *allow; allow++) {
 		range = range_of(*allow);
-		cr_assert_eq(access_list_add(&rules.allow, &range), 0);
+		cr_assert_eq(access_list_add(&rules.allow, &range, 1), 0);
 	}
 	for (; *deny; deny++) {
 		range = range_of(*deny);
-		cr_assert_eq(access_list_add(&rules.deny, &range), 0);
+		cr_assert_eq(access_list_add(&rules.deny, &range, 1), 0);
 	}
 	result = access_allowed(&rules, &peer);
-	access_list_clear(&rules.allow);
-	access_list_clear(&rules.deny);
+	access_rules_clear(&rules);
 	return result;
 }
 
@@ -249,16 +249,18 @@ Test(access, a_deny_wins_over_an_allow)
 	cr_assert(allowed(TEXTS(), TEXTS("10.0.0.0/8", ), "11.0.0.1"));
 }
 
-Test(access, a_copy_is_its_own)
+Test(access, a_list_holds_all_that_was_added)
 {
-	struct access_list list = { 0 }, copy;
-	struct access_range range = range_of("10.0.0.0/8");
-	struct access_peer peer = peer_of("10.0.0.1");
+	struct access_list list = { 0 };
+	struct access_range ranges[2] = { range_of("10.0.0.0/8"), range_of("unix") };
+	struct access_peer ipv4 = peer_of("10.0.0.1"), local = peer_of("unix");
 
-	cr_assert_eq(access_list_add(&list, &range), 0);
-	cr_assert_eq(access_list_copy(&copy, &list), 0);
+	cr_assert_eq(access_list_add(&list, &ranges[0], 1), 0);
+	cr_assert_not(access_list_contains(&list, &local));
+	cr_assert_eq(access_list_add(&list, ranges, 2), 0);
+	cr_assert_eq(list.count, 3);
+	cr_assert(access_list_contains(&list, &ipv4));
+	cr_assert(access_list_contains(&list, &local));
 	access_list_clear(&list);
-	cr_assert_not(access_list_contains(&list, &peer));
-	cr_assert(access_list_contains(&copy, &peer));
-	access_list_clear(&copy);
+	cr_assert_not(access_list_contains(&list, &ipv4));
 }

@@ -15,7 +15,6 @@ static void write_visible(FILE *out, const char *text);
 static int check_export(const struct config *config, const struct config_export *export,
 			const char *where, FILE *errors);
 static int check_text(const char *what, const char *text, const char *where, FILE *errors);
-static bool copy_export(const struct config_export *from, struct config_export *to);
 
 int
 config_mistake(FILE *errors, const char *where, const char *format, ...)
@@ -34,6 +33,24 @@ config_mistake(FILE *errors, const char *where, const char *format, ...)
 	if (bytes >= 0)
 		free(what);
 	return -EINVAL;
+}
+
+void
+config_export_init(struct config_export *export)
+{
+	*export = (struct config_export){ .priority = PRIORITY_NORMAL };
+}
+
+void
+config_export_fini(struct config_export *export)
+{
+	free(export->name);
+	free(export->path);
+	free(export->description);
+	free(export->origin);
+	access_rules_clear(&export->access);
+	access_list_clear(&export->read_only_for);
+	*export = (struct config_export){ 0 };
 }
 
 int
@@ -76,7 +93,7 @@ config_apply_listen(struct config *config, const char *text, const char *where, 
 }
 
 int
-config_apply_export(struct config *config, const struct config_export *export, const char *where,
+config_apply_export(struct config *config, struct config_export *export, const char *where,
 		    FILE *errors)
 {
 	struct config_export *exports;
@@ -88,9 +105,8 @@ config_apply_export(struct config *config, const struct config_export *export, c
 		return config_mistake(errors, where,
 				      "no memory"); /* UNTESTED: no fault for malloc */
 	config->exports = exports;
-	if (!copy_export(export, &exports[config->export_count]))
-		return config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
-	config->export_count++;
+	exports[config->export_count++] = *export;
+	*export = (struct config_export){ 0 };
 	return 0;
 }
 
@@ -142,25 +158,4 @@ check_text(const char *what, const char *text, const char *where, FILE *errors)
 		return config_mistake(errors, where,
 				      "the %s is not UTF-8; save it in that encoding", what);
 	return 0;
-}
-
-/* Copy the strings of FROM too.  Returns false, and leaves nothing allocated, without memory. */
-static bool
-copy_export(const struct config_export *from, struct config_export *to)
-{
-	*to = (struct config_export){
-		.name = strdup(from->name),
-		.path = strdup(from->path),
-		.description = from->description ? strdup(from->description) : NULL,
-		.read_only = from->read_only,
-		.priority = from->priority,
-		.origin = strdup(from->origin),
-	};
-	if (to->name && to->path && to->origin && (to->description || !from->description))
-		return true;
-	free(to->name);
-	free(to->path);
-	free(to->description);
-	free(to->origin);
-	return false;
 }

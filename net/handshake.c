@@ -67,22 +67,33 @@ refuse(struct handshake *handshake, uint32_t option, uint32_t error, const char 
 
 /* ---- options ---- */
 
-/* The session that begins with EXPORT, NULL for none. */
+/* The export of that name, as this client sees it.  One that it may not use does not exist for it: NULL. */
+static const struct export *
+find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
+{
+	const struct export *export =
+		export_find(handshake->exports, (const char *)name, name_bytes);
+	const struct export *view = export == NULL ? NULL : export_view(export, &handshake->peer);
+
+	handshake->denied = view == NULL ? export : NULL;
+	return view;
+}
+
+/* The session that begins with the export of that name; without an export if there is none. */
 static struct nbd_session
-session_with(const struct handshake *handshake, const struct export *export)
+session_with(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
 {
 	struct nbd_session session = handshake->session;
 
-	session.export = export;
-	session.allocation = export != NULL && handshake->contexts_export == export;
+	session.export = find_export(handshake, name, name_bytes);
+	session.allocation = session.export != NULL && handshake->contexts_export == session.export;
 	return session;
 }
 
 static enum handshake_result
 answer_export_name(struct handshake *handshake, uint32_t option, struct option_data data)
 {
-	struct nbd_session session = session_with(
-		handshake, export_find(handshake->exports, (const char *)data.bytes, data.left));
+	struct nbd_session session = session_with(handshake, data.bytes, data.left);
 
 	(void)option; /* it has an answer of its own form */
 	if (session.export == NULL)
@@ -109,8 +120,12 @@ static enum handshake_result
 answer_list(struct handshake *handshake, uint32_t option, struct option_data data)
 {
 	(void)data;
-	for (size_t i = 0; i < handshake->exports->count; i++)
-		option_reply_server(&handshake->reply, &handshake->exports->exports[i]);
+	for (size_t i = 0; i < handshake->exports->count; i++) {
+		const struct export *export = &handshake->exports->exports[i];
+
+		if (export_view(export, &handshake->peer) != NULL)
+			option_reply_server(&handshake->reply, export);
+	}
 	option_reply_ack(&handshake->reply, option);
 	return HANDSHAKE_REPLY;
 }
@@ -130,8 +145,7 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 	if (name_bytes > NBD_STRING_BYTES_MAX)
 		return refuse(handshake, option, NBD_REP_ERR_TOO_BIG,
 			      "a name has at most 4096 bytes");
-	session = session_with(handshake,
-			       export_find(handshake->exports, (const char *)name, name_bytes));
+	session = session_with(handshake, name, name_bytes);
 	if (session.export == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
 	option_reply_info_export(&handshake->reply, option, &session);
@@ -184,7 +198,7 @@ answer_meta_context(struct handshake *handshake, uint32_t option, struct option_
 	error = meta_context_parse(data, &query, &why);
 	if (error != 0)
 		return refuse(handshake, option, error, why);
-	export = export_find(handshake->exports, (const char *)query.name, query.name_bytes);
+	export = find_export(handshake, query.name, query.name_bytes);
 	if (export == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
 	if (query.exact || (!set && (query.wildcard || query.query_count == 0))) {

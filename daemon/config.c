@@ -16,6 +16,7 @@
 
 static_assert(CORES_TEXT_BYTES > CPU_LIST_MAX * 6, "every list of cores fits");
 
+static int read_volume(char *text, struct config_export *export, const char *where, FILE *errors);
 static int finish_cores(struct config *config, FILE *errors);
 static void describe_reactor(const struct config *config, FILE *out);
 static void describe_server(const struct config *config, FILE *out);
@@ -53,6 +54,7 @@ int
 config_add_export(struct config *config, const char *text, FILE *errors)
 {
 	char origin[] = "--export";
+	struct config_export export;
 	char *where, *name, *equals;
 	int error = -EINVAL;
 
@@ -71,12 +73,12 @@ config_add_export(struct config *config, const char *text, FILE *errors)
 		goto err_after_where;
 	}
 	*equals = '\0';
-	error = config_apply_export(config,
-				    &(struct config_export){ .name = name,
-							     .path = equals + 1,
-							     .priority = PRIORITY_NORMAL,
-							     .origin = origin },
-				    where, errors);
+	export = (struct config_export){ .name = name,
+					 .priority = PRIORITY_NORMAL,
+					 .origin = origin };
+	error = read_volume(equals + 1, &export, where, errors);
+	if (error == 0)
+		error = config_apply_export(config, &export, where, errors);
 err_after_where:
 	free(where);
 err_after_name:
@@ -127,6 +129,17 @@ config_finish(struct config *config, FILE *errors)
 	return error;
 }
 
+struct volume_options
+config_volume_options(const struct config_export *export)
+{
+	return (struct volume_options){
+		.kind = export->type,
+		.path = export->path,
+		.size_bytes = export->size_bytes,
+		.read_only = export->read_only,
+	};
+}
+
 void
 config_describe(const struct config *config, FILE *out)
 {
@@ -134,6 +147,25 @@ config_describe(const struct config *config, FILE *out)
 	describe_server(config, out);
 	for (size_t i = 0; i < config->export_count; i++)
 		describe_export(&config->exports[i], out);
+}
+
+/* TEXT, of --export: a path, or memory:SIZE or null:SIZE. */
+static int
+read_volume(char *text, struct config_export *export, const char *where, FILE *errors)
+{
+	static const enum volume_kind sized[] = { VOLUME_KIND_MEMORY, VOLUME_KIND_NULL };
+
+	for (size_t i = 0; i < ARRAY_COUNT(sized); i++) {
+		size_t name_bytes = strlen(volume_kind_name(sized[i]));
+
+		if (strncmp(text, volume_kind_name(sized[i]), name_bytes) != 0 ||
+		    text[name_bytes] != ':')
+			continue;
+		export->type = sized[i];
+		return config_apply_size(text + name_bytes + 1, &export->size_bytes, where, errors);
+	}
+	export->path = text;
+	return 0;
 }
 
 static int
@@ -197,7 +229,15 @@ describe_export(const struct config_export *export, FILE *out)
 {
 	fprintf(out, "export           \"%s\"%s\n", export->name,
 		export->name[0] ? "" : " (the default export)");
-	fprintf(out, "  path           %s\n", export->path);
+	fprintf(out, "  type           %s\n", volume_kind_name(export->type));
+	if (export->path)
+		fprintf(out, "  path           %s\n", export->path);
+	if (export->size_bytes > 0) {
+		char size[32];
+
+		format_bytes(export->size_bytes, size, sizeof(size));
+		fprintf(out, "  size           %s\n", size);
+	}
 	fprintf(out, "  read-only      %s\n", export->read_only ? "yes" : "no");
 	fprintf(out, "  priority       %s\n", config_priority_name(export->priority));
 	if (export->description)
@@ -208,7 +248,7 @@ describe_export(const struct config_export *export, FILE *out)
 static void
 format_bytes(uint64_t bytes, char *text, size_t text_bytes)
 {
-	static const char units[] = { 'K', 'M', 'G' };
+	static const char units[] = { 'K', 'M', 'G', 'T' };
 	size_t unit = 0;
 
 	if (bytes == 0 || bytes % 1024) {

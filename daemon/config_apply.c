@@ -94,6 +94,17 @@ config_apply_export(struct config *config, const struct config_export *export, c
 	return 0;
 }
 
+int
+config_apply_size(const char *text, uint64_t *size_bytes, const char *where, FILE *errors)
+{
+	if (config_value_bytes(text, 1, CONFIG_VOLUME_BYTES_MAX, size_bytes))
+		return 0;
+	return config_mistake(errors, where,
+			      "expected a size in bytes from 1 to %uT; K, M, G and T are powers "
+			      "of 1024",
+			      (unsigned)(CONFIG_VOLUME_BYTES_MAX >> 40));
+}
+
 /* Write TEXT with "?" for control characters: what is quoted from a file can neither begin a line
  * nor drive a terminal. */
 static void
@@ -110,14 +121,16 @@ static int
 check_export(const struct config *config, const struct config_export *export, const char *where,
 	     FILE *errors)
 {
+	struct volume_options options = config_volume_options(export);
+	const char *mistake;
+
 	if (check_text("name", export->name, where, errors))
 		return -EINVAL;
 	if (export->description && check_text("description", export->description, where, errors))
 		return -EINVAL;
-	if (!export->path || export->path[0] == '\0')
-		return config_mistake(
-			errors, where,
-			"the export has no path; give it that of an image file or block device");
+	mistake = volume_options_mistake(&options);
+	if (mistake)
+		return config_mistake(errors, where, "%s", mistake);
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *other = &config->exports[i];
 
@@ -150,13 +163,16 @@ copy_export(const struct config_export *from, struct config_export *to)
 {
 	*to = (struct config_export){
 		.name = strdup(from->name),
-		.path = strdup(from->path),
+		.type = from->type,
+		.path = from->path ? strdup(from->path) : NULL,
+		.size_bytes = from->size_bytes,
 		.description = from->description ? strdup(from->description) : NULL,
 		.read_only = from->read_only,
 		.priority = from->priority,
 		.origin = strdup(from->origin),
 	};
-	if (to->name && to->path && to->origin && (to->description || !from->description))
+	if (to->name && to->origin && (to->path || !from->path) &&
+	    (to->description || !from->description))
 		return true;
 	free(to->name);
 	free(to->path);

@@ -5,6 +5,7 @@
 #define DAEMON_CONFIG_APPLY_H
 
 #include "reactor/check.h"
+#include <stdint.h>
 #include <stdio.h>
 
 #define CONFIG_TEXT_BYTES_MAX 4096 /* an export's name or description; NBD protocol, "Values" */
@@ -25,5 +26,9 @@ int config_apply_listen(struct config *config, const char *text, const char *whe
 			FILE *errors) MUST_USE;
 int config_apply_export(struct config *config, const struct config_export *export,
 			const char *where, FILE *errors) MUST_USE;
+
+/* Read TEXT, a volume's size, into *size_bytes.  Returns 0, or -EINVAL as above. */
+int config_apply_size(const char *text, uint64_t *size_bytes, const char *where,
+		      FILE *errors) MUST_USE;
 
 #endif

@@ -37,7 +37,9 @@ enum key {
 	KEY_BUFFER_MEMORY,
 	KEY_LISTEN,
 	KEY_MAX_CONNECTIONS,
+	KEY_TYPE,
 	KEY_PATH,
+	KEY_SIZE,
 	KEY_READ_ONLY,
 	KEY_PRIORITY,
 	KEY_DESCRIPTION,
@@ -79,6 +81,8 @@ static int set_number(struct file *file, const char *value, unsigned min, unsign
 		      unsigned *number, const char *where);
 static int set_bytes(struct file *file, const char *value, const char *where);
 static int set_bool(struct file *file, const char *value, bool *result, const char *where);
+static int set_type(struct file *file, const char *value, enum volume_kind *result,
+		    const char *where);
 static int set_priority(struct file *file, const char *value, enum priority *result,
 			const char *where);
 static int set_string(struct file *file, const char *value, char **string, const char *where);
@@ -105,7 +109,9 @@ static const struct {
 	[KEY_BUFFER_MEMORY] = { SECTION_REACTOR, "buffer-memory", false },
 	[KEY_LISTEN] = { SECTION_SERVER, "listen", true },
 	[KEY_MAX_CONNECTIONS] = { SECTION_SERVER, "max-connections", false },
+	[KEY_TYPE] = { SECTION_EXPORT, "type", false },
 	[KEY_PATH] = { SECTION_EXPORT, "path", false },
+	[KEY_SIZE] = { SECTION_EXPORT, "size", false },
 	[KEY_READ_ONLY] = { SECTION_EXPORT, "read-only", false },
 	[KEY_PRIORITY] = { SECTION_EXPORT, "priority", false },
 	[KEY_DESCRIPTION] = { SECTION_EXPORT, "description", false },
@@ -115,7 +121,7 @@ static const struct {
 static const char *const section_keys[] = {
 	[SECTION_REACTOR] = "cores, queue-depth, poll-us, socket-batch, stall-ms, buffer-memory",
 	[SECTION_SERVER] = "listen, max-connections",
-	[SECTION_EXPORT] = "path, read-only, priority, description",
+	[SECTION_EXPORT] = "type, path, size, read-only, priority, description",
 };
 
 int
@@ -375,8 +381,12 @@ set_key(struct file *file, enum key key, const char *value, const char *where)
 	case KEY_MAX_CONNECTIONS:
 		return set_number(file, value, 1, CONFIG_CONNECTIONS_MAX, &config->connections_max,
 				  where);
+	case KEY_TYPE:
+		return set_type(file, value, &file->export.type, where);
 	case KEY_PATH:
 		return set_string(file, value, &file->export.path, where);
+	case KEY_SIZE:
+		return config_apply_size(value, &file->export.size_bytes, where, file->errors);
 	case KEY_READ_ONLY:
 		return set_bool(file, value, &file->export.read_only, where);
 	case KEY_PRIORITY:
@@ -419,6 +429,14 @@ set_bool(struct file *file, const char *value, bool *result, const char *where)
 		return 0;
 	return config_mistake(file->errors, where,
 			      "expected yes or no (or true, false, on, off, 1, 0)");
+}
+
+static int
+set_type(struct file *file, const char *value, enum volume_kind *result, const char *where)
+{
+	if (volume_kind_find(value, result))
+		return 0;
+	return config_mistake(file->errors, where, "expected file, memory or null");
 }
 
 static int

@@ -235,7 +235,7 @@ Test(config_file, the_examples_commented_settings_are_valid)
 	static const char *const settings[] = { "cores",	   "queue-depth",   "poll-us",
 						"stall-ms",	   "buffer-memory", "listen",
 						"max-connections", "read-only",	    "socket-batch",
-						"priority" };
+						"priority",	   "type" };
 	struct trial trial;
 	struct config defaults;
 	FILE *example = fopen("etc/millrace.conf", "r");
@@ -392,8 +392,8 @@ Test(config_file, an_unknown_key_is_refused_with_those_that_exist)
 			"queue-depth, poll-us, socket-batch, stall-ms, buffer-memory\n"
 			"@:4: [server] cores = 1: unknown key; [server] has listen, "
 			"max-connections\n"
-			"@:7: [export a] readonly = 1: unknown key; [export] has path, read-only, "
-			"priority, description\n");
+			"@:7: [export a] readonly = 1: unknown key; [export] has type, path, size, "
+			"read-only, priority, description\n");
 }
 
 Test(config_file, a_setting_before_any_section_is_refused)
@@ -440,6 +440,24 @@ Test(config_file, an_export_without_a_path_is_refused_at_its_section)
 			"block device\n"
 			"@:6: [export]: the export has no path; give it that of an image file or "
 			"block device\n");
+}
+
+Test(config_file, each_type_of_volume_needs_its_own_keys)
+{
+	struct trial trial;
+
+	read_good(&trial, "[export m]\ntype=memory\nsize=1024T\n[export n]\ntype=null\nsize=1\n"
+			  "[export f]\ntype=file\npath=/f\n");
+	trial_fini(&trial);
+	assert_mistakes("[export a]\ntype=tape\npath=/a\n[export b]\ntype=memory\n"
+			"[export c]\ntype=null\nsize=1G\npath=/c\n[export d]\npath=/d\nsize=1G\n",
+			"@:2: [export a] type = tape: expected file, memory or null\n"
+			"@:4: [export b]: a volume of type memory or null needs a size, such as "
+			"size = 10G\n"
+			"@:6: [export c]: a volume of type memory or null has no path; remove it, "
+			"or set type = file\n"
+			"@:10: [export d]: a volume of type file has the size of its file; remove "
+			"size, or set type = memory\n");
 }
 
 Test(config_file, an_export_name_twice_is_refused_with_both_places)
@@ -754,6 +772,31 @@ Test(config_line, an_export_is_name_and_path)
 	trial_fini(&trial);
 }
 
+Test(config_line, memory_and_null_need_no_file)
+{
+	struct trial trial;
+	const struct config_export *exports;
+
+	trial_init(&trial);
+	cr_assert_eq(config_add_export(&trial.config, "m=memory:10G", trial.errors), 0);
+	cr_assert_eq(config_add_export(&trial.config, "=null:1000", trial.errors), 0);
+	cr_assert_eq(config_add_export(&trial.config, "f=./null:1000", trial.errors), 0);
+	cr_assert_eq(config_add_export(&trial.config, "x=memory:", trial.errors), -EINVAL);
+	fflush(trial.errors);
+	exports = trial.config.exports;
+	cr_assert_eq(trial.config.export_count, 3);
+	cr_assert_eq(exports[0].type, VOLUME_KIND_MEMORY);
+	cr_assert_eq(exports[0].size_bytes, (uint64_t)10 << 30);
+	cr_assert_null(exports[0].path);
+	cr_assert_eq(exports[1].type, VOLUME_KIND_NULL);
+	cr_assert_eq(exports[1].size_bytes, 1000);
+	cr_assert_eq(exports[2].type, VOLUME_KIND_FILE);
+	cr_assert_str_eq(exports[2].path, "./null:1000");
+	cr_assert_str_eq(trial.said, "--export x=memory:: expected a size in bytes from 1 to "
+				     "1024T; K, M, G and T are powers of 1024\n");
+	trial_fini(&trial);
+}
+
 Test(config_line, a_mistake_leaves_the_config_unchanged)
 {
 	struct trial trial;
@@ -869,7 +912,8 @@ Test(config_describe, says_everything)
 	read_good(&trial, "[reactor]\ncores=0-2\nbuffer-memory=96M\npoll-us=0\n"
 			  "[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
 			  "[export]\npath=/a\n"
-			  "[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n");
+			  "[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n"
+			  "[export m]\ntype=memory\nsize=3T\n");
 	config_describe(&trial.config, out);
 	fclose(out);
 	cr_assert_str_eq(text, "cores            0-2\n"
@@ -882,14 +926,21 @@ Test(config_describe, says_everything)
 			       "listen           unix:/a\n"
 			       "max-connections  1024\n"
 			       "export           \"\" (the default export)\n"
+			       "  type           file\n"
 			       "  path           /a\n"
 			       "  read-only      no\n"
 			       "  priority       normal\n"
 			       "export           \"b\"\n"
+			       "  type           file\n"
 			       "  path           /b\n"
 			       "  read-only      yes\n"
 			       "  priority       background\n"
-			       "  description    B\n");
+			       "  description    B\n"
+			       "export           \"m\"\n"
+			       "  type           memory\n"
+			       "  size           3T\n"
+			       "  read-only      no\n"
+			       "  priority       normal\n");
 	free(text);
 	trial_fini(&trial);
 }

@@ -4,24 +4,28 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/config_apply.h"
-#include "daemon/config_value.h"
+#include "daemon/config_key.h"
+#include "daemon/config_type.h"
 
 #define LISTEN_DEFAULT	 "127.0.0.1:10809" /* 10809: assigned to NBD by IANA */
+#define LABEL_BYTES	 17		   /* to where the values stand */
 #define CORES_TEXT_BYTES 1600		   /* the longest list: CPU_LIST_MAX times "65535," */
 
 static_assert(CORES_TEXT_BYTES > CPU_LIST_MAX * 6, "every list of cores fits");
 
-static int read_volume(char *text, struct config_export *export, const char *where, FILE *errors);
+static int apply_option(struct config *config, const char *option,
+			int (*apply)(struct config *config, const char *text, const char *where,
+				     FILE *errors),
+			const char *text, FILE *errors);
+static int set_volume(const char *text, struct config_export *export, const char *where,
+		      FILE *errors);
 static int finish_cores(struct config *config, FILE *errors);
-static void describe_reactor(const struct config *config, FILE *out);
-static void describe_server(const struct config *config, FILE *out);
-static void describe_export(const struct config_export *export, FILE *out);
-static void format_bytes(uint64_t bytes, char *text, size_t text_bytes);
+static void describe_keys(const struct config_section *section, const void *object,
+			  const char *indent, FILE *out);
 
 void
 config_init(struct config *config)
@@ -39,12 +43,8 @@ config_init(struct config *config)
 void
 config_fini(struct config *config)
 {
-	for (size_t i = 0; i < config->export_count; i++) {
-		free(config->exports[i].name);
-		free(config->exports[i].path);
-		free(config->exports[i].description);
-		free(config->exports[i].origin);
-	}
+	for (size_t i = 0; i < config->export_count; i++)
+		config_export_fini(&config->exports[i]);
 	free(config->exports);
 	config->exports = NULL;
 	config->export_count = 0;
@@ -53,65 +53,44 @@ config_fini(struct config *config)
 int
 config_add_export(struct config *config, const char *text, FILE *errors)
 {
-	char origin[] = "--export";
 	struct config_export export;
-	char *where, *name, *equals;
+	const char *equals = strchr(text, '=');
+	char *where;
 	int error = -EINVAL;
 
-	name = strdup(text);
-	if (!name)
-		return config_mistake(errors, origin,
+	if (asprintf(&where, "--export %s", text) < 0)
+		return config_mistake(errors, "--export",
 				      "no memory"); /* UNTESTED: no fault for malloc */
-	if (asprintf(&where, "%s %s", origin, text) < 0) {
-		config_mistake(errors, origin, "no memory"); /* UNTESTED: no fault for malloc */
-		goto err_after_name;
-	}
-	equals = strchr(name, '=');
+	config_export_init(&export);
 	if (!equals) {
 		config_mistake(errors, where,
 			       "no \"=\"; expected NAME=PATH, or =PATH for the default export");
-		goto err_after_where;
+		goto err_after_export;
 	}
-	*equals = '\0';
-	export = (struct config_export){ .name = name,
-					 .priority = PRIORITY_NORMAL,
-					 .origin = origin };
-	error = read_volume(equals + 1, &export, where, errors);
-	if (error == 0)
+	export.name = strndup(text, (size_t)(equals - text));
+	export.origin = strdup("--export");
+	if (!export.name || !export.origin)
+		config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
+	else if (set_volume(equals + 1, &export, where, errors) == 0)
 		error = config_apply_export(config, &export, where, errors);
-err_after_where:
+err_after_export:
+	config_export_fini(&export);
 	free(where);
-err_after_name:
-	free(name);
+	if (error)
+		config->mistaken = true;
 	return error;
 }
 
 int
 config_add_listen(struct config *config, const char *text, FILE *errors)
 {
-	char *where;
-	int error;
-
-	if (asprintf(&where, "--listen %s", text) < 0)
-		return config_mistake(errors, "--listen",
-				      "no memory"); /* UNTESTED: no fault for malloc */
-	error = config_apply_listen(config, text, where, errors);
-	free(where);
-	return error;
+	return apply_option(config, "--listen", config_apply_listen, text, errors);
 }
 
 int
 config_set_cores(struct config *config, const char *text, FILE *errors)
 {
-	char *where;
-	int error;
-
-	if (asprintf(&where, "--cores %s", text) < 0)
-		return config_mistake(errors, "--cores",
-				      "no memory"); /* UNTESTED: no fault for malloc */
-	error = config_apply_cores(config, text, where, errors);
-	free(where);
-	return error;
+	return apply_option(config, "--cores", config_apply_cores, text, errors);
 }
 
 int
@@ -122,7 +101,7 @@ config_finish(struct config *config, FILE *errors)
 	if (config->listen_count == 0 &&
 	    config_apply_listen(config, LISTEN_DEFAULT, "the default listener", errors))
 		error = -EINVAL;
-	if (config->export_count == 0)
+	if (config->export_count == 0 && !config->mistaken)
 		error = config_mistake(errors, "no export",
 				       "add [export NAME] with path = FILE to the configuration, "
 				       "or give --export NAME=FILE");
@@ -143,29 +122,56 @@ config_volume_options(const struct config_export *export)
 void
 config_describe(const struct config *config, FILE *out)
 {
-	describe_reactor(config, out);
-	describe_server(config, out);
-	for (size_t i = 0; i < config->export_count; i++)
-		describe_export(&config->exports[i], out);
+	for (unsigned i = 0; i < config_section_count; i++) {
+		const struct config_section *section = &config_sections[i];
+
+		if (!section->of_export)
+			describe_keys(section, config, "", out);
+		for (size_t j = 0; section->of_export && j < config->export_count; j++) {
+			const struct config_export *export = &config->exports[j];
+
+			fprintf(out, "%-*s\"%s\"%s\n", LABEL_BYTES, section->name, export->name,
+				export->name[0] ? "" : " (the default export)");
+			describe_keys(section, export, "  ", out);
+		}
+	}
+}
+
+static int
+apply_option(struct config *config, const char *option,
+	     int (*apply)(struct config *config, const char *text, const char *where, FILE *errors),
+	     const char *text, FILE *errors)
+{
+	char *where;
+	int error;
+
+	if (asprintf(&where, "%s %s", option, text) < 0)
+		return config_mistake(errors, option,
+				      "no memory"); /* UNTESTED: no fault for malloc */
+	error = apply(config, text, where, errors);
+	free(where);
+	if (error)
+		config->mistaken = true;
+	return error;
 }
 
 /* TEXT, of --export: a path, or memory:SIZE or null:SIZE. */
 static int
-read_volume(char *text, struct config_export *export, const char *where, FILE *errors)
+set_volume(const char *text, struct config_export *export, const char *where, FILE *errors)
 {
 	static const enum volume_kind sized[] = { VOLUME_KIND_MEMORY, VOLUME_KIND_NULL };
 
 	for (size_t i = 0; i < ARRAY_COUNT(sized); i++) {
-		size_t name_bytes = strlen(volume_kind_name(sized[i]));
+		const char *name = volume_kind_names[sized[i]];
 
-		if (strncmp(text, volume_kind_name(sized[i]), name_bytes) != 0 ||
-		    text[name_bytes] != ':')
+		if (strncmp(text, name, strlen(name)) != 0 || text[strlen(name)] != ':')
 			continue;
 		export->type = sized[i];
-		return config_apply_size(text + name_bytes + 1, &export->size_bytes, where, errors);
+		return config_apply_size(text + strlen(name) + 1, export, where, errors);
 	}
-	export->path = text;
-	return 0;
+	export->path = strdup(text);
+	return export->path ? 0
+			    : config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
 }
 
 static int
@@ -194,68 +200,17 @@ finish_cores(struct config *config, FILE *errors)
 			      missing, wanted_text, allowed_text);
 }
 
+/* The fields of OBJECT that SECTION's keys set. */
 static void
-describe_reactor(const struct config *config, FILE *out)
+describe_keys(const struct config_section *section, const void *object, const char *indent,
+	      FILE *out)
 {
-	char cores[CORES_TEXT_BYTES], each[32], total[32];
+	for (unsigned i = 0; i < section->key_count; i++) {
+		const struct config_key *key = &section->keys[i];
+		char label[LABEL_BYTES + CONFIG_KEYS_MAX];
 
-	cpu_list_format(&config->cores, cores, sizeof(cores));
-	format_bytes(config->buffer_memory_bytes, each, sizeof(each));
-	format_bytes(config->buffer_memory_bytes * config->cores.count, total, sizeof(total));
-	fprintf(out, "cores            %s%s\n", cores, config->cores_auto ? " (auto)" : "");
-	fprintf(out, "queue-depth      %u disk requests per core\n", config->queue_depth);
-	fprintf(out, "poll-us          %u%s\n", config->poll_us,
-		config->poll_us ? "" : " (sleep at once)");
-	fprintf(out, "socket-batch     %u%s\n", config->socket_batch,
-		config->socket_batch ? "" : " (never)");
-	fprintf(out, "stall-ms         %u\n", config->stall_ms);
-	fprintf(out, "buffer-memory    %s per core, %s in total\n", each, total);
-}
-
-static void
-describe_server(const struct config *config, FILE *out)
-{
-	for (size_t i = 0; i < config->listen_count; i++) {
-		char text[ADDRESS_TEXT_BYTES];
-
-		address_format(&config->listen[i], text, sizeof(text));
-		fprintf(out, "listen           %s\n", text);
+		snprintf(label, sizeof(label), "%s%-*s", indent, LABEL_BYTES - (int)strlen(indent),
+			 key->name);
+		key->type->describe(key, object, label, out);
 	}
-	fprintf(out, "max-connections  %u\n", config->connections_max);
-}
-
-static void
-describe_export(const struct config_export *export, FILE *out)
-{
-	fprintf(out, "export           \"%s\"%s\n", export->name,
-		export->name[0] ? "" : " (the default export)");
-	fprintf(out, "  type           %s\n", volume_kind_name(export->type));
-	if (export->path)
-		fprintf(out, "  path           %s\n", export->path);
-	if (export->size_bytes > 0) {
-		char size[32];
-
-		format_bytes(export->size_bytes, size, sizeof(size));
-		fprintf(out, "  size           %s\n", size);
-	}
-	fprintf(out, "  read-only      %s\n", export->read_only ? "yes" : "no");
-	fprintf(out, "  priority       %s\n", config_priority_name(export->priority));
-	if (export->description)
-		fprintf(out, "  description    %s\n", export->description);
-}
-
-/* As the configuration takes it: in the largest unit that leaves a whole number. */
-static void
-format_bytes(uint64_t bytes, char *text, size_t text_bytes)
-{
-	static const char units[] = { 'K', 'M', 'G', 'T' };
-	size_t unit = 0;
-
-	if (bytes == 0 || bytes % 1024) {
-		snprintf(text, text_bytes, "%" PRIu64, bytes);
-		return;
-	}
-	for (bytes /= 1024; bytes % 1024 == 0 && unit + 1 < sizeof(units); unit++)
-		bytes /= 1024;
-	snprintf(text, text_bytes, "%" PRIu64 "%c", bytes, units[unit]);
 }

@@ -53,6 +53,8 @@ struct config {
 	/* [export NAME] */
 	size_t export_count;
 	struct config_export *exports;
+
+	bool mistaken; /* a source had a mistake, so what depends on several settings may be wrong for that */
 };
 
 /* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500, buffer-memory 128M, max-connections 1024, no listener, no
@@ -66,20 +68,21 @@ void config_fini(struct config *config);
 int config_read_file(struct config *config, const char *path, FILE *errors) MUST_USE;
 
 /* The command line's --export NAME=PATH (also NAME=memory:SIZE and NAME=null:SIZE), --listen ADDR and --cores LIST.  One mistake is written to ERRORS as
- * "--export TEXT: what is wrong; what is allowed".  Returns 0 or -EINVAL; then CONFIG is unchanged. */
+ * "--export TEXT: what is wrong; what is allowed".  Returns 0 or -EINVAL; then CONFIG is unchanged but for `mistaken`. */
 int config_add_export(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_add_listen(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_set_cores(struct config *config, const char *text, FILE *errors) MUST_USE;
 
 /* After all sources are read: fill in the defaults that depend on others (cores auto: the affinity mask; no listener:
- * 127.0.0.1:10809), and check the whole: at least one export, no name twice, every core exists and is allowed.
+ * 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it), every core exists and is
+ * allowed.  May be called after a source had mistakes, to find more.
  * Mistakes go to ERRORS.  Returns 0 or -EINVAL. */
 int config_finish(struct config *config, FILE *errors) MUST_USE;
 
 /* What EXPORT's volume is opened from; the strings are EXPORT's. */
 struct volume_options config_volume_options(const struct config_export *export);
 
-/* Write what CONFIG, finished, makes the daemon do to OUT, aligned, for a person. */
+/* Write what CONFIG, finished, makes the daemon do to OUT, aligned, for a person: every key of daemon/config_key.h. */
 void config_describe(const struct config *config, FILE *out);
 
 #endif

@@ -9,13 +9,14 @@
 #include <string.h>
 
 #include "daemon/config.h"
+#include "daemon/config_key.h"
+#include "daemon/config_type.h"
 #include "daemon/config_value.h"
 
 static void write_visible(FILE *out, const char *text);
 static int check_export(const struct config *config, const struct config_export *export,
 			const char *where, FILE *errors);
 static int check_text(const char *what, const char *text, const char *where, FILE *errors);
-static bool copy_export(const struct config_export *from, struct config_export *to);
 
 int
 config_mistake(FILE *errors, const char *where, const char *format, ...)
@@ -34,6 +35,22 @@ config_mistake(FILE *errors, const char *where, const char *format, ...)
 	if (bytes >= 0)
 		free(what);
 	return -EINVAL;
+}
+
+void
+config_export_init(struct config_export *export)
+{
+	*export = (struct config_export){ .priority = PRIORITY_NORMAL };
+}
+
+void
+config_export_fini(struct config_export *export)
+{
+	free(export->name);
+	free(export->path);
+	free(export->description);
+	free(export->origin);
+	*export = (struct config_export){ 0 };
 }
 
 int
@@ -76,7 +93,7 @@ config_apply_listen(struct config *config, const char *text, const char *where, 
 }
 
 int
-config_apply_export(struct config *config, const struct config_export *export, const char *where,
+config_apply_export(struct config *config, struct config_export *export, const char *where,
 		    FILE *errors)
 {
 	struct config_export *exports;
@@ -88,21 +105,20 @@ config_apply_export(struct config *config, const struct config_export *export, c
 		return config_mistake(errors, where,
 				      "no memory"); /* UNTESTED: no fault for malloc */
 	config->exports = exports;
-	if (!copy_export(export, &exports[config->export_count]))
-		return config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
-	config->export_count++;
+	exports[config->export_count++] = *export;
+	*export = (struct config_export){ 0 };
 	return 0;
 }
 
 int
-config_apply_size(const char *text, uint64_t *size_bytes, const char *where, FILE *errors)
+config_apply_size(const char *text, struct config_export *export, const char *where, FILE *errors)
 {
-	if (config_value_bytes(text, 1, CONFIG_VOLUME_BYTES_MAX, size_bytes))
-		return 0;
-	return config_mistake(errors, where,
-			      "expected a size in bytes from 1 to %uT; K, M, G and T are powers "
-			      "of 1024",
-			      (unsigned)(CONFIG_VOLUME_BYTES_MAX >> 40));
+	const struct config_section *section = &config_sections[config_section_count - 1];
+	const struct config_key *key = config_key_find(section, "size");
+	struct config_target target = { .object = export, .where = where, .errors = errors };
+
+	CHECK(section->of_export && key != NULL);
+	return key->type->set(key, &target, text);
 }
 
 /* Write TEXT with "?" for control characters: what is quoted from a file can neither begin a line
@@ -155,28 +171,4 @@ check_text(const char *what, const char *text, const char *where, FILE *errors)
 		return config_mistake(errors, where,
 				      "the %s is not UTF-8; save it in that encoding", what);
 	return 0;
-}
-
-/* Copy the strings of FROM too.  Returns false, and leaves nothing allocated, without memory. */
-static bool
-copy_export(const struct config_export *from, struct config_export *to)
-{
-	*to = (struct config_export){
-		.name = strdup(from->name),
-		.type = from->type,
-		.path = from->path ? strdup(from->path) : NULL,
-		.size_bytes = from->size_bytes,
-		.description = from->description ? strdup(from->description) : NULL,
-		.read_only = from->read_only,
-		.priority = from->priority,
-		.origin = strdup(from->origin),
-	};
-	if (to->name && to->origin && (to->path || !from->path) &&
-	    (to->description || !from->description))
-		return true;
-	free(to->name);
-	free(to->path);
-	free(to->description);
-	free(to->origin);
-	return false;
 }

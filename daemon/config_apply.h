@@ -5,7 +5,6 @@
 #define DAEMON_CONFIG_APPLY_H
 
 #include "reactor/check.h"
-#include <stdint.h>
 #include <stdio.h>
 
 #define CONFIG_TEXT_BYTES_MAX 4096 /* an export's name or description; NBD protocol, "Values" */
@@ -17,18 +16,22 @@ struct config_export;
  * Returns -EINVAL, for the caller to return. */
 int config_mistake(FILE *errors, const char *where, const char *format, ...) PRINTF_LIKE(3, 4);
 
-/* Each checks what it is given and puts it into CONFIG: the cores replace those that were set, a
- * listener or an export is added (its strings are copied).
- * Returns 0, or -EINVAL after one line to ERRORS; then CONFIG is unchanged. */
+/* An export without name, path and description, and the other settings' defaults; and its end, which frees its strings. */
+void config_export_init(struct config_export *export);
+void config_export_fini(struct config_export *export);
+
+/* Each checks what it is given and puts it into CONFIG: the cores replace those that were set, a listener or an export
+ * is added.  An export's strings belong to CONFIG then, and EXPORT is as config_export_fini leaves it.
+ * Returns 0, or -EINVAL after one line to ERRORS; then CONFIG is unchanged but for `mistaken`, and EXPORT its owner's. */
 int config_apply_cores(struct config *config, const char *text, const char *where,
 		       FILE *errors) MUST_USE;
 int config_apply_listen(struct config *config, const char *text, const char *where,
 			FILE *errors) MUST_USE;
-int config_apply_export(struct config *config, const struct config_export *export,
-			const char *where, FILE *errors) MUST_USE;
+int config_apply_export(struct config *config, struct config_export *export, const char *where,
+			FILE *errors) MUST_USE;
 
-/* Read TEXT, a volume's size, into *size_bytes.  Returns 0, or -EINVAL as above. */
-int config_apply_size(const char *text, uint64_t *size_bytes, const char *where,
+/* Set EXPORT's size from TEXT, as the key size does.  Returns 0, or -EINVAL after one line to ERRORS. */
+int config_apply_size(const char *text, struct config_export *export, const char *where,
 		      FILE *errors) MUST_USE;
 
 #endif

@@ -7,44 +7,21 @@
 
 #include <errno.h>
 #include <ini.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/config_apply.h"
-#include "daemon/config_value.h"
+#include "daemon/config_key.h"
+#include "daemon/config_type.h"
 
 #define LINE_BYTES_MAX	  8192
 #define LINE_BUFFER_BYTES (LINE_BYTES_MAX + 2) /* the line, its newline, NUL */
 #define MISTAKES_MAX	  100		       /* then it is hardly a configuration file */
 #define SPACES		  " \t\v\f\r"
-#define QUOTE_BYTES	  40 /* of a line that is too long, for its message */
+#define QUOTE_BYTES	  40   /* of a line that is too long, for its message */
+#define LIST_BYTES	  1024 /* of keys or sections, for messages */
 #define BYTE_ORDER_MARK	  "\xef\xbb\xbf"
-
-enum section {
-	SECTION_NONE,  /* before the first one */
-	SECTION_WRONG, /* what it holds is not looked at: the section was reported */
-	SECTION_REACTOR,
-	SECTION_SERVER,
-	SECTION_EXPORT,
-};
-
-enum key {
-	KEY_CORES,
-	KEY_QUEUE_DEPTH,
-	KEY_POLL_US,
-	KEY_SOCKET_BATCH,
-	KEY_STALL_MS,
-	KEY_BUFFER_MEMORY,
-	KEY_LISTEN,
-	KEY_MAX_CONNECTIONS,
-	KEY_TYPE,
-	KEY_PATH,
-	KEY_SIZE,
-	KEY_READ_ONLY,
-	KEY_PRIORITY,
-	KEY_DESCRIPTION,
-	KEY_COUNT,
-};
 
 /* A file being read. */
 struct file {
@@ -58,11 +35,13 @@ struct file {
 	unsigned line;
 	char text[LINE_BUFFER_BYTES]; /* the line, without its newline */
 
-	enum section section;
-	char title[LINE_BUFFER_BYTES]; /* what stands between its brackets */
+	const struct config_section *section; /* or NULL: before the first, or in a wrong one */
+	bool section_wrong;		      /* it was reported: what it holds is not looked at */
+	char title[LINE_BUFFER_BYTES];	      /* what stands between its brackets */
 	unsigned section_line;
-	unsigned key_lines[KEY_COUNT]; /* where each was set, or 0; of an export: in this one */
-	struct config_export export;   /* of SECTION_EXPORT, until its section ends */
+	/* Where each key was set, or 0; of an export: in this one. */
+	unsigned key_lines[CONFIG_SECTIONS_MAX][CONFIG_KEYS_MAX];
+	struct config_export export; /* that is read, until its section ends */
 };
 
 /* Reading lines. */
@@ -71,58 +50,16 @@ static bool take_line(struct file *file, size_t *bytes);
 static bool classify_line(struct file *file, size_t bytes);
 /* Sections. */
 static void begin_section(struct file *file, const char *text);
+static const struct config_section *find_section(const char *title, size_t bytes);
 static void begin_export(struct file *file, const char *name);
 static void end_section(struct file *file);
-/* Keys.  Each set_ function returns 0, or -EINVAL after a line about WHERE to file->errors. */
+/* Keys. */
 static int handle_pair(void *context, const char *section, const char *name, const char *value);
 static int set_pair(struct file *file, const char *name, const char *value, const char *where);
-static int set_key(struct file *file, enum key key, const char *value, const char *where);
-static int set_number(struct file *file, const char *value, unsigned min, unsigned max,
-		      unsigned *number, const char *where);
-static int set_bytes(struct file *file, const char *value, const char *where);
-static int set_bool(struct file *file, const char *value, bool *result, const char *where);
-static int set_type(struct file *file, const char *value, enum volume_kind *result,
-		    const char *where);
-static int set_priority(struct file *file, const char *value, enum priority *result,
-			const char *where);
-static int set_string(struct file *file, const char *value, char **string, const char *where);
 /* Mistakes of a line; those of a value are written by config_mistake. */
 static void count_mistake(struct file *file);
-static void line_wrong(struct file *file, const char *text, const char *what);
-
-static const char *const section_names[] = {
-	[SECTION_REACTOR] = "reactor",
-	[SECTION_SERVER] = "server",
-	[SECTION_EXPORT] = "export",
-};
-
-static const struct {
-	enum section section;
-	const char *name;
-	bool repeatable;
-} keys[KEY_COUNT] = {
-	[KEY_CORES] = { SECTION_REACTOR, "cores", false },
-	[KEY_QUEUE_DEPTH] = { SECTION_REACTOR, "queue-depth", false },
-	[KEY_POLL_US] = { SECTION_REACTOR, "poll-us", false },
-	[KEY_SOCKET_BATCH] = { SECTION_REACTOR, "socket-batch", false },
-	[KEY_STALL_MS] = { SECTION_REACTOR, "stall-ms", false },
-	[KEY_BUFFER_MEMORY] = { SECTION_REACTOR, "buffer-memory", false },
-	[KEY_LISTEN] = { SECTION_SERVER, "listen", true },
-	[KEY_MAX_CONNECTIONS] = { SECTION_SERVER, "max-connections", false },
-	[KEY_TYPE] = { SECTION_EXPORT, "type", false },
-	[KEY_PATH] = { SECTION_EXPORT, "path", false },
-	[KEY_SIZE] = { SECTION_EXPORT, "size", false },
-	[KEY_READ_ONLY] = { SECTION_EXPORT, "read-only", false },
-	[KEY_PRIORITY] = { SECTION_EXPORT, "priority", false },
-	[KEY_DESCRIPTION] = { SECTION_EXPORT, "description", false },
-};
-
-/* What each section may hold, for messages. */
-static const char *const section_keys[] = {
-	[SECTION_REACTOR] = "cores, queue-depth, poll-us, socket-batch, stall-ms, buffer-memory",
-	[SECTION_SERVER] = "listen, max-connections",
-	[SECTION_EXPORT] = "type, path, size, read-only, priority, description",
-};
+static void line_wrong(struct file *file, const char *text, const char *format, ...)
+	PRINTF_LIKE(3, 4);
 
 int
 config_read_file(struct config *config, const char *path, FILE *errors)
@@ -138,6 +75,7 @@ config_read_file(struct config *config, const char *path, FILE *errors)
 	file->stream = fopen(path, "re");
 	if (!file->stream) {
 		config_mistake(errors, path, "cannot open: %s", strerror(errno));
+		config->mistaken = true;
 		goto err_after_file;
 	}
 	/* inih's settings are the library's globals; no other part of the daemon uses it. */
@@ -153,6 +91,8 @@ config_read_file(struct config *config, const char *path, FILE *errors)
 	end_section(file);
 	if (file->mistakes == 0)
 		error = 0;
+	else
+		config->mistaken = true;
 	fclose(file->stream);
 err_after_file:
 	free(file);
@@ -240,12 +180,15 @@ begin_section(struct file *file, const char *text)
 {
 	const char *title = text + 1 + strspn(text + 1, SPACES);
 	const char *end = strchr(title, ']');
-	size_t bytes;
+	const char *name;
+	char allowed[LIST_BYTES];
+	size_t bytes, name_bytes;
 
-	file->section = SECTION_WRONG;
+	file->section = NULL;
+	file->section_wrong = true;
 	file->section_line = file->line;
 	if (!end || end[1 + strspn(end + 1, SPACES)] != '\0') {
-		line_wrong(file, text,
+		line_wrong(file, text, "%s",
 			   end ? "nothing may follow the ] of a section"
 			       : "the ] of the section is missing");
 		return;
@@ -256,32 +199,44 @@ begin_section(struct file *file, const char *text)
 	memcpy(file->title, title, bytes);
 	file->title[bytes] = '\0';
 	title = file->title;
-	bytes = strcspn(title, SPACES);
-	if (strcmp(title, section_names[SECTION_REACTOR]) == 0)
-		file->section = SECTION_REACTOR;
-	else if (strcmp(title, section_names[SECTION_SERVER]) == 0)
-		file->section = SECTION_SERVER;
-	else if (bytes == strlen(section_names[SECTION_EXPORT]) &&
-		 strncmp(title, section_names[SECTION_EXPORT], bytes) == 0)
-		begin_export(file, title + bytes + strspn(title + bytes, SPACES));
-	else
-		line_wrong(file, text,
-			   "unknown section; allowed are [reactor], [server] and [export NAME]");
+	name_bytes = strcspn(title, SPACES);
+	name = title + name_bytes + strspn(title + name_bytes, SPACES);
+	file->section = find_section(title, name_bytes);
+	/* Only an export has a name behind. */
+	if (!file->section || (*name && !file->section->of_export)) {
+		config_section_list("and", allowed, sizeof(allowed));
+		line_wrong(file, text, "unknown section; allowed are %s", allowed);
+		file->section = NULL;
+		return;
+	}
+	file->section_wrong = false;
+	if (file->section->of_export)
+		begin_export(file, name);
+}
+
+/* The section whose name are the first BYTES of TITLE, or NULL. */
+static const struct config_section *
+find_section(const char *title, size_t bytes)
+{
+	for (unsigned i = 0; i < config_section_count; i++) {
+		const struct config_section *section = &config_sections[i];
+
+		if (strlen(section->name) == bytes && memcmp(section->name, title, bytes) == 0)
+			return section;
+	}
+	return NULL;
 }
 
 static void
 begin_export(struct file *file, const char *name)
 {
-	struct config_export export = { .name = strdup(name), .priority = PRIORITY_NORMAL };
+	unsigned *key_lines = file->key_lines[file->section - config_sections];
 
-	if (asprintf(&export.origin, "%s:%u", file->path, file->line) < 0)
-		export.origin = NULL;
-	for (unsigned key = 0; key < KEY_COUNT; key++) {
-		if (keys[key].section == SECTION_EXPORT)
-			file->key_lines[key] = 0;
-	}
-	file->export = export;
-	file->section = SECTION_EXPORT;
+	config_export_init(&file->export);
+	file->export.name = strdup(name);
+	if (asprintf(&file->export.origin, "%s:%u", file->path, file->line) < 0)
+		file->export.origin = NULL; /* UNTESTED: no fault for malloc */
+	memset(key_lines, 0, sizeof(file->key_lines[0]));
 }
 
 /* An export is complete, and goes into the config, when its section ends. */
@@ -291,9 +246,9 @@ end_section(struct file *file)
 	struct config_export *export = &file->export;
 	char *where;
 
-	if (file->section != SECTION_EXPORT)
+	if (!file->section || !file->section->of_export)
 		return;
-	file->section = SECTION_NONE;
+	file->section = NULL;
 	if (asprintf(&where, "%s:%u: [%s]", file->path, file->section_line, file->title) < 0)
 		where = NULL;
 	if (!where || !export->name || !export->origin)
@@ -301,11 +256,7 @@ end_section(struct file *file)
 	else if (config_apply_export(file->config, export, where, file->errors))
 		count_mistake(file);
 	free(where);
-	free(export->name);
-	free(export->path);
-	free(export->description);
-	free(export->origin);
-	file->export = (struct config_export){ 0 };
+	config_export_fini(export);
 }
 
 /* inih's ini_handler; it is told 1, done, for mistakes too: they are counted here.
@@ -314,15 +265,15 @@ static int
 handle_pair(void *context, const char *section, const char *name, const char *value)
 {
 	struct file *file = context;
-	char *where;
+	char *where, allowed[LIST_BYTES];
 
 	(void)section;
-	if (file->section == SECTION_WRONG)
+	if (file->section_wrong)
 		return 1;
-	if (file->section == SECTION_NONE) {
-		line_wrong(file, name,
-			   "a setting before the first section; begin with [reactor], [server] or "
-			   "[export NAME]");
+	if (!file->section) {
+		config_section_list("or", allowed, sizeof(allowed));
+		line_wrong(file, name, "a setting before the first section; begin with %s",
+			   allowed);
 		return 1;
 	}
 	if (asprintf(&where, "%s:%u: [%s] %s = %s", file->path, file->line, file->title, name,
@@ -339,121 +290,29 @@ handle_pair(void *context, const char *section, const char *name, const char *va
 static int
 set_pair(struct file *file, const char *name, const char *value, const char *where)
 {
-	unsigned key = 0;
+	const struct config_section *section = file->section;
+	const struct config_key *key = config_key_find(section, name);
+	struct config_target target = {
+		.config = file->config,
+		.object = section->of_export ? (void *)&file->export : file->config,
+		.where = where,
+		.errors = file->errors,
+	};
+	unsigned *line;
 
-	while (key < KEY_COUNT &&
-	       (keys[key].section != file->section || strcmp(keys[key].name, name) != 0))
-		key++;
-	if (key == KEY_COUNT)
+	if (!key) {
+		char keys[LIST_BYTES];
+
+		config_key_list(section, keys, sizeof(keys));
 		return config_mistake(file->errors, where, "unknown key; [%s] has %s",
-				      section_names[file->section], section_keys[file->section]);
-	if (file->key_lines[key] && !keys[key].repeatable)
-		return config_mistake(file->errors, where,
-				      "line %u has set it already; keep one of them",
-				      file->key_lines[key]);
-	file->key_lines[key] = file->line;
-	return set_key(file, (enum key)key, value, where);
-}
-
-static int
-set_key(struct file *file, enum key key, const char *value, const char *where)
-{
-	struct config *config = file->config;
-
-	switch (key) {
-	case KEY_CORES:
-		return config_apply_cores(config, value, where, file->errors);
-	case KEY_QUEUE_DEPTH:
-		return set_number(file, value, CONFIG_QUEUE_DEPTH_MIN, CONFIG_QUEUE_DEPTH_MAX,
-				  &config->queue_depth, where);
-	case KEY_POLL_US:
-		return set_number(file, value, 0, CONFIG_POLL_US_MAX, &config->poll_us, where);
-	case KEY_SOCKET_BATCH:
-		return set_number(file, value, 0, CONFIG_SOCKET_BATCH_MAX, &config->socket_batch,
-				  where);
-	case KEY_STALL_MS:
-		return set_number(file, value, CONFIG_STALL_MS_MIN, CONFIG_STALL_MS_MAX,
-				  &config->stall_ms, where);
-	case KEY_BUFFER_MEMORY:
-		return set_bytes(file, value, where);
-	case KEY_LISTEN:
-		return config_apply_listen(config, value, where, file->errors);
-	case KEY_MAX_CONNECTIONS:
-		return set_number(file, value, 1, CONFIG_CONNECTIONS_MAX, &config->connections_max,
-				  where);
-	case KEY_TYPE:
-		return set_type(file, value, &file->export.type, where);
-	case KEY_PATH:
-		return set_string(file, value, &file->export.path, where);
-	case KEY_SIZE:
-		return config_apply_size(value, &file->export.size_bytes, where, file->errors);
-	case KEY_READ_ONLY:
-		return set_bool(file, value, &file->export.read_only, where);
-	case KEY_PRIORITY:
-		return set_priority(file, value, &file->export.priority, where);
-	case KEY_DESCRIPTION:
-		return set_string(file, value, &file->export.description, where);
-	case KEY_COUNT:
-		break;
+				      section->name, keys);
 	}
-	CHECK(key != KEY_COUNT);
-	return -EINVAL;
-}
-
-static int
-set_number(struct file *file, const char *value, unsigned min, unsigned max, unsigned *number,
-	   const char *where)
-{
-	if (config_value_number(value, min, max, number))
-		return 0;
-	return config_mistake(file->errors, where, "expected a number from %u to %u", min, max);
-}
-
-/* buffer-memory, the only key in bytes. */
-static int
-set_bytes(struct file *file, const char *value, const char *where)
-{
-	if (config_value_bytes(value, CONFIG_BUFFER_MEMORY_MIN, CONFIG_BUFFER_MEMORY_MAX,
-			       &file->config->buffer_memory_bytes))
-		return 0;
-	return config_mistake(file->errors, where,
-			      "expected bytes from %uM to %uG; K, M and G are powers of 1024",
-			      (unsigned)(CONFIG_BUFFER_MEMORY_MIN >> 20),
-			      (unsigned)(CONFIG_BUFFER_MEMORY_MAX >> 30));
-}
-
-static int
-set_bool(struct file *file, const char *value, bool *result, const char *where)
-{
-	if (config_value_bool(value, result))
-		return 0;
-	return config_mistake(file->errors, where,
-			      "expected yes or no (or true, false, on, off, 1, 0)");
-}
-
-static int
-set_type(struct file *file, const char *value, enum volume_kind *result, const char *where)
-{
-	if (volume_kind_find(value, result))
-		return 0;
-	return config_mistake(file->errors, where, "expected file, memory or null");
-}
-
-static int
-set_priority(struct file *file, const char *value, enum priority *result, const char *where)
-{
-	if (config_value_priority(value, result))
-		return 0;
-	return config_mistake(file->errors, where, "expected latency, normal or background");
-}
-
-static int
-set_string(struct file *file, const char *value, char **string, const char *where)
-{
-	*string = strdup(value);
-	if (*string)
-		return 0;
-	return config_mistake(file->errors, where, "no memory"); /* UNTESTED: no fault for malloc */
+	line = &file->key_lines[section - config_sections][key - section->keys];
+	if (*line && !key->type->repeatable)
+		return config_mistake(file->errors, where,
+				      "line %u has set it already; keep one of them", *line);
+	*line = file->line;
+	return key->type->set(key, &target, value);
 }
 
 static void
@@ -466,15 +325,22 @@ count_mistake(struct file *file)
 		       "too many mistakes; what follows line %u was not read", file->line);
 }
 
-/* Report WHAT is wrong with the line that was just read, TEXT of it. */
+/* Report what is wrong, FORMAT as printf(3), with the line that was just read, TEXT of it. */
 static void
-line_wrong(struct file *file, const char *text, const char *what)
+line_wrong(struct file *file, const char *text, const char *format, ...)
 {
-	char *where;
+	char *where, *what;
+	va_list arguments;
+
+	va_start(arguments, format);
+	if (vasprintf(&what, format, arguments) < 0)
+		what = NULL; /* UNTESTED: no fault for malloc */
+	va_end(arguments);
 
 	if (asprintf(&where, "%s:%u: %s", file->path, file->line, text) < 0)
 		where = NULL; /* UNTESTED: no fault for malloc */
-	config_mistake(file->errors, where ? where : file->path, "%s", what);
+	config_mistake(file->errors, where ? where : file->path, "%s", what ? what : "no memory");
 	count_mistake(file);
 	free(where);
+	free(what);
 }

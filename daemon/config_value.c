@@ -2,7 +2,7 @@
  * around. */
 #include "daemon/config_value.h"
 
-#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 static bool take_digits(const char **text, uint64_t *number);
@@ -57,28 +57,25 @@ config_value_bool(const char *text, bool *value)
 	return false;
 }
 
-static const char *const priority_names[PRIORITY_COUNT] = {
-	[PRIORITY_LATENCY] = "latency",
-	[PRIORITY_NORMAL] = "normal",
-	[PRIORITY_BACKGROUND] = "background",
-};
-
 bool
-config_value_priority(const char *text, enum priority *priority)
+config_value_word(const char *text, const char *const *words, unsigned *index)
 {
-	for (unsigned i = 0; i < PRIORITY_COUNT; i++) {
-		if (strcmp(text, priority_names[i]) == 0) {
-			*priority = (enum priority)i;
+	for (unsigned i = 0; words[i]; i++) {
+		if (strcmp(text, words[i]) == 0) {
+			*index = i;
 			return true;
 		}
 	}
 	return false;
 }
 
-const char *
-config_priority_name(enum priority priority)
+void
+config_value_join(char *text, size_t text_bytes, const char *before, const char *item,
+		  const char *after)
 {
-	return priority_names[priority];
+	size_t used = strlen(text);
+
+	snprintf(text + used, text_bytes - used, "%s%s%s", before, item, after);
 }
 
 bool

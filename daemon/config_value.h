@@ -1,11 +1,11 @@
-/* The values of settings, as text: pure functions.  Each returns false, and leaves its result
- * alone, when TEXT is anything but one whole value. */
+/* The values of settings, as text: pure functions.  Those that read one return false, and leave their
+ * result alone, when TEXT is anything but one whole value. */
 #ifndef DAEMON_CONFIG_VALUE_H
 #define DAEMON_CONFIG_VALUE_H
 
 #include "reactor/check.h"
-#include "reactor/priority.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* A decimal number from MIN to MAX, without sign or space. */
@@ -17,9 +17,12 @@ bool config_value_bytes(const char *text, uint64_t min, uint64_t max, uint64_t *
 /* yes, true, on, 1; no, false, off, 0. */
 bool config_value_bool(const char *text, bool *value) MUST_USE;
 
-/* latency, normal, background; and the word for PRIORITY. */
-bool config_value_priority(const char *text, enum priority *priority) MUST_USE;
-const char *config_priority_name(enum priority priority);
+/* One of WORDS, up to NULL; *index: which. */
+bool config_value_word(const char *text, const char *const *words, unsigned *index) MUST_USE;
+
+/* Put BEFORE, ITEM and AFTER behind what TEXT of TEXT_BYTES holds already, cut if they do not fit. */
+void config_value_join(char *text, size_t text_bytes, const char *before, const char *item,
+		       const char *after);
 
 /* True if TEXT is well-formed UTF-8: no overlong form, no surrogate, nothing above U+10FFFF.
  * Source: RFC 3629, section 3. */

@@ -60,9 +60,10 @@ static int
 run(struct config *config, int argc, char **argv)
 {
 	struct options options;
+	int error = options_parse(argc, argv, config, &options, stderr);
 
-	if (options_parse(argc, argv, config, &options, stderr) < 0)
-		return EXIT_FAILURE;
+	if (error < 0 && !config->mistaken)
+		return EXIT_FAILURE; /* the options' form: no setting was looked at */
 	if (options.help) {
 		options_print_help(stdout);
 		return EXIT_SUCCESS;
@@ -71,11 +72,14 @@ run(struct config *config, int argc, char **argv)
 		printf("millraced %s\n", MILLRACE_VERSION);
 		return EXIT_SUCCESS;
 	}
+	/* On after a mistake, so that one run finds all that there are. */
 	if (config_finish(config, stderr) < 0)
+		error = -EINVAL;
+	if (options.check && server_check(config, stdout) < 0)
+		error = -EINVAL;
+	if (error < 0)
 		return EXIT_FAILURE;
-	if (options.check)
-		return server_check(config, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-	return serve(config);
+	return options.check ? EXIT_SUCCESS : serve(config);
 }
 
 int

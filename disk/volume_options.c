@@ -2,31 +2,12 @@
 #include "disk/volume_options.h"
 
 #include <stddef.h>
-#include <string.h>
 
-static const char *const names[VOLUME_KIND_COUNT] = {
+const char *const volume_kind_names[VOLUME_KIND_COUNT + 1] = {
 	[VOLUME_KIND_FILE] = "file",
 	[VOLUME_KIND_MEMORY] = "memory",
 	[VOLUME_KIND_NULL] = "null",
 };
-
-const char *
-volume_kind_name(enum volume_kind kind)
-{
-	return names[kind];
-}
-
-bool
-volume_kind_find(const char *name, enum volume_kind *kind)
-{
-	for (unsigned i = 0; i < VOLUME_KIND_COUNT; i++) {
-		if (strcmp(name, names[i]) == 0) {
-			*kind = (enum volume_kind)i;
-			return true;
-		}
-	}
-	return false;
-}
 
 const char *
 volume_options_mistake(const struct volume_options *options)

@@ -21,9 +21,8 @@ struct volume_options {
 	bool read_only;
 };
 
-/* The kind's name, as in a configuration; and the kind of that name.  Returns false, and leaves *kind alone, if there is none. */
-const char *volume_kind_name(enum volume_kind kind);
-bool volume_kind_find(const char *name, enum volume_kind *kind) MUST_USE;
+/* The kinds' names, as in a configuration; the last is NULL. */
+extern const char *const volume_kind_names[VOLUME_KIND_COUNT + 1];
 
 /* What is missing in OPTIONS, or should not be there, and how to put it right (static text); NULL: nothing. */
 const char *volume_options_mistake(const struct volume_options *options) MUST_USE;

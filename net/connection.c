@@ -198,12 +198,13 @@ connection_finish(struct connection *connection)
 void
 connection_drop(struct connection *connection, const char *why)
 {
+	const struct export *export = connection->session.export;
+
 	if (connection->state == CONNECTION_STATE_DROPPED)
 		return;
 	if (why != NULL)
 		log_warning("client %s: %s%s%s; connection closed", connection->peer,
-			    connection->export == NULL ? "" : connection->export->name,
-			    connection->export == NULL ? "" : ": ", why);
+			    export == NULL ? "" : export->name, export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
 	stream_abandon(&connection->stream);
 	transmission_discard(connection);
@@ -279,12 +280,12 @@ handshake_sent(struct connection *connection)
 	if (connection->state != CONNECTION_STATE_HANDSHAKE)
 		return; /* it is ending */
 	if (connection->transmission_follows) {
-		connection->export = connection->handshake.export;
+		connection->session = connection->handshake.session;
 		connection->state = CONNECTION_STATE_TRANSMISSION;
 		connection->transmission_follows = false;
-		stream_set_priority(&connection->stream, connection->export->priority);
+		stream_set_priority(&connection->stream, connection->session.export->priority);
 		log_debug("client %s: %s: connected on core %u", connection->peer,
-			  connection->export->name, connection->home->core->cpu);
+			  connection->session.export->name, connection->home->core->cpu);
 		end_handshake(connection);
 	}
 	connection_resume(connection);

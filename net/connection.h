@@ -66,10 +66,10 @@ struct connection {
 	unsigned stalled_looks;
 
 	/* Transmission. */
-	const struct export *export;
-	unsigned request_count; /* held */
-	unsigned io_count;	/* with the volume */
-	size_t buffer_bytes;	/* held */
+	struct nbd_session session; /* of the handshake, when that is over */
+	unsigned request_count;	    /* held */
+	unsigned io_count;	    /* with the volume */
+	size_t buffer_bytes;	    /* held */
 	struct nbd_request
 		*receiving;    /* WRITE whose payload is coming, or waits for its last piece */
 	uint32_t payload_left; /* bytes to come of its piece; 0: the piece is with the volume */

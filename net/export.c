@@ -1,9 +1,7 @@
-/* Looking exports up and describing them. */
+/* Looking exports up. */
 #include "net/export.h"
 
 #include <string.h>
-
-#include "net/nbd.h"
 
 const struct export *
 export_find(const struct export_table *table, const char *name, size_t name_bytes)
@@ -16,16 +14,4 @@ export_find(const struct export_table *table, const char *name, size_t name_byte
 			return export;
 	}
 	return NULL;
-}
-
-uint16_t
-export_flags(const struct export *export)
-{
-	/* All cores write the same file, and a flush covers the whole of it: connections may be mixed. */
-	unsigned flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
-			 NBD_FLAG_CAN_MULTI_CONN;
-
-	if (export->read_only)
-		flags |= NBD_FLAG_READ_ONLY;
-	return (uint16_t)flags;
 }

@@ -28,7 +28,4 @@ struct export_table {
 const struct export *export_find(const struct export_table *table, const char *name,
 				 size_t name_bytes);
 
-/* The transmission flags that a client of EXPORT is told. */
-uint16_t export_flags(const struct export *export);
-
 #endif

@@ -2,17 +2,19 @@
  * Source: the protocol specification, sections "Fixed newstyle negotiation" and "Option types". */
 #include "net/handshake.h"
 
-#include <endian.h>
 #include <string.h>
 
 #include "net/nbd.h"
+#include "net/option_data.h"
+#include "net/option_reply.h"
 
-#define BLOCK_BYTES_PREFERRED 4096u
-
-/* The data of one option, read from the front. */
-struct option_data {
-	const uint8_t *bytes;
-	size_t left;
+/* An option that is known. */
+struct known_option {
+	uint32_t option; /* enum nbd_option */
+	bool takes_data;
+	/* Answer it: DATA is all of its data, and empty where it takes none. */
+	enum handshake_result (*answer)(struct handshake *handshake, uint32_t option,
+					struct option_data data);
 };
 
 void
@@ -22,6 +24,7 @@ handshake_init(struct handshake *handshake, const struct export_table *exports)
 		.exports = exports,
 		.state = HANDSHAKE_STATE_CLIENT_FLAGS,
 	};
+	handshake_reset(handshake);
 	byte_buffer_init(&handshake->reply);
 	byte_buffer_add_u64(&handshake->reply, NBD_MAGIC);
 	byte_buffer_add_u64(&handshake->reply, NBD_OPTION_MAGIC);
@@ -34,6 +37,12 @@ handshake_fini(struct handshake *handshake)
 	byte_buffer_fini(&handshake->reply);
 }
 
+void
+handshake_reset(struct handshake *handshake)
+{
+	handshake->session = (struct nbd_session){ .style = NBD_STYLE_SIMPLE };
+}
+
 static enum handshake_result
 drop(struct handshake *handshake, const char *why)
 {
@@ -41,198 +50,121 @@ drop(struct handshake *handshake, const char *why)
 	return HANDSHAKE_DROP;
 }
 
-/* ---- replies ---- */
-
-static void
-add_reply(struct handshake *handshake, uint32_t option, uint32_t reply, uint32_t data_bytes)
-{
-	byte_buffer_add_u64(&handshake->reply, NBD_OPTION_REPLY_MAGIC);
-	byte_buffer_add_u32(&handshake->reply, option);
-	byte_buffer_add_u32(&handshake->reply, reply);
-	byte_buffer_add_u32(&handshake->reply, data_bytes);
-}
-
 static enum handshake_result
 refuse(struct handshake *handshake, uint32_t option, uint32_t error, const char *message)
 {
-	add_reply(handshake, option, error, (uint32_t)strlen(message));
-	byte_buffer_add(&handshake->reply, message, strlen(message));
+	option_reply_error(&handshake->reply, option, error, message);
 	return HANDSHAKE_REPLY;
-}
-
-static void
-add_info_text(struct handshake *handshake, uint32_t option, enum nbd_info info, const char *text)
-{
-	add_reply(handshake, option, NBD_REP_INFO, (uint32_t)(sizeof(uint16_t) + strlen(text)));
-	byte_buffer_add_u16(&handshake->reply, (uint16_t)info);
-	byte_buffer_add(&handshake->reply, text, strlen(text));
-}
-
-static void
-add_info_export(struct handshake *handshake, uint32_t option, const struct export *export)
-{
-	add_reply(handshake, option, NBD_REP_INFO, 12);
-	byte_buffer_add_u16(&handshake->reply, NBD_INFO_EXPORT);
-	byte_buffer_add_u64(&handshake->reply, export->volume->size_bytes);
-	byte_buffer_add_u16(&handshake->reply, export_flags(export));
-}
-
-static void
-add_info_block_size(struct handshake *handshake, uint32_t option, const struct export *export)
-{
-	uint32_t preferred = export->volume->block_bytes;
-
-	if (preferred < BLOCK_BYTES_PREFERRED)
-		preferred = BLOCK_BYTES_PREFERRED;
-	add_reply(handshake, option, NBD_REP_INFO, 14);
-	byte_buffer_add_u16(&handshake->reply, NBD_INFO_BLOCK_SIZE);
-	byte_buffer_add_u32(&handshake->reply, 1); /* any byte: see doc/decisions */
-	byte_buffer_add_u32(&handshake->reply, preferred);
-	byte_buffer_add_u32(&handshake->reply, EXPORT_PAYLOAD_BYTES_MAX);
-}
-
-static void
-add_info(struct handshake *handshake, uint32_t option, uint16_t info, const struct export *export)
-{
-	switch (info) {
-	case NBD_INFO_NAME:
-		add_info_text(handshake, option, NBD_INFO_NAME, export->name);
-		break;
-	case NBD_INFO_DESCRIPTION:
-		if (export->description != NULL)
-			add_info_text(handshake, option, NBD_INFO_DESCRIPTION, export->description);
-		break;
-	case NBD_INFO_BLOCK_SIZE:
-		add_info_block_size(handshake, option, export);
-		break;
-	default:
-		/* Told in any case (EXPORT), or unknown: ignored, as the specification wants. */
-		break;
-	}
-}
-
-/* ---- taking option data apart ---- */
-
-static bool
-take_u16(struct option_data *data, uint16_t *value)
-{
-	uint16_t wire;
-
-	if (data->left < sizeof(wire))
-		return false;
-	memcpy(&wire, data->bytes, sizeof(wire));
-	*value = be16toh(wire);
-	data->bytes += sizeof(wire);
-	data->left -= sizeof(wire);
-	return true;
-}
-
-static bool
-take_u32(struct option_data *data, uint32_t *value)
-{
-	uint32_t wire;
-
-	if (data->left < sizeof(wire))
-		return false;
-	memcpy(&wire, data->bytes, sizeof(wire));
-	*value = be32toh(wire);
-	data->bytes += sizeof(wire);
-	data->left -= sizeof(wire);
-	return true;
-}
-
-static bool
-take_bytes(struct option_data *data, size_t count, const uint8_t **bytes)
-{
-	if (data->left < count)
-		return false;
-	*bytes = data->bytes;
-	data->bytes += count;
-	data->left -= count;
-	return true;
 }
 
 /* ---- options ---- */
 
 static enum handshake_result
-answer_export_name(struct handshake *handshake, struct option_data data)
+answer_export_name(struct handshake *handshake, uint32_t option, struct option_data data)
 {
-	handshake->export = export_find(handshake->exports, (const char *)data.bytes, data.left);
-	if (handshake->export == NULL)
+	struct nbd_session *session = &handshake->session;
+
+	(void)option; /* it has an answer of its own form */
+	session->export = export_find(handshake->exports, (const char *)data.bytes, data.left);
+	if (session->export == NULL)
 		return drop(handshake, "asked for an export that does not exist (EXPORT_NAME)");
-	byte_buffer_add_u64(&handshake->reply, handshake->export->volume->size_bytes);
-	byte_buffer_add_u16(&handshake->reply, export_flags(handshake->export));
+	byte_buffer_add_u64(&handshake->reply, session->export->volume->size_bytes);
+	byte_buffer_add_u16(&handshake->reply, session_flags(session));
 	if (!handshake->no_zeroes)
 		byte_buffer_add_zeros(&handshake->reply, NBD_EXPORT_NAME_PAD_BYTES);
 	return HANDSHAKE_TRANSMISSION;
 }
 
 static enum handshake_result
-answer_list(struct handshake *handshake, struct option_data data)
+answer_abort(struct handshake *handshake, uint32_t option, struct option_data data)
 {
-	if (data.left > 0)
-		return refuse(handshake, NBD_OPT_LIST, NBD_REP_ERR_INVALID, "LIST takes no data");
-	for (size_t i = 0; i < handshake->exports->count; i++) {
-		const struct export *export = &handshake->exports->exports[i];
-		const char *description = export->description == NULL ? "" : export->description;
-		size_t name_bytes = strlen(export->name);
-		size_t description_bytes = strlen(description);
+	(void)data; /* there should be none; to be ignored if there is */
+	option_reply_ack(&handshake->reply, option);
+	return HANDSHAKE_CLOSE;
+}
 
-		add_reply(handshake, NBD_OPT_LIST, NBD_REP_SERVER,
-			  (uint32_t)(sizeof(uint32_t) + name_bytes + description_bytes));
-		byte_buffer_add_u32(&handshake->reply, (uint32_t)name_bytes);
-		byte_buffer_add(&handshake->reply, export->name, name_bytes);
-		byte_buffer_add(&handshake->reply, description, description_bytes);
-	}
-	add_reply(handshake, NBD_OPT_LIST, NBD_REP_ACK, 0);
+static enum handshake_result
+answer_list(struct handshake *handshake, uint32_t option, struct option_data data)
+{
+	(void)data;
+	for (size_t i = 0; i < handshake->exports->count; i++)
+		option_reply_server(&handshake->reply, &handshake->exports->exports[i]);
+	option_reply_ack(&handshake->reply, option);
 	return HANDSHAKE_REPLY;
 }
 
-/* INFO and GO: the name's length, the name, the number of infos, the infos. */
+/* INFO and GO: the name, the number of infos, the infos. */
 static enum handshake_result
 answer_info(struct handshake *handshake, uint32_t option, struct option_data data)
 {
-	const struct export *export;
+	struct nbd_session session = handshake->session;
 	const uint8_t *name;
 	uint32_t name_bytes;
 	uint16_t info, info_count;
 
-	if (!take_u32(&data, &name_bytes) || !take_bytes(&data, name_bytes, &name) ||
-	    !take_u16(&data, &info_count) || data.left != info_count * sizeof(uint16_t))
+	if (!option_data_take_string(&data, &name, &name_bytes) ||
+	    !option_data_take_u16(&data, &info_count) || data.left != info_count * sizeof(uint16_t))
 		return refuse(handshake, option, NBD_REP_ERR_INVALID, "the lengths do not add up");
 	if (name_bytes > NBD_STRING_BYTES_MAX)
 		return refuse(handshake, option, NBD_REP_ERR_TOO_BIG,
 			      "a name has at most 4096 bytes");
-	export = export_find(handshake->exports, (const char *)name, name_bytes);
-	if (export == NULL)
+	session.export = export_find(handshake->exports, (const char *)name, name_bytes);
+	if (session.export == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
-	add_info_export(handshake, option, export);
-	while (take_u16(&data, &info))
-		add_info(handshake, option, info, export);
-	add_reply(handshake, option, NBD_REP_ACK, 0);
+	option_reply_info_export(&handshake->reply, option, &session);
+	while (option_data_take_u16(&data, &info))
+		option_reply_info(&handshake->reply, option, info, session.export);
+	option_reply_ack(&handshake->reply, option);
 	if (option == NBD_OPT_INFO)
 		return HANDSHAKE_REPLY;
-	handshake->export = export;
+	handshake->session = session;
 	return HANDSHAKE_TRANSMISSION;
+}
+
+static const struct known_option known_options[] = {
+	{ NBD_OPT_EXPORT_NAME, true, answer_export_name },
+	{ NBD_OPT_ABORT, true, answer_abort },
+	{ NBD_OPT_LIST, false, answer_list },
+	{ NBD_OPT_INFO, true, answer_info },
+	{ NBD_OPT_GO, true, answer_info },
+};
+
+static const struct known_option *
+find_option(uint32_t option)
+{
+	for (size_t i = 0; i < ARRAY_COUNT(known_options); i++) {
+		if (known_options[i].option == option)
+			return &known_options[i];
+	}
+	return NULL;
 }
 
 static enum handshake_result
 answer_option(struct handshake *handshake, uint32_t option, struct option_data data)
 {
-	switch (option) {
-	case NBD_OPT_EXPORT_NAME:
-		return answer_export_name(handshake, data);
-	case NBD_OPT_ABORT:
-		add_reply(handshake, option, NBD_REP_ACK, 0);
-		return HANDSHAKE_CLOSE;
-	case NBD_OPT_LIST:
-		return answer_list(handshake, data);
-	case NBD_OPT_INFO:
-	case NBD_OPT_GO:
-		return answer_info(handshake, option, data);
-	default:
+	const struct known_option *known = find_option(option);
+
+	if (known == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNSUP, "this option is not supported");
-	}
+	if (!known->takes_data && data.left > 0)
+		return refuse(handshake, option, NBD_REP_ERR_INVALID, "this option takes no data");
+	return known->answer(handshake, option, data);
+}
+
+/* OPTION had more data than is looked at. */
+static enum handshake_result
+answer_skipped(struct handshake *handshake, uint32_t option)
+{
+	const struct known_option *known = find_option(option);
+	const struct option_data nothing = { .left = 0 };
+
+	if (known == NULL)
+		return refuse(handshake, option, NBD_REP_ERR_UNSUP, "this option is not supported");
+	if (!known->takes_data)
+		return refuse(handshake, option, NBD_REP_ERR_INVALID, "this option takes no data");
+	if (option == NBD_OPT_ABORT)
+		return answer_abort(handshake, option, nothing);
+	return refuse(handshake, option, NBD_REP_ERR_TOO_BIG, "more than 16384 bytes of data");
 }
 
 /* ---- the machine ---- */
@@ -243,7 +175,7 @@ step_client_flags(struct handshake *handshake, const uint8_t *bytes, size_t coun
 	struct option_data data = { .bytes = bytes, .left = count };
 	uint32_t flags;
 
-	if (!take_u32(&data, &flags))
+	if (!option_data_take_u32(&data, &flags))
 		return HANDSHAKE_MORE;
 	*consumed = sizeof(flags);
 	if ((flags & ~(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)) != 0)
@@ -291,20 +223,7 @@ step_skip(struct handshake *handshake, size_t count, size_t *consumed)
 	if (handshake->skip_bytes > 0)
 		return HANDSHAKE_MORE;
 	handshake->state = HANDSHAKE_STATE_OPTION;
-	switch (handshake->skip_option) {
-	case NBD_OPT_ABORT:
-		add_reply(handshake, NBD_OPT_ABORT, NBD_REP_ACK, 0);
-		return HANDSHAKE_CLOSE;
-	case NBD_OPT_LIST:
-		return refuse(handshake, NBD_OPT_LIST, NBD_REP_ERR_INVALID, "LIST takes no data");
-	case NBD_OPT_INFO:
-	case NBD_OPT_GO:
-		return refuse(handshake, handshake->skip_option, NBD_REP_ERR_TOO_BIG,
-			      "more than 8192 bytes of data");
-	default:
-		return refuse(handshake, handshake->skip_option, NBD_REP_ERR_UNSUP,
-			      "this option is not supported");
-	}
+	return answer_skipped(handshake, handshake->skip_option);
 }
 
 enum handshake_result

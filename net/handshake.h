@@ -7,7 +7,7 @@
 #define NET_HANDSHAKE_H
 
 #include "net/byte_buffer.h"
-#include "net/export.h"
+#include "net/session.h"
 #include "reactor/check.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,7 +15,7 @@
 
 /* The longest option data that is looked at; longer ones are skipped and refused.  The input buffer must hold a whole
  * option: HANDSHAKE_INPUT_BYTES_MIN. */
-#define HANDSHAKE_DATA_BYTES_MAX  8192u
+#define HANDSHAKE_DATA_BYTES_MAX  16384u
 #define HANDSHAKE_INPUT_BYTES_MIN (HANDSHAKE_DATA_BYTES_MAX + 16u)
 
 enum handshake_state {
@@ -27,15 +27,15 @@ enum handshake_state {
 enum handshake_result {
 	HANDSHAKE_MORE,		/* feed more bytes behind those that were not consumed */
 	HANDSHAKE_REPLY,	/* send `reply`, clear it, then feed again */
-	HANDSHAKE_TRANSMISSION, /* send `reply`; then `export` is served */
+	HANDSHAKE_TRANSMISSION, /* send `reply`; then `session` begins */
 	HANDSHAKE_CLOSE,	/* send `reply`, then close: the client wants to leave */
 	HANDSHAKE_DROP,		/* close at once: `why` says what the client did */
 };
 
 struct handshake {
-	struct byte_buffer reply;    /* to be sent */
-	const struct export *export; /* chosen, once transmission begins */
-	const char *why;	     /* static text */
+	struct byte_buffer reply;   /* to be sent */
+	struct nbd_session session; /* complete once transmission begins */
+	const char *why;	    /* static text */
 	/* Private. */
 	const struct export_table *exports;
 	enum handshake_state state;
@@ -47,6 +47,9 @@ struct handshake {
 /* Begin, with the greeting in `reply`.  EXPORTS must outlive the handshake. */
 void handshake_init(struct handshake *handshake, const struct export_table *exports);
 void handshake_fini(struct handshake *handshake);
+
+/* Forget all that was negotiated so far, but for the client's flags: the next option finds a fresh start. */
+void handshake_reset(struct handshake *handshake);
 
 /* Take the next step with the BYTES received and not yet consumed; says how many of them it *consumed. */
 enum handshake_result handshake_step(struct handshake *handshake, const uint8_t *bytes,

@@ -37,7 +37,7 @@ piece_bytes(const struct nbd_request *request)
 static size_t
 request_buffer_bytes(const struct nbd_request *request)
 {
-	const struct volume *volume = request->connection->export->volume;
+	const struct volume *volume = request->connection->session.export->volume;
 	uint32_t first_bytes = piece_bytes(request);
 	uint64_t ends = request->header.offset | request->header.length;
 
@@ -109,7 +109,7 @@ request_get(struct connection *connection)
 	request->header_sent = false;
 	request->buffer_bytes = 0;
 	request->io.core = home->core;
-	request->io.priority = connection->export->priority;
+	request->io.priority = connection->session.export->priority;
 	request->io.done = io_done;
 	connection->request_count++;
 	return request;
@@ -168,7 +168,7 @@ submit_piece(struct nbd_request *request)
 		io->length = piece_bytes(request);
 	}
 	connection->io_count++;
-	volume_submit(connection->export->volume, io);
+	volume_submit(connection->session.export->volume, io);
 }
 
 /* ---- the volume is done with a piece ---- */
@@ -283,7 +283,8 @@ payload_target(const struct connection *connection)
 	uint64_t offset = request->header.offset + request->served_bytes;
 	uint32_t received = piece_bytes(request) - connection->payload_left;
 
-	return volume_payload(connection->export->volume, request->io.buffer, offset) + received;
+	return volume_payload(connection->session.export->volume, request->io.buffer, offset) +
+	       received;
 }
 
 /* Copy what is in the input of the piece's payload. */
@@ -319,7 +320,7 @@ dispatch(struct nbd_request *request)
 {
 	struct connection *connection = request->connection;
 	const struct nbd_header *header = &request->header;
-	enum nbd_error error = nbd_header_validate(header, connection->export);
+	enum nbd_error error = nbd_header_validate(header, connection->session.export);
 
 	if (error != NBD_SUCCESS) {
 		if (header->command == NBD_CMD_WRITE)
@@ -464,7 +465,7 @@ gather_one(struct nbd_request *request, struct iovec *parts)
 		parts[count++] = (struct iovec){ &request->reply, sizeof(request->reply) };
 	}
 	if (sends_payload(request)) {
-		uint8_t *payload = volume_payload(request->connection->export->volume,
+		uint8_t *payload = volume_payload(request->connection->session.export->volume,
 						  request->io.buffer, request->io.offset);
 
 		parts[count++] = (struct iovec){ payload, request->io.length };

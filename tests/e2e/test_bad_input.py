@@ -320,6 +320,22 @@ def check_accepts_a_good_file_and_describes_it(env):
         check(word in said, f"{word} is not in what --check says: {said}")
 
 
+@test(quick=True)
+def check_finds_mistakes_of_every_kind_in_one_go(env):
+    """In the file's form, on the command line, on this machine, and in what an export names."""
+    absent, empty = env.path("absent.img"), env.file(0, name="empty.img")
+    path = env.config(f"[reactor]\npoll-us = x\n[export a]\npath = {absent}\n[export b]\npath = {empty}\n")
+    arguments = ["--config", path, "--listen", "nonsense", "--cores", "4000", "--check"]
+    expect_refusal(env, arguments, f"{path}:2", "nonsense", "4000", absent, "No such file", empty, "empty")
+
+
+@test(quick=True)
+def check_does_not_look_for_an_export_that_a_mistake_has_cost(env):
+    path = env.config("[export a]\n")
+    log = expect_refusal(env, ["--config", path, "--check"], f"{path}:1", "no path")
+    check("no export" not in log, f"said too: {log}")
+
+
 @test()
 def check_does_not_listen_or_touch_the_image(env):
     """It works while the daemon runs with the same file."""

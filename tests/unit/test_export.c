@@ -1,8 +1,7 @@
-/* Exports by name, and their flags. */
+/* Exports by name. */
 #include <criterion/criterion.h>
 
 #include "net/export.h"
-#include "net/nbd.h"
 
 static struct export exports[] = {
 	{ .name = "disk" },
@@ -26,13 +25,4 @@ Test(export, empty_name_is_the_default_export)
 
 	cr_assert_eq(export_find(&table, "", 0), &exports[1]);
 	cr_assert_null(export_find(&without, "", 0));
-}
-
-Test(export, flags_tell_what_the_server_does)
-{
-	unsigned common = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
-			  NBD_FLAG_CAN_MULTI_CONN;
-
-	cr_assert_eq(export_flags(&exports[0]), common);
-	cr_assert_eq(export_flags(&exports[2]), common | NBD_FLAG_READ_ONLY);
 }

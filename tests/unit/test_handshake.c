@@ -222,7 +222,7 @@ Test(handshake, export_name_pads_with_zeros_unless_refused)
 		send_flags(&trial, flags);
 		send_option(&trial, NBD_OPT_EXPORT_NAME, "disk", 4);
 		cr_assert_eq(trial_run(&trial), HANDSHAKE_TRANSMISSION);
-		cr_assert_eq(trial.handshake.export, &exports[0]);
+		cr_assert_eq(trial.handshake.session.export, &exports[0]);
 		cr_assert_eq(trial.handshake.reply.used, flags == 1 ? 10 + 124 : 10);
 		cr_assert_eq(number_at(&trial.handshake.reply, 0, 8), 10000003);
 		trial_fini(&trial);
@@ -252,7 +252,7 @@ Test(handshake, go_tells_what_was_asked_for)
 	send_flags(&trial, 1);
 	send_info(&trial, NBD_OPT_GO, "rom", infos, ARRAY_COUNT(infos));
 	cr_assert_eq(trial_run(&trial), HANDSHAKE_TRANSMISSION);
-	cr_assert_eq(trial.handshake.export, &exports[1]);
+	cr_assert_eq(trial.handshake.session.export, &exports[1]);
 	at = assert_reply(&trial, 0, NBD_OPT_GO, NBD_REP_INFO);
 	cr_assert_eq(at, 32);
 	cr_assert_eq(number_at(reply, 20, 2), NBD_INFO_EXPORT);
@@ -279,7 +279,7 @@ Test(handshake, info_does_not_begin_transmission)
 	send_flags(&trial, 3);
 	send_info(&trial, NBD_OPT_INFO, "disk", NULL, 0);
 	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
-	cr_assert_null(trial.handshake.export);
+	cr_assert_null(trial.handshake.session.export);
 	trial_fini(&trial);
 }
 

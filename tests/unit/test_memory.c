@@ -318,18 +318,12 @@ Test(null, reads_zeros_and_forgets)
 Test(volume_options, each_kind_says_what_it_lacks)
 {
 	struct volume_options options = { .kind = VOLUME_KIND_FILE };
-	enum volume_kind kind;
 
 	cr_assert_not_null(volume_options_mistake(&options));
 	options.path = "x";
 	cr_assert_null(volume_options_mistake(&options));
 	options.size_bytes = 1;
 	cr_assert_not_null(volume_options_mistake(&options));
-	for (unsigned i = 0; i < VOLUME_KIND_COUNT; i++) {
-		cr_assert(volume_kind_find(volume_kind_name((enum volume_kind)i), &kind));
-		cr_assert_eq(kind, (enum volume_kind)i);
-	}
-	cr_assert_not(volume_kind_find("tape", &kind));
 	options = memory_options(0);
 	cr_assert_not_null(volume_options_mistake(&options));
 	options.size_bytes = 1;

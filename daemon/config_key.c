@@ -1,0 +1,110 @@
+/* The tables of settings.  To add one: a field in daemon/config.h, its default in config_init or config_export_init, a line
+ * here, and its lines in etc/millrace.conf. */
+#include "daemon/config_key.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "daemon/config.h"
+#include "daemon/config_type.h"
+#include "daemon/config_value.h"
+
+/* The offset of MEMBER, which must have TYPE, in struct IN. */
+#define FIELD(in, type, member)        \
+	(offsetof(struct in, member) + \
+	 0 * sizeof((type *)NULL == &((const struct in *)NULL)->member))
+
+#define KEY(text, kind, ...)                                           \
+	{                                                              \
+		.name = text, .type = &config_type_##kind, __VA_ARGS__ \
+	}
+#define NUMBER(text, in, member, least, most, ...)                                                \
+	KEY(text, number, .offset = FIELD(in, const unsigned, member), .min = least, .max = most, \
+	    __VA_ARGS__)
+#define BYTES(text, in, member, least, most, ...)                                                \
+	KEY(text, bytes, .offset = FIELD(in, const uint64_t, member), .min = least, .max = most, \
+	    __VA_ARGS__)
+#define YES_NO(text, in, member) KEY(text, bool, .offset = FIELD(in, const bool, member))
+#define TEXT(text, in, member)	 KEY(text, string, .offset = FIELD(in, char *const, member))
+#define WORD(text, in, kind, member, choice) \
+	KEY(text, word, .offset = FIELD(in, const kind, member), .words = choice)
+
+static const char *const priorities[PRIORITY_COUNT + 1] = {
+	[PRIORITY_LATENCY] = "latency",
+	[PRIORITY_NORMAL] = "normal",
+	[PRIORITY_BACKGROUND] = "background",
+};
+static_assert(sizeof(enum priority) == sizeof(unsigned), "a word is kept as unsigned");
+static_assert(sizeof(enum volume_kind) == sizeof(unsigned), "a word is kept as unsigned");
+
+static const struct config_key reactor_keys[] = {
+	KEY("cores", cores),
+	NUMBER("queue-depth", config, queue_depth, CONFIG_QUEUE_DEPTH_MIN, CONFIG_QUEUE_DEPTH_MAX,
+	       .note = "disk requests per core"),
+	NUMBER("poll-us", config, poll_us, 0, CONFIG_POLL_US_MAX,
+	       .note_of_zero = "(sleep at once)"),
+	NUMBER("socket-batch", config, socket_batch, 0, CONFIG_SOCKET_BATCH_MAX,
+	       .note_of_zero = "(never)"),
+	NUMBER("stall-ms", config, stall_ms, CONFIG_STALL_MS_MIN, CONFIG_STALL_MS_MAX),
+	BYTES("buffer-memory", config, buffer_memory_bytes, CONFIG_BUFFER_MEMORY_MIN,
+	      CONFIG_BUFFER_MEMORY_MAX, .note = "per core"),
+};
+static_assert(ARRAY_COUNT(reactor_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
+
+static const struct config_key server_keys[] = {
+	KEY("listen", listen),
+	NUMBER("max-connections", config, connections_max, 1, CONFIG_CONNECTIONS_MAX),
+};
+static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
+
+static const struct config_key export_keys[] = {
+	WORD("type", config_export, enum volume_kind, type, volume_kind_names),
+	TEXT("path", config_export, path),
+	BYTES("size", config_export, size_bytes, 1, CONFIG_VOLUME_BYTES_MAX),
+	YES_NO("read-only", config_export, read_only),
+	WORD("priority", config_export, enum priority, priority, priorities),
+	TEXT("description", config_export, description),
+};
+static_assert(ARRAY_COUNT(export_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
+
+/* The last one is that of exports, in messages too. */
+const struct config_section config_sections[] = {
+	{ "reactor", false, reactor_keys, ARRAY_COUNT(reactor_keys) },
+	{ "server", false, server_keys, ARRAY_COUNT(server_keys) },
+	{ "export", true, export_keys, ARRAY_COUNT(export_keys) },
+};
+const unsigned config_section_count = ARRAY_COUNT(config_sections);
+static_assert(ARRAY_COUNT(config_sections) <= CONFIG_SECTIONS_MAX, "the reader counts them");
+
+const struct config_key *
+config_key_find(const struct config_section *section, const char *name)
+{
+	for (unsigned i = 0; i < section->key_count; i++) {
+		if (strcmp(section->keys[i].name, name) == 0)
+			return &section->keys[i];
+	}
+	return NULL;
+}
+
+void
+config_key_list(const struct config_section *section, char *text, size_t text_bytes)
+{
+	text[0] = '\0';
+	for (unsigned i = 0; i < section->key_count; i++)
+		config_value_join(text, text_bytes, i > 0 ? ", " : "", section->keys[i].name, "");
+}
+
+void
+config_section_list(const char *conjunction, char *text, size_t text_bytes)
+{
+	char last[16];
+
+	snprintf(last, sizeof(last), " %s [", conjunction);
+	text[0] = '\0';
+	for (unsigned i = 0; i < config_section_count; i++) {
+		const char *before = i == 0 ? "[" : i + 1 < config_section_count ? ", [" : last;
+
+		config_value_join(text, text_bytes, before, config_sections[i].name,
+				  config_sections[i].of_export ? " NAME]" : "]");
+	}
+}

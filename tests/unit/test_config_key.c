@@ -1,0 +1,333 @@
+/* daemon/config_key.c and config_type.c: each key of the file, its values, and those that are refused; and the example in etc,
+ * which shows them all. */
+#include "daemon/config_key.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/config_trial.h"
+
+Test(config_key, every_key_is_read)
+{
+	struct trial trial;
+	struct config *config = &trial.config;
+	char origin[80], address[ADDRESS_TEXT_BYTES];
+
+	trial_read_good(&trial, "# comment\n"
+				"; comment\n"
+				"\n"
+				"[reactor]\n"
+				"cores = 0-1,5\n"
+				"queue-depth=64\n"
+				"  poll-us =  0  \n"
+				"buffer-memory = 1G\n"
+				"socket-batch = 6\n"
+				"[server]\n"
+				"listen = 127.0.0.1:1\n"
+				"listen = unix:/run/x\n"
+				"max-connections = 7\n"
+				"[export a b]\n"
+				"path = /srv/a ;b = c # d\n"
+				"read-only = yes\n"
+				"priority = latency\n"
+				"description = \xc3\xa9t\xc3\xa9 = #1\n"
+				"[export]\n"
+				"path = relative.img");
+	cr_assert_not(config->cores_auto);
+	cr_assert_eq(config->cores.count, 3);
+	cr_assert_eq(config->cores.cpus[2], 5);
+	cr_assert_eq(config->queue_depth, 64);
+	cr_assert_eq(config->poll_us, 0);
+	cr_assert_eq(config->buffer_memory_bytes, (uint64_t)1 << 30);
+	cr_assert_eq(config->listen_count, 2);
+	address_format(&config->listen[1], address, sizeof(address));
+	cr_assert_str_eq(address, "unix:/run/x");
+	cr_assert_eq(config->connections_max, 7);
+	cr_assert_eq(config->export_count, 2);
+	cr_assert_str_eq(config->exports[0].name, "a b");
+	cr_assert_str_eq(config->exports[0].path, "/srv/a ;b = c # d");
+	cr_assert_str_eq(config->exports[0].description, "\xc3\xa9t\xc3\xa9 = #1");
+	cr_assert(config->exports[0].read_only);
+	cr_assert_eq(config->exports[0].priority, PRIORITY_LATENCY);
+	cr_assert_eq(config->exports[1].priority, PRIORITY_NORMAL);
+	cr_assert_eq(config->socket_batch, 6);
+	snprintf(origin, sizeof(origin), "%s:14", trial.path);
+	cr_assert_str_eq(config->exports[0].origin, origin);
+	cr_assert_str_eq(config->exports[1].name, "");
+	cr_assert_str_eq(config->exports[1].path, "relative.img");
+	cr_assert_null(config->exports[1].description);
+	cr_assert_not(config->exports[1].read_only);
+	trial_fini(&trial);
+}
+
+Test(config_key, the_example_is_valid_and_holds_the_defaults)
+{
+	struct trial trial;
+	struct config defaults;
+
+	config_init(&defaults);
+	trial_init(&trial);
+	trial.result = config_read_file(&trial.config, "etc/millrace.conf", trial.errors);
+	fflush(trial.errors);
+	cr_assert_eq(trial.result, 0, "%s", trial.said);
+	cr_assert_eq(trial.config.queue_depth, defaults.queue_depth);
+	cr_assert_eq(trial.config.export_count, 1);
+	cr_assert_str_eq(trial.config.exports[0].name, "disk");
+	trial_fini(&trial);
+	config_fini(&defaults);
+}
+
+/* LINE, "#KEY = VALUE" of a SECTION's KEY, as a setting, and that KEY; or LINE and NULL, without # if it is "#[SECTION]". */
+static const char *
+uncommented(const struct config_section *section, const char *line, const struct config_key **key)
+{
+	for (unsigned i = 0; section && line[0] == '#' && i < section->key_count; i++) {
+		const char *name = section->keys[i].name;
+
+		*key = &section->keys[i];
+		if (strncmp(line + 1, name, strlen(name)) == 0 &&
+		    strncmp(line + 1 + strlen(name), " = ", 3) == 0)
+			return line + 1;
+	}
+	*key = NULL;
+	return strncmp(line, "#[", 2) == 0 ? line + 1 : line;
+}
+
+static const struct config_section *
+section_of(const char *line, const struct config_section *before)
+{
+	for (unsigned i = 0; line[0] == '[' && i < config_section_count; i++) {
+		const char *name = config_sections[i].name;
+
+		if (strncmp(line + 1, name, strlen(name)) == 0)
+			return &config_sections[i];
+	}
+	return before;
+}
+
+/* What the example shows as a default, uncommented, is the default; and it shows every key there is. */
+Test(config_key, the_examples_commented_settings_are_valid)
+{
+	struct trial trial;
+	struct config defaults;
+	const struct config_section *section = NULL;
+	bool shown[CONFIG_SECTIONS_MAX][CONFIG_KEYS_MAX] = { 0 };
+	FILE *example = fopen("etc/millrace.conf", "r");
+	char *text = NULL, line[256];
+	size_t bytes = 0;
+
+	cr_assert_not_null(example);
+	while (fgets(line, sizeof(line), example) && strncmp(line, "# More examples:", 16) != 0) {
+		const struct config_key *key;
+		const char *start;
+
+		start = uncommented(section, line, &key);
+		section = section_of(start, section);
+		if (key)
+			shown[section - config_sections][key - section->keys] = true;
+		else if (strncmp(line, "path = ", 7) == 0)
+			shown[section - config_sections]
+			     [config_key_find(section, "path") - section->keys] = true;
+		trial_append(&text, &bytes, start, strlen(start));
+	}
+	fclose(example);
+	for (unsigned i = 0; i < config_section_count; i++) {
+		for (unsigned j = 0; j < config_sections[i].key_count; j++)
+			cr_assert(shown[i][j], "[%s] %s is not in the example",
+				  config_sections[i].name, config_sections[i].keys[j].name);
+	}
+	config_init(&defaults);
+	trial_read_good(&trial, text);
+	cr_assert(trial.config.cores_auto);
+	cr_assert_eq(trial.config.queue_depth, defaults.queue_depth);
+	cr_assert_eq(trial.config.poll_us, defaults.poll_us);
+	cr_assert_eq(trial.config.stall_ms, defaults.stall_ms);
+	cr_assert_eq(trial.config.buffer_memory_bytes, defaults.buffer_memory_bytes);
+	cr_assert_eq(trial.config.connections_max, defaults.connections_max);
+	cr_assert_not(trial.config.exports[0].read_only);
+	free(text);
+	trial_fini(&trial);
+	config_fini(&defaults);
+}
+
+Test(config_key, an_unknown_key_is_refused_with_those_that_exist)
+{
+	trial_assert_mistakes(
+		"[reactor]\npoll_us = 1\n[server]\ncores = 1\n[export a]\npath = "
+		"/a\nreadonly=1\n",
+		"@:2: [reactor] poll_us = 1: unknown key; [reactor] has cores, "
+		"queue-depth, poll-us, socket-batch, stall-ms, buffer-memory\n"
+		"@:4: [server] cores = 1: unknown key; [server] has listen, "
+		"max-connections\n"
+		"@:7: [export a] readonly = 1: unknown key; [export] has type, path, size, "
+		"read-only, priority, description\n");
+}
+
+Test(config_key, names_and_descriptions_must_be_utf8_of_4096_bytes)
+{
+	char *name = trial_padded("[export ", 4097, 'n', "]\npath=/a\n");
+	char *description = trial_padded("[export a]\npath=/a\ndescription=", 4097, 'd',
+					 "\n[export \xff]\npath=/a\n"
+					 "[export c]\npath=/a\n"
+					 "description=\xc0\x80\n");
+	struct trial trial;
+
+	trial_init(&trial);
+	trial_read(&trial, name, strlen(name));
+	cr_assert_eq(trial.result, -EINVAL);
+	cr_assert_not_null(strstr(trial.said, ": the name has 4097 bytes; at most 4096\n"));
+	trial_fini(&trial);
+	free(name);
+	trial_assert_mistakes(
+		description,
+		"@:1: [export a]: the description has 4097 bytes; at most 4096\n"
+		"@:4: [export \xff]: the name is not UTF-8; save it in that encoding\n"
+		"@:6: [export c]: the description is not UTF-8; save it in that encoding\n");
+	free(description);
+}
+
+Test(config_key, numbers_have_limits)
+{
+	static const char *const limits[] = { "16", "16384", NULL };
+	static const char *const bad[] = { "15",
+					   "16385",
+					   "-1",
+					   "+16",
+					   "16x",
+					   "0x10",
+					   "1 6",
+					   "",
+					   "1.5",
+					   "64K",
+					   "18446744073709551632",
+					   "4294967312",
+					   NULL };
+
+	trial_assert_refused("reactor", "queue-depth", "a number from 16 to 16384", bad);
+	trial_assert_refused("reactor", "poll-us", "a number from 0 to 10000",
+			     (const char *const[]){ "-1", "10001", "", NULL });
+	trial_assert_refused("server", "max-connections", "a number from 1 to 20000",
+			     (const char *const[]){ "0", "20001", NULL });
+	for (const char *const *value = limits; *value; value++) {
+		struct trial trial;
+		char text[64];
+
+		snprintf(text, sizeof(text), "[reactor]\nqueue-depth = %s\n", *value);
+		trial_read_good(&trial, text);
+		cr_assert_eq(trial.config.queue_depth, strtoul(*value, NULL, 10));
+		trial_fini(&trial);
+	}
+}
+
+Test(config_key, memory_takes_suffixes_of_powers_of_1024)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = {
+		{ "67108864", (uint64_t)64 << 20 }, { "65536K", (uint64_t)64 << 20 },
+		{ "64M", (uint64_t)64 << 20 },	    { "100000001", 100000001 },
+		{ "3G", (uint64_t)3 << 30 },	    { "64G", (uint64_t)64 << 30 },
+	};
+	static const char *const bad[] = { "67108863",
+					   "63M",
+					   "65G",
+					   "64",
+					   "64T",
+					   "64MB",
+					   "64m",
+					   "64 M",
+					   "M",
+					   "-1G",
+					   "",
+					   "1.5G",
+					   "18446744073709551615G",
+					   "17179869185G",
+					   NULL };
+
+	trial_assert_refused("reactor", "buffer-memory", "expected bytes from 64M to 64G", bad);
+	for (size_t i = 0; i < ARRAY_COUNT(good); i++) {
+		struct trial trial;
+		char text[64];
+
+		snprintf(text, sizeof(text), "[reactor]\nbuffer-memory = %s\n", good[i].text);
+		trial_read_good(&trial, text);
+		cr_assert_eq(trial.config.buffer_memory_bytes, good[i].bytes, "%s", good[i].text);
+		trial_fini(&trial);
+	}
+}
+
+Test(config_key, priority_takes_three_words)
+{
+	static const char *const words[] = { "latency", "normal", "background" };
+	struct trial trial;
+
+	for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
+		char text[64];
+
+		snprintf(text, sizeof(text), EXPORT_LINES "priority = %s\n", words[i]);
+		trial_read_good(&trial, text);
+		cr_assert_eq(trial.config.exports[0].priority, (enum priority)i);
+		trial_fini(&trial);
+	}
+	trial_assert_mistakes(
+		EXPORT_LINES "priority = high\n",
+		"@:3: [export] priority = high: expected latency, normal or background\n");
+}
+
+Test(config_key, read_only_takes_words)
+{
+	static const char *const words[] = { "no", "yes", "false", "true", "off", "on", "0", "1" };
+	static const char *const bad[] = { "y", "YES", "2", "", "yes no", NULL };
+
+	for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
+		struct trial trial;
+		char text[64];
+
+		snprintf(text, sizeof(text), EXPORT_LINES "read-only = %s\n", words[i]);
+		trial_read_good(&trial, text);
+		cr_assert_eq(trial.config.exports[0].read_only, i % 2 == 1, "%s", words[i]);
+		trial_fini(&trial);
+	}
+	for (const char *const *word = bad; *word; word++) {
+		struct trial trial;
+		char text[64];
+
+		snprintf(text, sizeof(text), EXPORT_LINES "read-only = %s\n", *word);
+		trial_init(&trial);
+		trial_read(&trial, text, strlen(text));
+		cr_assert_eq(trial.result, -EINVAL);
+		cr_assert_not_null(strstr(trial.said, "expected yes or no"));
+		trial_fini(&trial);
+	}
+}
+
+Test(config_key, wrong_cores_and_addresses_are_refused)
+{
+	trial_assert_refused(
+		"reactor", "cores", "expected auto or a list",
+		(const char *const[]){ "", "all", "3-1", "1,1", "-1", "70000", "0-999", NULL });
+	trial_assert_refused(
+		"server", "listen", "expected",
+		(const char *const[]){ "", "10809", "localhost", "::1:1", "unix:", NULL });
+}
+
+Test(config_key, too_many_listeners_are_refused)
+{
+	struct trial trial;
+	char *text = NULL;
+	size_t bytes = 0;
+
+	trial_append(&text, &bytes, "[server]\n", 9);
+	for (int i = 0; i < CONFIG_LISTEN_MAX + 1; i++)
+		trial_append(&text, &bytes, "listen=[::1]:1\n", 15);
+	trial_init(&trial);
+	trial_read(&trial, text, bytes);
+	cr_assert_eq(trial.result, -EINVAL);
+	cr_assert_not_null(strstr(trial.said, ":66: [server] listen = [::1]:1: too many addresses; "
+					      "at most 64\n"));
+	trial_fini(&trial);
+	free(text);
+}

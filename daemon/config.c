@@ -44,6 +44,7 @@ config_fini(struct config *config)
 	for (size_t i = 0; i < config->export_count; i++)
 		config_export_fini(&config->exports[i]);
 	free(config->exports);
+	access_rules_clear(&config->access);
 	config->exports = NULL;
 	config->export_count = 0;
 }

@@ -3,6 +3,7 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
+#include "net/access.h"
 #include "net/address.h"
 #include "reactor/check.h"
 #include "reactor/cpu_list.h"
@@ -30,6 +31,8 @@ struct config_export {
 	char *description; /* or NULL */
 	bool read_only;
 	enum priority priority;
+	struct access_rules access;
+	struct access_list read_only_for;
 	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
 };
 
@@ -46,6 +49,7 @@ struct config {
 	size_t listen_count;
 	struct address listen[CONFIG_LISTEN_MAX];
 	unsigned connections_max;
+	struct access_rules access;
 	/* [export NAME] */
 	size_t export_count;
 	struct config_export *exports;

@@ -159,7 +159,8 @@ Test(config_describe, says_everything)
 	trial_read_good(&trial,
 			"[reactor]\ncores=0-2\nbuffer-memory=96M\npoll-us=0\n"
 			"[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
-			"[export]\npath=/a\n"
+			"deny=10.0.0.0/8,::1\n"
+			"[export]\npath=/a\nallow=unix all\nread-only-for=::/0\n"
 			"[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n");
 	config_describe(&trial.config, out);
 	fclose(out);
@@ -172,9 +173,12 @@ Test(config_describe, says_everything)
 			       "listen           127.0.0.1:1\n"
 			       "listen           unix:/a\n"
 			       "max-connections  1024\n"
+			       "deny             10.0.0.0/8, ::1\n"
 			       "export           \"\" (the default export)\n"
 			       "  path           /a\n"
 			       "  read-only      no\n"
+			       "  read-only-for  ::/0\n"
+			       "  allow          unix, all\n"
 			       "  priority       normal\n"
 			       "export           \"b\"\n"
 			       "  path           /b\n"

@@ -9,6 +9,21 @@
 
 #include "tests/unit/config_trial.h"
 
+/* TEXT: the ranges of LIST, a space behind each. */
+static void
+assert_ranges(const struct access_list *list, const char *text)
+{
+	char found[256] = "";
+
+	for (size_t i = 0; i < list->count; i++) {
+		char one[ACCESS_RANGE_TEXT_BYTES];
+
+		access_range_format(&list->ranges[i], one);
+		strcat(strcat(found, one), " ");
+	}
+	cr_assert_str_eq(found, text);
+}
+
 Test(config_key, every_key_is_read)
 {
 	struct trial trial;
@@ -28,10 +43,17 @@ Test(config_key, every_key_is_read)
 				"listen = 127.0.0.1:1\n"
 				"listen = unix:/run/x\n"
 				"max-connections = 7\n"
+				"allow = 10.0.0.0/8,  ::1 ,unix\n"
+				"allow = vsock:3\n"
+				"deny = 10.0.0.1\n"
 				"[export a b]\n"
 				"path = /srv/a ;b = c # d\n"
 				"read-only = yes\n"
 				"priority = latency\n"
+				"allow = 10.1.0.0/16\n"
+				"deny = 10.1.1.1\n"
+				"deny = 10.1.1.2\n"
+				"read-only-for = all\n"
 				"description = \xc3\xa9t\xc3\xa9 = #1\n"
 				"[export]\n"
 				"path = relative.img");
@@ -45,7 +67,13 @@ Test(config_key, every_key_is_read)
 	address_format(&config->listen[1], address, sizeof(address));
 	cr_assert_str_eq(address, "unix:/run/x");
 	cr_assert_eq(config->connections_max, 7);
+	assert_ranges(&config->access.allow, "10.0.0.0/8 ::1 unix vsock:3 ");
+	assert_ranges(&config->access.deny, "10.0.0.1 ");
 	cr_assert_eq(config->export_count, 2);
+	assert_ranges(&config->exports[0].access.allow, "10.1.0.0/16 ");
+	assert_ranges(&config->exports[0].access.deny, "10.1.1.1 10.1.1.2 ");
+	assert_ranges(&config->exports[0].read_only_for, "all ");
+	assert_ranges(&config->exports[1].access.allow, "");
 	cr_assert_str_eq(config->exports[0].name, "a b");
 	cr_assert_str_eq(config->exports[0].path, "/srv/a ;b = c # d");
 	cr_assert_str_eq(config->exports[0].description, "\xc3\xa9t\xc3\xa9 = #1");
@@ -53,7 +81,7 @@ Test(config_key, every_key_is_read)
 	cr_assert_eq(config->exports[0].priority, PRIORITY_LATENCY);
 	cr_assert_eq(config->exports[1].priority, PRIORITY_NORMAL);
 	cr_assert_eq(config->socket_batch, 6);
-	snprintf(origin, sizeof(origin), "%s:14", trial.path);
+	snprintf(origin, sizeof(origin), "%s:17", trial.path);
 	cr_assert_str_eq(config->exports[0].origin, origin);
 	cr_assert_str_eq(config->exports[1].name, "");
 	cr_assert_str_eq(config->exports[1].path, "relative.img");
@@ -159,9 +187,9 @@ Test(config_key, an_unknown_key_is_refused_with_those_that_exist)
 		"@:2: [reactor] poll_us = 1: unknown key; [reactor] has cores, "
 		"queue-depth, poll-us, socket-batch, stall-ms, buffer-memory\n"
 		"@:4: [server] cores = 1: unknown key; [server] has listen, "
-		"max-connections\n"
+		"max-connections, allow, deny\n"
 		"@:7: [export a] readonly = 1: unknown key; [export] has path, read-only, "
-		"priority, description\n");
+		"read-only-for, allow, deny, priority, description\n");
 }
 
 Test(config_key, names_and_descriptions_must_be_utf8_of_4096_bytes)
@@ -311,6 +339,27 @@ Test(config_key, wrong_cores_and_addresses_are_refused)
 	trial_assert_refused(
 		"server", "listen", "expected",
 		(const char *const[]){ "", "10809", "localhost", "::1:1", "unix:", NULL });
+}
+
+Test(config_key, wrong_ranges_are_refused_with_the_one)
+{
+	static const char *const wrong[] = { "10.0.0.0/8, 10.0.0.1/8, ::1", "10.0.0.1/8", NULL };
+	static const char *const none[] = { "", ",", NULL };
+
+	trial_assert_refused("server", "allow", "10.0.0.1/8: the address has bits", wrong);
+	trial_assert_refused("server", "deny", "10.0.0.1/8: the address has bits", wrong);
+	trial_assert_refused("server", "deny", "no address range", none);
+	trial_assert_refused("export", "allow", "10.0.0.1/8: ", wrong);
+	trial_assert_refused("export", "deny", "10.0.0.1/8: ", wrong);
+	trial_assert_refused("export", "read-only-for", "10.0.0.1/8: ", wrong);
+}
+
+Test(config_key, an_empty_range_line_behind_a_good_one_is_refused)
+{
+	trial_assert_mistakes(
+		"[server]\nallow = ::1\nallow =\n",
+		"@:3: [server] allow = : no address range; expected one or more, such as "
+		"10.0.0.0/8, ::1, unix, or all\n");
 }
 
 Test(config_key, too_many_listeners_are_refused)

@@ -23,7 +23,8 @@ struct volume {
 	uint32_t
 		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
-	bool trims; /* TRIM gives room back */
+	bool trims;  /* TRIM gives room back */
+	bool zeroes; /* WRITE_ZEROES is there: fast, if asked for, or not at all */
 };
 
 enum volume_command {

@@ -17,6 +17,9 @@
 
 #define HANDSHAKE_DEADLINE_NS ((uint64_t)10 * 1000000000)
 
+/* How long a client in the handshake has to ask for something, and so be told that the server is stopping. */
+#define SHUTDOWN_GRACE_NS ((uint64_t)200 * 1000000)
+
 static void connection_start(struct message *message);
 static void on_received(struct stream *stream, ssize_t result);
 static void on_sent(struct stream *stream, ssize_t result);
@@ -111,6 +114,10 @@ handshake_expired(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, handshake_deadline);
 
+	if (connection->handshake.shutting_down) {
+		connection_drop(connection, NULL); /* it asked for nothing */
+		return;
+	}
 	connection_drop(connection, "did not finish the handshake in 10 s");
 }
 
@@ -191,6 +198,14 @@ connection_finish(struct connection *connection)
 {
 	if (!is_open(connection))
 		return;
+	if (connection->state == CONNECTION_STATE_HANDSHAKE && !connection->transmission_follows) {
+		handshake_shut_down(&connection->handshake);
+		reactor_timer_stop(connection->home->core->reactor,
+				   &connection->handshake_deadline);
+		reactor_timer_start(connection->home->core->reactor,
+				    &connection->handshake_deadline, SHUTDOWN_GRACE_NS);
+		return;
+	}
 	connection->state = CONNECTION_STATE_FINISHING;
 	list_remove(&connection->starved_node);
 	connection_maybe_close(connection);

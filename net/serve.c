@@ -314,18 +314,33 @@ read_piece_done(struct nbd_request *request, int error)
 	}
 }
 
+/* What to expect in REQUEST's range: DATA, if holes are of no use, or not worth asking. */
+static enum volume_peek
+look_ahead(const struct nbd_request *request)
+{
+	const struct nbd_header *header = &request->header;
+	enum volume_peek peek;
+
+	if (request->in_one_chunk)
+		return VOLUME_PEEK_DATA;
+	peek = volume_peek(request->connection->session.export->volume, header->offset,
+			   header->length);
+	/* The answer may have to come from the device: no sooner than so little data. */
+	if (peek == VOLUME_PEEK_UNKNOWN && header->length < HOLE_BYTES_MIN)
+		return VOLUME_PEEK_DATA;
+	return peek;
+}
+
 static bool
 begin_read(struct nbd_request *request)
 {
 	const struct nbd_header *header = &request->header;
-	enum volume_peek peek = VOLUME_PEEK_DATA;
+	enum volume_peek peek;
 
 	request->error = NBD_SUCCESS;
 	request->in_one_chunk =
 		style_of(request) == NBD_STYLE_SIMPLE || (header->flags & NBD_CMD_FLAG_DF) != 0;
-	if (!request->in_one_chunk)
-		peek = volume_peek(request->connection->session.export->volume, header->offset,
-				   header->length);
+	peek = look_ahead(request);
 	if (peek == VOLUME_PEEK_ZERO) {
 		queue_hole(request, (uint32_t)header->length);
 		return true;

@@ -7,10 +7,12 @@
 static unsigned
 writer_flags(const struct volume *volume)
 {
-	unsigned flags = NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
+	unsigned flags = 0;
 
 	if (volume->trims)
 		flags |= NBD_FLAG_SEND_TRIM;
+	if (volume->zeroes)
+		flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
 	return flags;
 }
 

@@ -113,7 +113,7 @@ Test(config_key, the_example_is_valid_and_holds_the_defaults)
 	config_fini(&defaults);
 }
 
-/* LINE, "#KEY = VALUE" of a SECTION's KEY, as a setting, and that KEY; or LINE and NULL. */
+/* LINE, "#KEY = VALUE" of a SECTION's KEY, as a setting, and that KEY; or LINE and NULL, without # if it is "#[SECTION]". */
 static const char *
 uncommented(const struct config_section *section, const char *line, const struct config_key **key)
 {
@@ -126,7 +126,7 @@ uncommented(const struct config_section *section, const char *line, const struct
 			return line + 1;
 	}
 	*key = NULL;
-	return line;
+	return strncmp(line, "#[", 2) == 0 ? line + 1 : line;
 }
 
 static const struct config_section *
@@ -157,12 +157,13 @@ Test(config_key, the_examples_commented_settings_are_valid)
 		const struct config_key *key;
 		const char *start;
 
-		section = section_of(line, section);
 		start = uncommented(section, line, &key);
+		section = section_of(start, section);
 		if (key)
 			shown[section - config_sections][key - section->keys] = true;
 		else if (strncmp(line, "path = ", 7) == 0)
-			shown[section - config_sections][0] = true;
+			shown[section - config_sections]
+			     [config_key_find(section, "path") - section->keys] = true;
 		trial_append(&text, &bytes, start, strlen(start));
 	}
 	fclose(example);
@@ -190,15 +191,18 @@ Test(config_key, the_examples_commented_settings_are_valid)
 
 Test(config_key, an_unknown_key_is_refused_with_those_that_exist)
 {
-	trial_assert_mistakes(
-		"[reactor]\npoll_us = 1\n[server]\ncores = 1\n[export a]\npath = "
-		"/a\nreadonly=1\n",
-		"@:2: [reactor] poll_us = 1: unknown key; [reactor] has cores, "
-		"queue-depth, poll-us, socket-batch, stall-ms, buffer-memory\n"
-		"@:4: [server] cores = 1: unknown key; [server] has listen, "
-		"max-connections, requests-per-connection, handshake-s, dead-peer-s, allow, deny\n"
-		"@:7: [export a] readonly = 1: unknown key; [export] has path, read-only, "
-		"read-only-for, allow, deny, priority, description\n");
+	trial_assert_mistakes("[reactor]\npoll_us = 1\n",
+			      "@:2: [reactor] poll_us = 1: unknown key; [reactor] has cores, "
+			      "queue-depth, poll-us, socket-batch, stall-ms, buffer-memory\n");
+	for (unsigned i = 0; i < config_section_count; i++) {
+		const struct config_section *section = &config_sections[i];
+		char keys[1024], said[1100];
+
+		config_key_list(section, keys, sizeof(keys));
+		snprintf(said, sizeof(said), "unknown key; [%s] has %s\n", section->name, keys);
+		trial_assert_refused(section->name, "no-such-key", said,
+				     (const char *const[]){ "1", NULL });
+	}
 }
 
 Test(config_key, names_and_descriptions_must_be_utf8_of_4096_bytes)

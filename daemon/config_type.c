@@ -8,6 +8,7 @@
 #include "daemon/config.h"
 #include "daemon/config_apply.h"
 #include "daemon/config_value.h"
+#include "daemon/core_choice.h"
 
 #define WORDS_TEXT_BYTES 256
 #define CORES_TEXT_BYTES (CPU_LIST_MAX * 6 + 1) /* the longest list: each core takes "65535," */
@@ -196,6 +197,7 @@ describe_cores(const struct config_key *key, const void *object, const char *lab
 	(void)key;
 	cpu_list_format(&config->cores, text, sizeof(text));
 	fprintf(out, "%s%s%s\n", label, text, config->cores_auto ? " (auto)" : "");
+	core_choice_describe("", &config->cores, out);
 }
 
 const struct config_type config_type_cores = { false, set_cores, describe_cores };

@@ -47,6 +47,7 @@ config_fini(struct config *config)
 	free(config->exports);
 	free(config->exports_dir);
 	config->exports_dir = NULL;
+	access_rules_clear(&config->access);
 	config->exports = NULL;
 	config->export_count = 0;
 }

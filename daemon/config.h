@@ -3,6 +3,7 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
+#include "net/access.h"
 #include "net/address.h"
 #include "reactor/check.h"
 #include "reactor/cpu_list.h"
@@ -30,6 +31,8 @@ struct config_export {
 	char *description; /* or NULL */
 	bool read_only;
 	enum priority priority;
+	struct access_rules access;
+	struct access_list read_only_for;
 	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
 };
 
@@ -49,6 +52,7 @@ struct config {
 	struct address listen[CONFIG_LISTEN_MAX];
 	unsigned connections_max;
 	char *exports_dir; /* or NULL; with the directory of the file that named it, once that is read */
+	struct access_rules access;
 	/* [export NAME] */
 	size_t export_count;
 	struct config_export *exports;

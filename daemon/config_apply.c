@@ -48,6 +48,8 @@ config_export_fini(struct config_export *export)
 	free(export->path);
 	free(export->description);
 	free(export->origin);
+	access_rules_clear(&export->access);
+	access_list_clear(&export->read_only_for);
 	*export = (struct config_export){ 0 };
 }
 

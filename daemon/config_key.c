@@ -26,6 +26,8 @@
 	    __VA_ARGS__)
 #define YES_NO(text, in, member) KEY(text, bool, .offset = FIELD(in, const bool, member))
 #define TEXT(text, in, member)	 KEY(text, string, .offset = FIELD(in, char *const, member))
+#define RANGES(text, in, member) \
+	KEY(text, ranges, .offset = FIELD(in, const struct access_list, member))
 #define WORD(text, in, kind, member, choice) \
 	KEY(text, word, .offset = FIELD(in, const kind, member), .words = choice)
 
@@ -57,12 +59,17 @@ static const struct config_key server_keys[] = {
 	KEY("listen", listen),
 	NUMBER("max-connections", config, connections_max, 1, CONFIG_CONNECTIONS_MAX),
 	TEXT("exports-dir", config, exports_dir),
+	RANGES("allow", config, access.allow),
+	RANGES("deny", config, access.deny),
 };
 static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
 static const struct config_key export_keys[] = {
 	TEXT("path", config_export, path),
 	YES_NO("read-only", config_export, read_only),
+	RANGES("read-only-for", config_export, read_only_for),
+	RANGES("allow", config_export, access.allow),
+	RANGES("deny", config_export, access.deny),
 	WORD("priority", config_export, enum priority, priority, priorities),
 	TEXT("description", config_export, description),
 };

@@ -8,7 +8,7 @@
 #include "daemon/config.h"
 #include "daemon/config_apply.h"
 #include "daemon/config_value.h"
-#include "daemon/core_choice.h"
+#include "net/access.h"
 
 #define WORDS_TEXT_BYTES 256
 #define CORES_TEXT_BYTES (CPU_LIST_MAX * 6 + 1) /* the longest list: each core takes "65535," */
@@ -197,7 +197,6 @@ describe_cores(const struct config_key *key, const void *object, const char *lab
 	(void)key;
 	cpu_list_format(&config->cores, text, sizeof(text));
 	fprintf(out, "%s%s%s\n", label, text, config->cores_auto ? " (auto)" : "");
-	core_choice_describe("", &config->cores, out);
 }
 
 const struct config_type config_type_cores = { false, set_cores, describe_cores };
@@ -226,3 +225,64 @@ describe_listen(const struct config_key *key, const void *object, const char *la
 }
 
 const struct config_type config_type_listen = { true, add_listen, describe_listen };
+
+/* ---- address ranges */
+
+/* Add the ranges of TEXT, separated by commas or spaces, to LIST.  As set of a config_type, but on failure LIST may have got
+ * those before the mistake. */
+static int
+parse_ranges(const char *text, const struct config_target *target, struct access_list *list)
+{
+	static const char separators[] = ", \t";
+	size_t bytes;
+
+	for (text += strspn(text, separators); *text != '\0';
+	     text += bytes + strspn(text + bytes, separators)) {
+		char one[ACCESS_RANGE_TEXT_BYTES];
+		struct access_range range;
+		const char *why;
+
+		bytes = strcspn(text, separators);
+		snprintf(one, sizeof(one), "%.*s", (int)bytes, text);
+		if (access_range_parse(one, &range, &why))
+			return config_mistake(target->errors, target->where, "%s: %s", one, why);
+		if (access_list_add(list, &range, 1))
+			return config_mistake(target->errors, target->where,
+					      "no memory"); /* UNTESTED: no fault for malloc */
+	}
+	if (list->count > 0)
+		return 0;
+	return config_mistake(
+		target->errors, target->where,
+		"no address range; expected one or more, such as 10.0.0.0/8, ::1, unix, or all");
+}
+
+static int
+add_ranges(const struct config_key *key, const struct config_target *target, const char *text)
+{
+	struct access_list added = { 0 };
+	int error = parse_ranges(text, target, &added);
+
+	if (!error && access_list_add(field(key, target), added.ranges, added.count))
+		error = config_mistake(target->errors, target->where,
+				       "no memory"); /* UNTESTED: no fault for malloc */
+	access_list_clear(&added);
+	return error;
+}
+
+static void
+describe_ranges(const struct config_key *key, const void *object, const char *label, FILE *out)
+{
+	const struct access_list *list = const_field(key, object);
+
+	for (size_t i = 0; i < list->count; i++) {
+		char text[ACCESS_RANGE_TEXT_BYTES];
+
+		access_range_format(&list->ranges[i], text);
+		fprintf(out, "%s%s", i == 0 ? label : ", ", text);
+	}
+	if (list->count > 0)
+		fputc('\n', out);
+}
+
+const struct config_type config_type_ranges = { true, add_ranges, describe_ranges };

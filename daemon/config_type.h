@@ -35,5 +35,6 @@ extern const struct config_type config_type_word;   /* unsigned or an enum: the 
 extern const struct config_type config_type_string; /* char *, allocated; NULL: not set */
 extern const struct config_type config_type_cores;  /* struct config's cores */
 extern const struct config_type config_type_listen; /* struct config's listeners; repeatable */
+extern const struct config_type config_type_ranges; /* struct access_list; repeatable */
 
 #endif

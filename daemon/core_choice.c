@@ -46,7 +46,7 @@ core_choice_describe(const char *root, const struct cpu_list *cores, FILE *out)
 		if (here.count == 0)
 			continue;
 		cpu_list_format(&here, line, sizeof(line));
-		fprintf(out, "  NUMA node %-4u cores %s\n", node, line);
+		fprintf(out, "NUMA node %-6u cores %s\n", node, line);
 	}
 }
 

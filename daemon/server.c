@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "daemon/core_choice.h"
 #include "daemon/limits.h"
 #include "net/service.h"
 #include "reactor/call.h"
@@ -54,11 +55,28 @@ volume_options_of(const struct config_export *export)
 	};
 }
 
+/* The second half of TABLE's exports: what those see who may only read. */
+static void
+make_read_only_views(const struct config *config, struct export_table *table)
+{
+	for (size_t i = 0; i < config->export_count; i++) {
+		struct export *export = &table->exports[i];
+		struct export *view = &table->exports[config->export_count + i];
+
+		if (config->exports[i].read_only_for.count == 0)
+			continue;
+		*view = *export;
+		view->read_only = true;
+		export->read_only_for = &config->exports[i].read_only_for;
+		export->read_only_view = view;
+	}
+}
+
 static int
 open_volumes(const struct config *config, struct export_table *table)
 {
 	table->count = 0;
-	table->exports = calloc(config->export_count, sizeof(table->exports[0]));
+	table->exports = calloc(2 * config->export_count, sizeof(table->exports[0]));
 	if (table->exports == NULL)
 		return -ENOMEM;
 	for (size_t i = 0; i < config->export_count; i++) {
@@ -77,8 +95,10 @@ open_volumes(const struct config *config, struct export_table *table)
 		export->description = wanted->description;
 		export->read_only = wanted->read_only;
 		export->priority = wanted->priority;
+		export->access = &wanted->access;
 		table->count++;
 	}
+	make_read_only_views(config, table);
 	return 0;
 }
 
@@ -188,6 +208,7 @@ server_start(const struct config *config, struct server **result)
 		.connections_max = config->connections_max,
 		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
 		.requests_per_connection = REQUESTS_PER_CONNECTION,
+		.access = &config->access,
 	};
 	struct server *server = calloc(1, sizeof(*server));
 	int error = -ENOMEM;
@@ -263,6 +284,7 @@ server_check(const struct config *config, FILE *out)
 	int error;
 
 	config_describe(config, out);
+	core_choice_describe("", &config->cores, out);
 	limits_describe(config, out);
 	error = limits_check(config);
 	for (size_t i = 0; i < config->export_count; i++) {

@@ -66,6 +66,7 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 	connection->fd = fd;
 	list_init(&connection->node);
 	handshake_init(&connection->handshake, home->service->exports);
+	connection->handshake.peer = access_peer_of(peer);
 	timer_init(&connection->handshake_deadline, handshake_expired);
 	timer_init(&connection->linger, linger);
 	task_init(&connection->receive, receive);
@@ -235,6 +236,17 @@ peer_gone(struct connection *connection, long result)
 
 /* ---- handshake ---- */
 
+static void
+log_denied(struct connection *connection)
+{
+	const struct export *denied = connection->handshake.denied;
+
+	connection->handshake.denied = NULL;
+	if (denied != NULL)
+		log_warning("client %s: %s: denied to this address (allow and deny of the export)",
+			    connection->peer, denied->name);
+}
+
 /* Take steps until the machine wants to send, or to have more.  Returns false if the connection ends. */
 static bool
 take_handshake_input(struct connection *connection)
@@ -249,6 +261,7 @@ take_handshake_input(struct connection *connection)
 			handshake_step(handshake, connection->room->input + connection->input_start,
 				       connection->input_end - connection->input_start, &consumed);
 		connection->input_start += consumed;
+		log_denied(connection);
 	}
 	switch (result) {
 	case HANDSHAKE_MORE:

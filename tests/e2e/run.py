@@ -23,6 +23,7 @@ MODULES = (
     "test_faults",
     "test_bounds",
     "test_bad_input",
+    "test_access",
     "test_memory",
 )
 LOG_LINES_SHOWN = 60

@@ -22,6 +22,8 @@ static int apply_option(struct config *config, const char *option,
 			int (*apply)(struct config *config, const char *text, const char *where,
 				     FILE *errors),
 			const char *text, FILE *errors);
+static int set_volume(const char *text, struct config_export *export, const char *where,
+		      FILE *errors);
 static int finish_cores(struct config *config, FILE *errors);
 static void describe_keys(const struct config_section *section, const void *object,
 			  const char *indent, FILE *out);
@@ -70,11 +72,10 @@ config_add_export(struct config *config, const char *text, FILE *errors)
 		goto err_after_export;
 	}
 	export.name = strndup(text, (size_t)(equals - text));
-	export.path = strdup(equals + 1);
 	export.origin = strdup("--export");
-	if (!export.name || !export.path || !export.origin)
+	if (!export.name || !export.origin)
 		config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
-	else
+	else if (set_volume(equals + 1, &export, where, errors) == 0)
 		error = config_apply_export(config, &export, where, errors);
 err_after_export:
 	config_export_fini(&export);
@@ -111,6 +112,17 @@ config_finish(struct config *config, FILE *errors)
 	return error;
 }
 
+struct volume_options
+config_volume_options(const struct config_export *export)
+{
+	return (struct volume_options){
+		.kind = export->type,
+		.path = export->path,
+		.size_bytes = export->size_bytes,
+		.read_only = export->read_only,
+	};
+}
+
 void
 config_describe(const struct config *config, FILE *out)
 {
@@ -145,6 +157,25 @@ apply_option(struct config *config, const char *option,
 	if (error)
 		config->mistaken = true;
 	return error;
+}
+
+/* TEXT, of --export: a path, or memory:SIZE or null:SIZE. */
+static int
+set_volume(const char *text, struct config_export *export, const char *where, FILE *errors)
+{
+	static const enum volume_kind sized[] = { VOLUME_KIND_MEMORY, VOLUME_KIND_NULL };
+
+	for (size_t i = 0; i < ARRAY_COUNT(sized); i++) {
+		const char *name = volume_kind_names[sized[i]];
+
+		if (strncmp(text, name, strlen(name)) != 0 || text[strlen(name)] != ':')
+			continue;
+		export->type = sized[i];
+		return config_apply_size(text + strlen(name) + 1, export, where, errors);
+	}
+	export->path = strdup(text);
+	return export->path ? 0
+			    : config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
 }
 
 static int

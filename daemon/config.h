@@ -3,6 +3,7 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
+#include "disk/volume_options.h"
 #include "net/access.h"
 #include "net/address.h"
 #include "reactor/check.h"
@@ -24,11 +25,14 @@
 #define CONFIG_BUFFER_MEMORY_MAX ((uint64_t)64 << 30)
 #define CONFIG_CONNECTIONS_MAX	 20000
 #define CONFIG_SOCKET_BATCH_MAX	 20000
+#define CONFIG_VOLUME_BYTES_MAX	 ((uint64_t)1 << 50)
 
 struct config_export {
 	char *name; /* "" is the default export */
-	char *path;
-	char *description; /* or NULL */
+	enum volume_kind type;
+	char *path;	     /* or NULL */
+	uint64_t size_bytes; /* 0: not given */
+	char *description;   /* or NULL */
 	bool read_only;
 	enum priority priority;
 	struct access_rules access;
@@ -70,7 +74,7 @@ void config_fini(struct config *config);
  * Returns 0, or -EINVAL if there was any mistake, or the file could not be read (said, with its name). */
 int config_read_file(struct config *config, const char *path, FILE *errors) MUST_USE;
 
-/* The command line's --export NAME=PATH, --listen ADDR and --cores LIST.  One mistake is written to ERRORS as
+/* The command line's --export NAME=PATH (also NAME=memory:SIZE and NAME=null:SIZE), --listen ADDR and --cores LIST.  One mistake is written to ERRORS as
  * "--export TEXT: what is wrong; what is allowed".  Returns 0 or -EINVAL; then CONFIG is unchanged but for `mistaken`. */
 int config_add_export(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_add_listen(struct config *config, const char *text, FILE *errors) MUST_USE;
@@ -80,6 +84,9 @@ int config_set_cores(struct config *config, const char *text, FILE *errors) MUST
  * allowed.  May be called after a source had mistakes, to find more.
  * Mistakes go to ERRORS.  Returns 0 or -EINVAL. */
 int config_finish(struct config *config, FILE *errors) MUST_USE;
+
+/* What EXPORT's volume is opened from; the strings are EXPORT's. */
+struct volume_options config_volume_options(const struct config_export *export);
 
 /* Write what CONFIG, finished, makes the daemon do to OUT, aligned, for a person: every key of daemon/config_key.h. */
 void config_describe(const struct config *config, FILE *out);

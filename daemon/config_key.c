@@ -37,6 +37,7 @@ static const char *const priorities[PRIORITY_COUNT + 1] = {
 	[PRIORITY_BACKGROUND] = "background",
 };
 static_assert(sizeof(enum priority) == sizeof(unsigned), "a word is kept as unsigned");
+static_assert(sizeof(enum volume_kind) == sizeof(unsigned), "a word is kept as unsigned");
 
 static const struct config_key reactor_keys[] = {
 	KEY("cores", cores),
@@ -65,7 +66,9 @@ static const struct config_key server_keys[] = {
 static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
 static const struct config_key export_keys[] = {
+	WORD("type", config_export, enum volume_kind, type, volume_kind_names),
 	TEXT("path", config_export, path),
+	BYTES("size", config_export, size_bytes, 1, CONFIG_VOLUME_BYTES_MAX),
 	YES_NO("read-only", config_export, read_only),
 	RANGES("read-only-for", config_export, read_only_for),
 	RANGES("allow", config_export, access.allow),

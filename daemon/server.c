@@ -45,16 +45,6 @@ close_volumes(struct export_table *table)
 	return error;
 }
 
-static struct volume_options
-volume_options_of(const struct config_export *export)
-{
-	return (struct volume_options){
-		.kind = VOLUME_KIND_FILE,
-		.path = export->path,
-		.read_only = export->read_only,
-	};
-}
-
 /* The second half of TABLE's exports: what those see who may only read. */
 static void
 make_read_only_views(const struct config *config, struct export_table *table)
@@ -82,7 +72,7 @@ open_volumes(const struct config *config, struct export_table *table)
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *wanted = &config->exports[i];
 		struct export *export = &table->exports[i];
-		struct volume_options options = volume_options_of(wanted);
+		struct volume_options options = config_volume_options(wanted);
 		int error = volume_open(&options, &export->volume);
 
 		if (error < 0) {
@@ -289,7 +279,7 @@ server_check(const struct config *config, FILE *out)
 	error = limits_check(config);
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *export = &config->exports[i];
-		struct volume_options options = volume_options_of(export);
+		struct volume_options options = config_volume_options(export);
 		uint64_t size_bytes;
 		int result = volume_check(&options, &size_bytes);
 

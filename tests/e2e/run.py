@@ -25,6 +25,7 @@ MODULES = (
     "test_bad_input",
     "test_access",
     "test_memory",
+    "test_kinds",
 )
 LOG_LINES_SHOWN = 60
 

@@ -156,8 +156,8 @@ Test(config_key, the_examples_commented_settings_are_valid)
 		const struct config_key *key;
 		const char *start;
 
-		section = section_of(line, section);
 		start = uncommented(section, line, &key);
+		section = section_of(start, section);
 		if (key)
 			shown[section - config_sections][key - section->keys] = true;
 		/* There is none beside the trial's file. */

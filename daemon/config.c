@@ -38,6 +38,9 @@ config_init(struct config *config)
 		.stall_ms = 500,
 		.buffer_memory_bytes = (uint64_t)128 << 20,
 		.connections_max = 1024,
+		.requests_per_connection = 128,
+		.handshake_s = 10,
+		.dead_peer_s = 60,
 	};
 }
 
@@ -222,8 +225,9 @@ describe_keys(const struct config_section *section, const void *object, const ch
 		const struct config_key *key = &section->keys[i];
 		char label[LABEL_BYTES + CONFIG_KEYS_MAX];
 
-		snprintf(label, sizeof(label), "%s%-*s", indent, LABEL_BYTES - (int)strlen(indent),
-			 key->name);
+		/* A name that is too long for its column still has a space behind it. */
+		snprintf(label, sizeof(label), "%s%-*s ", indent,
+			 LABEL_BYTES - 1 - (int)strlen(indent), key->name);
 		key->type->describe(key, object, label, out);
 	}
 }

@@ -25,6 +25,10 @@
 #define CONFIG_BUFFER_MEMORY_MAX ((uint64_t)64 << 30)
 #define CONFIG_CONNECTIONS_MAX	 20000
 #define CONFIG_SOCKET_BATCH_MAX	 20000
+#define CONFIG_REQUESTS_MAX	 4096 /* per connection */
+#define CONFIG_HANDSHAKE_S_MAX	 3600
+#define CONFIG_DEAD_PEER_S_MIN	 5 /* four probes a second apart, and one before them */
+#define CONFIG_DEAD_PEER_S_MAX	 3600
 #define CONFIG_VOLUME_BYTES_MAX	 ((uint64_t)1 << 50)
 
 struct config_export {
@@ -56,6 +60,9 @@ struct config {
 	struct address listen[CONFIG_LISTEN_MAX];
 	unsigned connections_max;
 	char *exports_dir; /* or NULL; with the directory of the file that named it, once that is read */
+	unsigned requests_per_connection; /* served at one time; what more was asked for waits */
+	unsigned handshake_s;		  /* for choosing an export */
+	unsigned dead_peer_s;		  /* silence of a TCP peer until it counts as gone */
 	struct access_rules access;
 	/* [export NAME] */
 	size_t export_count;
@@ -64,7 +71,8 @@ struct config {
 	bool mistaken; /* a source had a mistake, so what depends on several settings may be wrong for that */
 };
 
-/* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500, buffer-memory 128M, max-connections 1024, no listener, no
+/* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500, buffer-memory 128M, max-connections 1024,
+ * requests-per-connection 128, handshake-s 10, dead-peer-s 60, no listener, no
  * export.  config_fini must be called later. */
 void config_init(struct config *config);
 void config_fini(struct config *config);

@@ -60,6 +60,9 @@ static const struct config_key server_keys[] = {
 	KEY("listen", listen),
 	NUMBER("max-connections", config, connections_max, 1, CONFIG_CONNECTIONS_MAX),
 	TEXT("exports-dir", config, exports_dir),
+	NUMBER("requests-per-connection", config, requests_per_connection, 1, CONFIG_REQUESTS_MAX),
+	NUMBER("handshake-s", config, handshake_s, 1, CONFIG_HANDSHAKE_S_MAX),
+	NUMBER("dead-peer-s", config, dead_peer_s, CONFIG_DEAD_PEER_S_MIN, CONFIG_DEAD_PEER_S_MAX),
 	RANGES("allow", config, access.allow),
 	RANGES("deny", config, access.deny),
 };

@@ -17,8 +17,7 @@
 #define CALL_THREADS_MAX 16
 
 /* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
-#define REQUESTS_PER_DISK_SLOT	4
-#define REQUESTS_PER_CONNECTION 128
+#define REQUESTS_PER_DISK_SLOT 4
 
 struct server {
 	struct export_table exports;
@@ -197,7 +196,9 @@ server_start(const struct config *config, struct server **result)
 	struct service_limits limits = {
 		.connections_max = config->connections_max,
 		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
-		.requests_per_connection = REQUESTS_PER_CONNECTION,
+		.requests_per_connection = config->requests_per_connection,
+		.handshake_s = config->handshake_s,
+		.dead_peer_s = config->dead_peer_s,
 		.access = &config->access,
 	};
 	struct server *server = calloc(1, sizeof(*server));

@@ -43,6 +43,9 @@ Test(config_key, every_key_is_read)
 				"listen = 127.0.0.1:1\n"
 				"listen = unix:/run/x\n"
 				"max-connections = 7\n"
+				"requests-per-connection = 9\n"
+				"handshake-s = 11\n"
+				"dead-peer-s = 12\n"
 				"allow = 10.0.0.0/8,  ::1 ,unix\n"
 				"allow = vsock:3\n"
 				"deny = 10.0.0.1\n"
@@ -67,6 +70,9 @@ Test(config_key, every_key_is_read)
 	address_format(&config->listen[1], address, sizeof(address));
 	cr_assert_str_eq(address, "unix:/run/x");
 	cr_assert_eq(config->connections_max, 7);
+	cr_assert_eq(config->requests_per_connection, 9);
+	cr_assert_eq(config->handshake_s, 11);
+	cr_assert_eq(config->dead_peer_s, 12);
 	assert_ranges(&config->access.allow, "10.0.0.0/8 ::1 unix vsock:3 ");
 	assert_ranges(&config->access.deny, "10.0.0.1 ");
 	cr_assert_eq(config->export_count, 2);
@@ -81,7 +87,7 @@ Test(config_key, every_key_is_read)
 	cr_assert_eq(config->exports[0].priority, PRIORITY_LATENCY);
 	cr_assert_eq(config->exports[1].priority, PRIORITY_NORMAL);
 	cr_assert_eq(config->socket_batch, 6);
-	snprintf(origin, sizeof(origin), "%s:17", trial.path);
+	snprintf(origin, sizeof(origin), "%s:20", trial.path);
 	cr_assert_str_eq(config->exports[0].origin, origin);
 	cr_assert_str_eq(config->exports[1].name, "");
 	cr_assert_str_eq(config->exports[1].path, "relative.img");
@@ -178,6 +184,9 @@ Test(config_key, the_examples_commented_settings_are_valid)
 	cr_assert_eq(trial.config.stall_ms, defaults.stall_ms);
 	cr_assert_eq(trial.config.buffer_memory_bytes, defaults.buffer_memory_bytes);
 	cr_assert_eq(trial.config.connections_max, defaults.connections_max);
+	cr_assert_eq(trial.config.requests_per_connection, defaults.requests_per_connection);
+	cr_assert_eq(trial.config.handshake_s, defaults.handshake_s);
+	cr_assert_eq(trial.config.dead_peer_s, defaults.dead_peer_s);
 	cr_assert_not(trial.config.exports[0].read_only);
 	free(text);
 	trial_fini(&trial);
@@ -263,6 +272,12 @@ Test(config_key, numbers_have_limits)
 			     (const char *const[]){ "-1", "10001", "", NULL });
 	trial_assert_refused("server", "max-connections", "a number from 1 to 20000",
 			     (const char *const[]){ "0", "20001", NULL });
+	trial_assert_refused("server", "requests-per-connection", "a number from 1 to 4096",
+			     (const char *const[]){ "0", "4097", NULL });
+	trial_assert_refused("server", "handshake-s", "a number from 1 to 3600",
+			     (const char *const[]){ "0", "3601", NULL });
+	trial_assert_refused("server", "dead-peer-s", "a number from 5 to 3600",
+			     (const char *const[]){ "0", "4", "3601", NULL });
 	for (const char *const *value = limits; *value; value++) {
 		struct trial trial;
 		char text[64];

@@ -100,6 +100,7 @@ memory_open(const struct volume_options *options, struct volume **result)
 	volume->block_bytes = 1;
 	volume->read_only = options->read_only;
 	volume->trims = true;
+	volume->zeroes = true;
 	volume->path = strdup("memory");
 	if (volume->path == NULL)
 		goto err_after_memory;
@@ -120,17 +121,6 @@ err_after_path:
 err_after_memory:
 	free(memory);
 	return error;
-}
-
-static int
-memory_start(struct volume *volume, struct cores *cores, unsigned home_index,
-	     struct call_pool *calls)
-{
-	(void)volume;
-	(void)cores;
-	(void)home_index;
-	(void)calls;
-	return 0;
 }
 
 static int
@@ -318,7 +308,7 @@ memory_run(struct op *op, long result)
 			slice(memory, request, request->offset + request->progress_bytes);
 	}
 	if (request->command == VOLUME_COMMAND_FLUSH || request->progress_bytes == request->length)
-		request->done(request, 0);
+		volume_finish(request, 0);
 	else
 		reactor_complete(request->core->reactor, op, 0);
 }
@@ -337,7 +327,6 @@ const struct volume_ops memory_volume_ops = {
 	.kind = "memory",
 	.open = memory_open,
 	.check = memory_check,
-	.start = memory_start,
 	.submit = memory_submit,
 	.peek = memory_peek,
 	.close = memory_close,

@@ -2,20 +2,17 @@
 #include "net/connection.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/peer_socket.h"
 #include "net/transmission.h"
 #include "reactor/log.h"
 
 /* How often to look whether the last replies have arrived, and when to give up. */
 #define LINGER_NS	 ((uint64_t)5000000)
 #define LINGER_COUNT_MAX 2000
-
-#define HANDSHAKE_DEADLINE_NS ((uint64_t)10 * 1000000000)
 
 /* How long a client in the handshake has to ask for something, and so be told that the server is stopping. */
 #define SHUTDOWN_GRACE_NS ((uint64_t)200 * 1000000)
@@ -33,18 +30,6 @@ static void linger(struct timer *timer);
 
 /* ---- beginning ---- */
 
-static void
-tune_socket(int fd, const struct address *peer)
-{
-	int one = 1;
-
-	if (peer->storage.ss_family == AF_UNIX)
-		return;
-	/* Best effort: without them it is only slower to answer, or to notice a dead peer. */
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-}
-
 int
 connection_create(struct service_core *home, int fd, const struct address *peer)
 {
@@ -57,7 +42,7 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 		kernel_close(fd);
 		return -ENOMEM;
 	}
-	tune_socket(fd, peer);
+	peer_socket_tune(fd, peer, home->service->limits.dead_peer_s);
 	connection->home = home;
 	connection->state = CONNECTION_STATE_HANDSHAKE;
 	connection->room = room;
@@ -96,7 +81,7 @@ connection_start(struct message *message)
 		return;
 	}
 	reactor_timer_start(home->core->reactor, &connection->handshake_deadline,
-			    HANDSHAKE_DEADLINE_NS);
+			    (uint64_t)home->service->limits.handshake_s * 1000000000);
 	reactor_defer(home->core->reactor, &connection->flush);
 }
 
@@ -113,12 +98,15 @@ static void
 handshake_expired(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, handshake_deadline);
+	char text[64];
 
 	if (connection->handshake.shutting_down) {
 		connection_drop(connection, NULL); /* it asked for nothing */
 		return;
 	}
-	connection_drop(connection, "did not finish the handshake in 10 s");
+	(void)snprintf(text, sizeof(text), "did not finish the handshake in %u s (handshake-s)",
+		       connection->home->service->limits.handshake_s);
+	connection_drop(connection, text);
 }
 
 static void
@@ -241,6 +229,8 @@ peer_gone(struct connection *connection, long result)
 	else if (connection->request_count > 0)
 		(void)snprintf(text, sizeof(text), "%s with %u requests in flight", why,
 			       connection->request_count);
+	else if (result < 0 && result != -ECONNRESET && result != -EPIPE)
+		(void)snprintf(text, sizeof(text), "%s while it was idle", why);
 	else {
 		/* Without DISC, but nothing is lost. */
 		connection_drop(connection, NULL);

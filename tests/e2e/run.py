@@ -25,6 +25,7 @@ MODULES = (
     "test_bounds",
     "test_bad_input",
     "test_access",
+    "test_dead_peers",
     "test_memory",
     "test_kinds",
 )

@@ -9,8 +9,13 @@
 #include "net/nbd_reply.h"
 #include "net/nbd_wire.h"
 
-/* Extents of a sparse READ that are known ahead. */
-#define REQUEST_EXTENTS 8u
+/* Runs of a sparse READ, of data and of holes, that are known ahead. */
+#define REQUEST_RUNS 8u
+
+struct request_run {
+	uint32_t length; /* bytes, at least 1 */
+	bool is_hole;
+};
 
 /* For the extents of a BLOCK_STATUS, and so its longest answer: 1,024. */
 #define REQUEST_STATUS_BYTES ((size_t)16384)
@@ -37,12 +42,12 @@ struct nbd_request {
 	bool sparse;	       /* READ: look for holes */
 	enum nbd_error error; /* READ in one chunk that has failed in the middle, at error_offset */
 	uint64_t error_offset;
-	unsigned extent_index,
-		extent_count; /* sparse READ: of `extents`; BLOCK_STATUS: of the buffer's */
-	unsigned rounds;      /* BLOCK_STATUS: queries so far */
+	unsigned run_index, run_count; /* sparse READ */
+	unsigned extent_count;	       /* BLOCK_STATUS: in the buffer */
+	unsigned rounds;	       /* BLOCK_STATUS: queries so far */
 
 	uint8_t reply[NBD_REPLY_BYTES_MAX];
-	struct volume_extent extents[REQUEST_EXTENTS];
+	struct request_run runs[REQUEST_RUNS];
 };
 
 /* A request from the pool; or NULL: then the connection goes on when something was given back. */

@@ -10,6 +10,9 @@
 /* A hole that is shorter is read like data: a chunk of its own, and a read more, would cost more than they spare. */
 #define HOLE_BYTES_MIN 32768u
 
+/* For the extents that a sparse READ asks for at one time: 1,024. */
+#define READ_EXTENTS_BYTES_MAX ((size_t)16384)
+
 /* How often a volume is asked for one BLOCK_STATUS if its answers are short. */
 #define STATUS_ROUNDS_MAX 8u
 
@@ -225,56 +228,61 @@ is_hole(const struct nbd_request *request, const struct volume_extent *extent)
 	       (extent->length >= HOLE_BYTES_MIN || extent->length == request->header.length);
 }
 
-/* Drop COUNT bytes of the known extents. */
+/* Ask for the next extents.  They are put where data comes later: there is room for more of them than make a run. */
 static void
-pass_extents(struct nbd_request *request, uint64_t count)
+ask_extents(struct nbd_request *request)
 {
-	while (count > 0) {
-		struct volume_extent *extent = &request->extents[request->extent_index];
-		uint64_t passed = count < extent->length ? count : extent->length;
+	size_t room =
+		request->buffer_bytes < BUFFER_BYTES_MIN ? BUFFER_BYTES_MIN : request->buffer_bytes;
 
-		extent->length -= passed;
-		count -= passed;
-		if (extent->length == 0)
-			request->extent_index++;
-	}
+	if (room > READ_EXTENTS_BYTES_MAX)
+		room = READ_EXTENTS_BYTES_MAX;
+	request->io.extents = request->buffer;
+	request->io.extents_max = (uint32_t)(room / sizeof(struct volume_extent));
+	submit(request, VOLUME_COMMAND_EXTENTS, offset_now(request), left_bytes(request));
 }
 
-/* Read what is before the next hole. */
+/* Join the extents that came to runs, as many as there is room for. */
 static void
-read_data(struct nbd_request *request)
+make_runs(struct nbd_request *request)
 {
-	uint32_t piece_bytes = request_piece_bytes(request);
-	uint64_t length = 0;
+	unsigned count = 0;
 
-	for (unsigned i = request->extent_index; i < request->extent_count; i++) {
-		if (length >= piece_bytes || is_hole(request, &request->extents[i]))
-			break;
-		length += request->extents[i].length;
+	for (unsigned i = 0; i < request->io.extent_count; i++) {
+		const struct volume_extent *extent = &request->io.extents[i];
+		bool hole = is_hole(request, extent);
+
+		if (count == 0 || request->runs[count - 1].is_hole != hole) {
+			if (count == REQUEST_RUNS)
+				break;
+			request->runs[count++] = (struct request_run){ .is_hole = hole };
+		}
+		request->runs[count - 1].length += (uint32_t)extent->length;
 	}
-	if (length > piece_bytes)
-		length = piece_bytes;
-	pass_extents(request, length);
-	submit_read(request, (uint32_t)length);
+	request->run_index = 0;
+	request->run_count = count;
 }
 
 static void
 read_sparse(struct nbd_request *request)
 {
-	struct volume_extent *next = &request->extents[request->extent_index];
+	struct request_run *run = &request->runs[request->run_index];
+	uint32_t length;
 
-	if (request->extent_index == request->extent_count) {
-		request->io.extents = request->extents;
-		request->io.extents_max = REQUEST_EXTENTS;
-		submit(request, VOLUME_COMMAND_EXTENTS, offset_now(request), left_bytes(request));
-	} else if (is_hole(request, next)) {
-		uint32_t length = (uint32_t)next->length;
-
-		request->extent_index++;
-		queue_hole(request, length);
-	} else {
-		read_data(request);
+	if (request->run_index == request->run_count) {
+		ask_extents(request);
+		return;
 	}
+	length = run->length;
+	if (!run->is_hole && length > request_piece_bytes(request))
+		length = request_piece_bytes(request);
+	run->length -= length;
+	if (run->length == 0)
+		request->run_index++;
+	if (run->is_hole)
+		queue_hole(request, length);
+	else
+		submit_read(request, length);
 }
 
 static void
@@ -291,8 +299,8 @@ read_extents_done(struct nbd_request *request, int error)
 {
 	/* Only a shortcut: without it there is reading. */
 	request->sparse = error == 0;
-	request->extent_index = 0;
-	request->extent_count = request->io.extent_count;
+	if (request->sparse)
+		make_runs(request);
 	read_next(request);
 }
 
@@ -348,8 +356,8 @@ begin_read(struct nbd_request *request)
 	if (!request_take_buffer(request))
 		return false;
 	request->sparse = peek != VOLUME_PEEK_DATA;
-	request->extent_index = 0;
-	request->extent_count = 0;
+	request->run_index = 0;
+	request->run_count = 0;
 	read_next(request);
 	return true;
 }

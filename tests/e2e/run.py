@@ -21,6 +21,7 @@ MODULES = (
     "test_durability",
     "test_wire",
     "test_protocol",
+    "test_sparse",
     "test_faults",
     "test_bounds",
     "test_bad_input",

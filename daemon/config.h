@@ -57,9 +57,10 @@ struct config {
 	size_t listen_count;
 	struct address listen[CONFIG_LISTEN_MAX];
 	unsigned connections_max;
-	unsigned requests_per_connection; /* served at one time; what more was asked for waits */
-	unsigned handshake_s;		  /* for choosing an export */
-	unsigned dead_peer_s;		  /* silence of a TCP peer until it counts as gone */
+	unsigned connections_per_client_max; /* 0: any number */
+	unsigned requests_per_connection;    /* served at one time; what more was asked for waits */
+	unsigned handshake_s;		     /* for choosing an export */
+	unsigned dead_peer_s;		     /* silence of a TCP peer until it counts as gone */
 	struct access_rules access;
 	/* [export NAME] */
 	size_t export_count;

@@ -135,10 +135,25 @@ accept_waiting(struct listener *listener)
 }
 
 static void
+log_accept_error(struct listener *listener, int error)
+{
+	char text[ADDRESS_TEXT_BYTES];
+	unsigned left_out;
+
+	if (!log_limit_take(&listener->complaints, kernel_clock_ns(), &left_out))
+		return;
+	address_format(&listener->address, text, sizeof(text));
+	if (left_out > 0)
+		log_warning("listen %s: %u more times in %u s:", text, left_out, LOG_LIMIT_S);
+	log_warning("listen %s: cannot accept: %s; clients wait (raise the limit of open files, or "
+		    "lower max-connections)",
+		    text, strerror(-error));
+}
+
+static void
 poll_done(struct op *op, long result)
 {
 	struct listener *listener = container_of(op, struct listener, poll);
-	char text[ADDRESS_TEXT_BYTES];
 	int error;
 
 	(void)result;
@@ -151,11 +166,7 @@ poll_done(struct op *op, long result)
 		arm(listener);
 		return;
 	}
-	address_format(&listener->address, text, sizeof(text));
-	log_warning("listen %s: cannot accept: %s; clients wait (raise the limit of open files, or "
-		    "lower "
-		    "max-connections)",
-		    text, strerror(-error));
+	log_accept_error(listener, error);
 	reactor_timer_start(listener->core->reactor, &listener->pause, PAUSE_NS);
 }
 
@@ -170,6 +181,7 @@ listener_start(struct listener *listener, struct core *core)
 {
 	listener->core = core;
 	listener->stopping = false;
+	listener->complaints = (struct log_limit){ 0 };
 	op_init(&listener->poll, poll_done);
 	timer_init(&listener->pause, pause_expired);
 	arm(listener);

@@ -349,6 +349,8 @@ add_up(const struct load *load, struct load_result *result)
 
 /* ---- the whole ---- */
 
+/* Run all workers to their end, and stop the cores.  Only then are the workers no longer used: a core may still have had a message to
+ * deliver to one. */
 static int
 run_workers(struct load *load, uint64_t region_bytes, struct load_progress *progress,
 	    struct load_result *result)
@@ -370,6 +372,7 @@ run_workers(struct load *load, uint64_t region_bytes, struct load_progress *prog
 	} else {
 		fprintf(load->errors, "no memory for so many connections and requests\n");
 	}
+	cores_stop(&load->cores);
 	for (unsigned i = 0; i < worker_count; i++)
 		worker_fini(&load->workers[i]);
 	free(load->workers);
@@ -395,10 +398,8 @@ load_run(const struct load_options *options, struct load_progress *progress,
 		error = check_region(&load, &region_bytes);
 	if (error == 0)
 		error = start_cores(&load);
-	if (error == 0) {
+	if (error == 0)
 		error = run_workers(&load, region_bytes, progress, result);
-		cores_stop(&load.cores);
-	}
 	close_from(&load, 0);
 	free(load.fds);
 	(void)sem_destroy(&load.stopped);

@@ -162,7 +162,11 @@ watch(struct timer *timer)
 	uint64_t silent_ns = kernel_clock_ns() - verifier->answered_ns;
 
 	if (silent_ns > verifier->options->silence_ns) {
-		fail(verifier, "the server has not answered for too long");
+		char why[80];
+
+		snprintf(why, sizeof(why), "the server has not answered for %llu s",
+			 (unsigned long long)(silent_ns / NS_PER_S));
+		fail(verifier, why);
 		return;
 	}
 	reactor_timer_start(verifier->reactor, timer, NS_PER_S / 4);

@@ -24,6 +24,7 @@ MODULES = (
     "test_bounds",
     "test_bad_input",
     "test_memory",
+    "test_bench",
 )
 LOG_LINES_SHOWN = 60
 

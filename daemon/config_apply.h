@@ -16,12 +16,13 @@ struct config_export;
  * Returns -EINVAL, for the caller to return. */
 int config_mistake(FILE *errors, const char *where, const char *format, ...) PRINTF_LIKE(3, 4);
 
-/* An export without name, path and description, and the other settings' defaults; and its end, which frees its strings. */
+/* An export without name, path and description, and the other settings' defaults; and its end, which frees what it
+ * points to. */
 void config_export_init(struct config_export *export);
 void config_export_fini(struct config_export *export);
 
 /* Each checks what it is given and puts it into CONFIG: the cores replace those that were set, a listener or an export
- * is added.  An export's strings belong to CONFIG then, and EXPORT is as config_export_fini leaves it.
+ * is added.  What an export points to is CONFIG's then, and EXPORT is as config_export_fini leaves it.
  * Returns 0, or -EINVAL after one line to ERRORS; then CONFIG is unchanged but for `mistaken`, and EXPORT its owner's. */
 int config_apply_cores(struct config *config, const char *text, const char *where,
 		       FILE *errors) MUST_USE;
@@ -29,5 +30,9 @@ int config_apply_listen(struct config *config, const char *text, const char *whe
 			FILE *errors) MUST_USE;
 int config_apply_export(struct config *config, struct config_export *export, const char *where,
 			FILE *errors) MUST_USE;
+
+/* Set EXPORT's size from TEXT, as the key size does.  Returns 0, or -EINVAL after one line to ERRORS. */
+int config_apply_size(const char *text, struct config_export *export, const char *where,
+		      FILE *errors) MUST_USE;
 
 #endif

@@ -8,6 +8,7 @@
 #include "daemon/config.h"
 #include "daemon/config_apply.h"
 #include "daemon/config_value.h"
+#include "net/access.h"
 
 #define WORDS_TEXT_BYTES 256
 #define CORES_TEXT_BYTES (CPU_LIST_MAX * 6 + 1) /* the longest list: each core takes "65535," */
@@ -69,7 +70,7 @@ set_bytes(const struct config_key *key, const struct config_target *target, cons
 	format_bytes(key->min, min, sizeof(min));
 	format_bytes(key->max, max, sizeof(max));
 	return config_mistake(target->errors, target->where,
-			      "expected bytes from %s to %s; K, M and G are powers of 1024", min,
+			      "expected bytes from %s to %s; K, M, G and T are powers of 1024", min,
 			      max);
 }
 
@@ -79,6 +80,8 @@ describe_bytes(const struct config_key *key, const void *object, const char *lab
 	const uint64_t *bytes = const_field(key, object);
 	char text[32];
 
+	if (*bytes == 0 && key->min > 0)
+		return;
 	format_bytes(*bytes, text, sizeof(text));
 	fprintf(out, "%s%s", label, text);
 	write_note(key, *bytes == 0, out);
@@ -88,7 +91,7 @@ describe_bytes(const struct config_key *key, const void *object, const char *lab
 static void
 format_bytes(uint64_t bytes, char *text, size_t text_bytes)
 {
-	static const char units[] = { 'K', 'M', 'G' };
+	static const char units[] = { 'K', 'M', 'G', 'T' };
 	size_t unit = 0;
 
 	if (bytes == 0 || bytes % 1024) {
@@ -224,3 +227,64 @@ describe_listen(const struct config_key *key, const void *object, const char *la
 }
 
 const struct config_type config_type_listen = { true, add_listen, describe_listen };
+
+/* ---- address ranges */
+
+/* Add the ranges of TEXT, separated by commas or spaces, to LIST.  As set of a config_type, but on failure LIST may have got
+ * those before the mistake. */
+static int
+parse_ranges(const char *text, const struct config_target *target, struct access_list *list)
+{
+	static const char separators[] = ", \t";
+	size_t bytes;
+
+	for (text += strspn(text, separators); *text != '\0';
+	     text += bytes + strspn(text + bytes, separators)) {
+		char one[ACCESS_RANGE_TEXT_BYTES];
+		struct access_range range;
+		const char *why;
+
+		bytes = strcspn(text, separators);
+		snprintf(one, sizeof(one), "%.*s", (int)bytes, text);
+		if (access_range_parse(one, &range, &why))
+			return config_mistake(target->errors, target->where, "%s: %s", one, why);
+		if (access_list_add(list, &range, 1))
+			return config_mistake(target->errors, target->where,
+					      "no memory"); /* UNTESTED: no fault for malloc */
+	}
+	if (list->count > 0)
+		return 0;
+	return config_mistake(
+		target->errors, target->where,
+		"no address range; expected one or more, such as 10.0.0.0/8, ::1, unix, or all");
+}
+
+static int
+add_ranges(const struct config_key *key, const struct config_target *target, const char *text)
+{
+	struct access_list added = { 0 };
+	int error = parse_ranges(text, target, &added);
+
+	if (!error && access_list_add(field(key, target), added.ranges, added.count))
+		error = config_mistake(target->errors, target->where,
+				       "no memory"); /* UNTESTED: no fault for malloc */
+	access_list_clear(&added);
+	return error;
+}
+
+static void
+describe_ranges(const struct config_key *key, const void *object, const char *label, FILE *out)
+{
+	const struct access_list *list = const_field(key, object);
+
+	for (size_t i = 0; i < list->count; i++) {
+		char text[ACCESS_RANGE_TEXT_BYTES];
+
+		access_range_format(&list->ranges[i], text);
+		fprintf(out, "%s%s", i == 0 ? label : ", ", text);
+	}
+	if (list->count > 0)
+		fputc('\n', out);
+}
+
+const struct config_type config_type_ranges = { true, add_ranges, describe_ranges };

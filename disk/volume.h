@@ -1,5 +1,5 @@
-/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c) stand behind one table of operations (volume_kinds.h),
- * each wrapped once here, which asserts what the kinds may rely on.
+/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c, memory.c, null.c) stand behind one table of operations
+ * (volume_kinds.h), each wrapped once here, which asserts what the kinds may rely on.
  *
  * A volume is opened before the cores run and used on all of them at once; a request lives on one core. */
 #ifndef DISK_VOLUME_H
@@ -21,7 +21,7 @@ struct volume {
 	char *path;	     /* for messages */
 	uint64_t size_bytes; /* exact: need not be a multiple of block_bytes */
 	uint32_t
-		block_bytes; /* unit of direct I/O, a power of two from 512; others are read-modify-write */
+		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
 	bool trims; /* TRIM gives room back */
 };
@@ -75,7 +75,7 @@ struct volume_request {
 		struct range_exclusive exclusive;
 	} range;
 	struct call call;
-	uint32_t progress_bytes;
+	uint64_t progress_bytes;
 	int error;
 };
 
@@ -94,13 +94,15 @@ struct volume_ops {
 	int (*close)(struct volume *volume);
 };
 
-/* Open the volume that OPTIONS describe.  Blocks: call before the cores run.
+/* Open the volume that OPTIONS, which volume_options_mistake finds nothing wrong with, describe.  Blocks: call before the cores
+ * run.
  * file: direct I/O on the regular file or block device at path; read_only: for reading only.  A writer locks it against all
  * others, a reader against writers.
+ * memory, null: of size_bytes, empty.
  * On failure the reason is logged, with the path and what to do.
  * Returns 0, or a negative errno; then *volume is unchanged.
  * Errors: those of open(2); -EBUSY another process or export has it; -EISDIR; -EINVAL neither file nor
- * block device, or no direct I/O there, or empty. */
+ * block device, or no direct I/O there, or empty; -ENOMEM. */
 int volume_open(const struct volume_options *options, struct volume **volume) MUST_USE;
 
 /* What volume_open would find, without holding or locking anything; *size_bytes is set on success. */

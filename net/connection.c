@@ -2,20 +2,17 @@
 #include "net/connection.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/peer_socket.h"
 #include "net/transmission.h"
 #include "reactor/log.h"
 
 /* How often to look whether the last replies have arrived, and when to give up. */
 #define LINGER_NS	 ((uint64_t)5000000)
 #define LINGER_COUNT_MAX 2000
-
-#define HANDSHAKE_DEADLINE_NS ((uint64_t)10 * 1000000000)
 
 static void connection_start(struct message *message);
 static void on_received(struct stream *stream, ssize_t result);
@@ -30,18 +27,6 @@ static void linger(struct timer *timer);
 
 /* ---- beginning ---- */
 
-static void
-tune_socket(int fd, const struct address *peer)
-{
-	int one = 1;
-
-	if (peer->storage.ss_family == AF_UNIX)
-		return;
-	/* Best effort: without them it is only slower to answer, or to notice a dead peer. */
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-}
-
 int
 connection_create(struct service_core *home, int fd, const struct address *peer)
 {
@@ -54,7 +39,7 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 		kernel_close(fd);
 		return -ENOMEM;
 	}
-	tune_socket(fd, peer);
+	peer_socket_tune(fd, peer, home->service->limits.dead_peer_s);
 	connection->home = home;
 	connection->state = CONNECTION_STATE_HANDSHAKE;
 	connection->room = room;
@@ -66,6 +51,7 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 	connection->fd = fd;
 	list_init(&connection->node);
 	handshake_init(&connection->handshake, home->service->exports);
+	connection->handshake.peer = access_peer_of(peer);
 	timer_init(&connection->handshake_deadline, handshake_expired);
 	timer_init(&connection->linger, linger);
 	task_init(&connection->receive, receive);
@@ -92,7 +78,7 @@ connection_start(struct message *message)
 		return;
 	}
 	reactor_timer_start(home->core->reactor, &connection->handshake_deadline,
-			    HANDSHAKE_DEADLINE_NS);
+			    (uint64_t)home->service->limits.handshake_s * 1000000000);
 	reactor_defer(home->core->reactor, &connection->flush);
 }
 
@@ -109,8 +95,11 @@ static void
 handshake_expired(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, handshake_deadline);
+	char text[64];
 
-	connection_drop(connection, "did not finish the handshake in 10 s");
+	(void)snprintf(text, sizeof(text), "did not finish the handshake in %u s (handshake-s)",
+		       connection->home->service->limits.handshake_s);
+	connection_drop(connection, text);
 }
 
 static void
@@ -225,6 +214,8 @@ peer_gone(struct connection *connection, long result)
 	else if (connection->request_count > 0)
 		(void)snprintf(text, sizeof(text), "%s with %u requests in flight", why,
 			       connection->request_count);
+	else if (result < 0 && result != -ECONNRESET && result != -EPIPE)
+		(void)snprintf(text, sizeof(text), "%s while it was idle", why);
 	else {
 		/* Without DISC, but nothing is lost. */
 		connection_drop(connection, NULL);
@@ -234,6 +225,17 @@ peer_gone(struct connection *connection, long result)
 }
 
 /* ---- handshake ---- */
+
+static void
+log_denied(struct connection *connection)
+{
+	const struct export *denied = connection->handshake.denied;
+
+	connection->handshake.denied = NULL;
+	if (denied != NULL)
+		log_warning("client %s: %s: denied to this address (allow and deny of the export)",
+			    connection->peer, denied->name);
+}
 
 /* Take steps until the machine wants to send, or to have more.  Returns false if the connection ends. */
 static bool
@@ -249,6 +251,7 @@ take_handshake_input(struct connection *connection)
 			handshake_step(handshake, connection->room->input + connection->input_start,
 				       connection->input_end - connection->input_start, &consumed);
 		connection->input_start += consumed;
+		log_denied(connection);
 	}
 	switch (result) {
 	case HANDSHAKE_MORE:

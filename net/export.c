@@ -1,4 +1,4 @@
-/* Looking exports up. */
+/* Looking exports up, and who sees what of them. */
 #include "net/export.h"
 
 #include <string.h>
@@ -14,4 +14,14 @@ export_find(const struct export_table *table, const char *name, size_t name_byte
 			return export;
 	}
 	return NULL;
+}
+
+const struct export *
+export_view(const struct export *export, const struct access_peer *peer)
+{
+	if (export->access != NULL && !access_allowed(export->access, peer))
+		return NULL;
+	if (export->read_only_for != NULL && access_list_contains(export->read_only_for, peer))
+		return export->read_only_view;
+	return export;
 }

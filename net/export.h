@@ -3,6 +3,7 @@
 #define NET_EXPORT_H
 
 #include "disk/volume.h"
+#include "net/access.h"
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -16,6 +17,10 @@ struct export
 	struct volume *volume;
 	bool read_only;
 	enum priority priority; /* of its clients' requests */
+	const struct access_rules
+		*access; /* who may use it, and learn that it exists; NULL: everybody */
+	const struct access_list *read_only_for; /* who gets read_only_view instead; NULL: nobody */
+	const struct export *read_only_view;	 /* the same export, but read-only; NULL as above */
 };
 
 /* The exports of a server, constant while cores run.  Owned by whoever made it, strings included. */
@@ -27,5 +32,8 @@ struct export_table {
 /* The export of that name, or NULL.  NAME need not end in a NUL. */
 const struct export *export_find(const struct export_table *table, const char *name,
 				 size_t name_bytes);
+
+/* EXPORT as PEER sees it: itself or its read_only_view; NULL if PEER may not use it. */
+const struct export *export_view(const struct export *export, const struct access_peer *peer);
 
 #endif

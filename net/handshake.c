@@ -59,13 +59,25 @@ refuse(struct handshake *handshake, uint32_t option, uint32_t error, const char 
 
 /* ---- options ---- */
 
+/* The export of that name, as this client sees it.  One that it may not use does not exist for it: NULL. */
+static const struct export *
+find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
+{
+	const struct export *export =
+		export_find(handshake->exports, (const char *)name, name_bytes);
+	const struct export *view = export == NULL ? NULL : export_view(export, &handshake->peer);
+
+	handshake->denied = view == NULL ? export : NULL;
+	return view;
+}
+
 static enum handshake_result
 answer_export_name(struct handshake *handshake, uint32_t option, struct option_data data)
 {
 	struct nbd_session *session = &handshake->session;
 
 	(void)option; /* it has an answer of its own form */
-	session->export = export_find(handshake->exports, (const char *)data.bytes, data.left);
+	session->export = find_export(handshake, data.bytes, data.left);
 	if (session->export == NULL)
 		return drop(handshake, "asked for an export that does not exist (EXPORT_NAME)");
 	byte_buffer_add_u64(&handshake->reply, session->export->volume->size_bytes);
@@ -87,8 +99,12 @@ static enum handshake_result
 answer_list(struct handshake *handshake, uint32_t option, struct option_data data)
 {
 	(void)data;
-	for (size_t i = 0; i < handshake->exports->count; i++)
-		option_reply_server(&handshake->reply, &handshake->exports->exports[i]);
+	for (size_t i = 0; i < handshake->exports->count; i++) {
+		const struct export *export = &handshake->exports->exports[i];
+
+		if (export_view(export, &handshake->peer) != NULL)
+			option_reply_server(&handshake->reply, export);
+	}
 	option_reply_ack(&handshake->reply, option);
 	return HANDSHAKE_REPLY;
 }
@@ -108,7 +124,7 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 	if (name_bytes > NBD_STRING_BYTES_MAX)
 		return refuse(handshake, option, NBD_REP_ERR_TOO_BIG,
 			      "a name has at most 4096 bytes");
-	session.export = export_find(handshake->exports, (const char *)name, name_bytes);
+	session.export = find_export(handshake, name, name_bytes);
 	if (session.export == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
 	option_reply_info_export(&handshake->reply, option, &session);

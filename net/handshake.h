@@ -36,6 +36,9 @@ struct handshake {
 	struct byte_buffer reply;   /* to be sent */
 	struct nbd_session session; /* complete once transmission begins */
 	const char *why;	    /* static text */
+	struct access_peer
+		peer; /* who asks: to be set after handshake_init; decides what it sees */
+	const struct export *denied; /* it asked for this, which it may not use: for the log */
 	/* Private. */
 	const struct export_table *exports;
 	enum handshake_state state;

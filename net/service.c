@@ -153,6 +153,17 @@ reserve_place(struct service *service, int fd)
 }
 
 static void
+deny(int fd, const struct address *peer)
+{
+	char text[ADDRESS_TEXT_BYTES];
+
+	kernel_close(fd);
+	address_format(peer, text, sizeof(text));
+	log_warning("client %s: refused: denied to this address (allow and deny of [server])",
+		    text);
+}
+
+static void
 refuse(struct service *service, int fd, const struct address *peer)
 {
 	char text[ADDRESS_TEXT_BYTES];
@@ -173,8 +184,14 @@ on_accept(struct listener *listener, int fd, const struct address *peer)
 {
 	struct service *service =
 		container_of(listener, struct service_listener, listener)->service;
-	struct service_core *home = reserve_place(service, fd);
+	struct access_peer key = access_peer_of(peer);
+	struct service_core *home;
 
+	if (!access_allowed(service->limits.access, &key)) {
+		deny(fd, peer);
+		return;
+	}
+	home = reserve_place(service, fd);
 	if (home == NULL) {
 		refuse(service, fd, peer);
 		return;

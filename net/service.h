@@ -23,6 +23,9 @@ struct service_limits {
 	unsigned connections_max;   /* on all cores */
 	unsigned requests_per_core; /* held at one time: with the disk, or being received or sent */
 	unsigned requests_per_connection;
+	unsigned handshake_s; /* within so many seconds a client has chosen its export */
+	unsigned dead_peer_s; /* as peer_socket_tune takes it */
+	const struct access_rules *access; /* who may connect; must outlive the service */
 };
 
 /* One core's part of the service.  Owned by the core but for connection_count. */

@@ -7,7 +7,7 @@ inbox_post(struct inbox *inbox, struct message *message)
 	struct message *newest = __atomic_load_n(&inbox->newest, __ATOMIC_RELAXED);
 
 	/* Sequentially consistent: it also orders this store before the sender's look at the receiver's
-	 * `sleeping` flag (reactor.c, partner in reactor_rest). */
+	 * `sleeping` flag (reactor.c, partner in rest.c). */
 	do
 		message->next = newest;
 	while (!__atomic_compare_exchange_n(&inbox->newest, &newest, message, true,

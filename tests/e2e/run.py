@@ -23,7 +23,10 @@ MODULES = (
     "test_faults",
     "test_bounds",
     "test_bad_input",
+    "test_access",
+    "test_dead_peers",
     "test_memory",
+    "test_kinds",
     "test_bench",
 )
 LOG_LINES_SHOWN = 60

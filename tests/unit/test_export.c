@@ -26,3 +26,47 @@ Test(export, empty_name_is_the_default_export)
 	cr_assert_eq(export_find(&table, "", 0), &exports[1]);
 	cr_assert_null(export_find(&without, "", 0));
 }
+
+static struct access_range
+range_of(const char *text)
+{
+	struct access_range range;
+	const char *why;
+
+	cr_assert_eq(access_range_parse(text, &range, &why), 0, "%s", text);
+	return range;
+}
+
+/* The peer at an address of 10.0.0.0/8. */
+static struct access_peer
+peer_10(uint8_t last)
+{
+	return (struct access_peer){ .family = AF_INET, .bytes = { 10, 0, 0, last } };
+}
+
+Test(export, peer_that_is_not_allowed_sees_none)
+{
+	struct access_range one = range_of("10.0.0.1");
+	struct access_rules rules = { .allow = { .ranges = &one, .count = 1 } };
+	struct export export = { .name = "disk", .access = &rules };
+	struct access_peer allowed = peer_10(1), denied = peer_10(2);
+
+	cr_assert_eq(export_view(&export, &allowed), &export);
+	cr_assert_null(export_view(&export, &denied));
+	export.access = NULL;
+	cr_assert_eq(export_view(&export, &denied), &export);
+}
+
+Test(export, peer_that_may_only_read_gets_that_view)
+{
+	struct access_range one = range_of("10.0.0.1");
+	struct access_list readers = { .ranges = &one, .count = 1 };
+	struct export view = { .name = "disk", .read_only = true };
+	struct export export = { .name = "disk",
+				 .read_only_for = &readers,
+				 .read_only_view = &view };
+	struct access_peer reader = peer_10(1), writer = peer_10(2);
+
+	cr_assert_eq(export_view(&export, &reader), &view);
+	cr_assert_eq(export_view(&export, &writer), &export);
+}

@@ -4,25 +4,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "bench/load/options.h"
+#include "bench/load/bench_options.h"
 #include "bench/load/report.h"
 
 /* Parse, and answer --help.  Returns true if the command is to go on; else *status is its exit status. */
 static bool
-begin(enum options_command command, int argc, char **argv, struct options *options, int *status)
+begin(enum bench_command command, int argc, char **argv, struct bench_options *options, int *status)
 {
 	*status = EXIT_FAILURE;
-	if (options_parse(command, argc, argv, options, stderr) < 0)
+	if (bench_options_parse(command, argc, argv, options, stderr) < 0)
 		return false;
 	if (!options->help)
 		return true;
-	options_print_help(command, stdout);
+	bench_options_print_help(command, stdout);
 	*status = EXIT_SUCCESS;
 	return false;
 }
 
 static int
-run_once(const struct options *options, struct load_result *result)
+run_once(const struct bench_options *options, struct load_result *result)
 {
 	struct report_live live;
 	int error;
@@ -34,7 +34,7 @@ run_once(const struct options *options, struct load_result *result)
 }
 
 static int
-write_reports(const struct options *options, const struct load_result *result)
+write_reports(const struct bench_options *options, const struct load_result *result)
 {
 	int error = 0;
 
@@ -49,12 +49,12 @@ write_reports(const struct options *options, const struct load_result *result)
 int
 command_run(int argc, char **argv)
 {
-	struct options options;
+	struct bench_options options;
 	struct target target;
 	struct load_result result;
 	int status;
 
-	if (!begin(OPTIONS_COMMAND_RUN, argc, argv, &options, &status))
+	if (!begin(BENCH_COMMAND_RUN, argc, argv, &options, &status))
 		return status;
 	if (target_parse(options.uri, &target, stderr) < 0)
 		return EXIT_FAILURE;
@@ -74,7 +74,7 @@ command_run(int argc, char **argv)
 
 /* One step.  Returns 1 if the rate held, 0 if not, or a negative number if the server failed. */
 static int
-ramp_step(const struct options *options, double *p99_us)
+ramp_step(const struct bench_options *options, double *p99_us)
 {
 	struct load_result result;
 	struct histogram all;
@@ -100,7 +100,7 @@ ramp_step(const struct options *options, double *p99_us)
 
 /* Raise the rate until it does not hold; then look between the last two, twice. */
 static int
-ramp(struct options *options, double *best)
+ramp(struct bench_options *options, double *best)
 {
 	double rate = options->rate_start, low = 0, high = 0, p99_us;
 	int held;
@@ -125,12 +125,12 @@ ramp(struct options *options, double *best)
 int
 command_ramp(int argc, char **argv)
 {
-	struct options options;
+	struct bench_options options;
 	struct target target;
 	double best;
 	int status;
 
-	if (!begin(OPTIONS_COMMAND_RAMP, argc, argv, &options, &status))
+	if (!begin(BENCH_COMMAND_RAMP, argc, argv, &options, &status))
 		return status;
 	if (target_parse(options.uri, &target, stderr) < 0)
 		return EXIT_FAILURE;

@@ -5,13 +5,13 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "bench/load/bench_options.h"
 #include "bench/load/command.h"
-#include "bench/load/options.h"
 #include "bench/load/verifier.h"
 
 /* Begin a ledger for the part of the export that OPTIONS names. */
 static int
-begin_ledger(const struct options *options, struct ledger *ledger)
+begin_ledger(const struct bench_options *options, struct ledger *ledger)
 {
 	const struct load_options *load = &options->load;
 	uint32_t block_bytes = pattern_length_max(&load->mix);
@@ -66,8 +66,8 @@ print_findings(const struct verifier_report *report)
 
 /* One pass.  Returns false if nothing more can be done. */
 static bool
-pass(const struct options *options, enum verifier_pass kind, uint64_t round, struct ledger *ledger,
-     struct verifier_report *report)
+pass(const struct bench_options *options, enum verifier_pass kind, uint64_t round,
+     struct ledger *ledger, struct verifier_report *report)
 {
 	if (!options->quiet)
 		fprintf(stderr, "round %" PRIu64 " of %" PRIu64 ": %s\n", round, options->rounds,
@@ -87,7 +87,7 @@ all_right(const struct verifier_report *report)
 }
 
 static int
-verify(struct options *options, struct ledger *ledger)
+verify(struct bench_options *options, struct ledger *ledger)
 {
 	struct verifier_report report = { 0 };
 	bool go_on = true;
@@ -111,15 +111,15 @@ verify(struct options *options, struct ledger *ledger)
 int
 command_verify(int argc, char **argv)
 {
-	struct options options;
+	struct bench_options options;
 	struct target target;
 	struct ledger ledger;
 	int status = EXIT_FAILURE;
 
-	if (options_parse(OPTIONS_COMMAND_VERIFY, argc, argv, &options, stderr) < 0)
+	if (bench_options_parse(BENCH_COMMAND_VERIFY, argc, argv, &options, stderr) < 0)
 		return EXIT_FAILURE;
 	if (options.help) {
-		options_print_help(OPTIONS_COMMAND_VERIFY, stdout);
+		bench_options_print_help(BENCH_COMMAND_VERIFY, stdout);
 		return EXIT_SUCCESS;
 	}
 	if (target_parse(options.uri, &target, stderr) < 0)

@@ -2,20 +2,20 @@
 #ifndef BENCH_LOAD_REPORT_H
 #define BENCH_LOAD_REPORT_H
 
+#include "bench/load/bench_options.h"
 #include "bench/load/load.h"
-#include "bench/load/options.h"
 #include "reactor/check.h"
 #include <stdio.h>
 
 /* Write RESULT as a table for people. */
-void report_table(const struct options *options, const struct load_result *result, FILE *out);
+void report_table(const struct bench_options *options, const struct load_result *result, FILE *out);
 
 /* Write RESULT to the file at PATH ("-": standard output), replacing it.
  * Returns 0, or a negative errno; then why is written to ERRORS. */
-int report_json(const struct options *options, const struct load_result *result, const char *path,
-		FILE *errors) MUST_USE;
-int report_html(const struct options *options, const struct load_result *result, const char *path,
-		FILE *errors) MUST_USE;
+int report_json(const struct bench_options *options, const struct load_result *result,
+		const char *path, FILE *errors) MUST_USE;
+int report_html(const struct bench_options *options, const struct load_result *result,
+		const char *path, FILE *errors) MUST_USE;
 
 /* Write the figures of the JSON results at both paths side by side, with B / A.  Returns 0 or a negative errno, said on ERRORS. */
 int report_compare(const char *path_a, const char *path_b, FILE *out, FILE *errors) MUST_USE;

@@ -264,7 +264,7 @@ static const char head[] =
 	"</style>\n<h1>millrace-bench</h1>\n";
 
 static void
-write_table(const struct options *options, const struct load_result *result, FILE *out)
+write_table(const struct bench_options *options, const struct load_result *result, FILE *out)
 {
 	char *text = NULL;
 	size_t bytes;
@@ -282,7 +282,7 @@ write_table(const struct options *options, const struct load_result *result, FIL
 }
 
 int
-report_html(const struct options *options, const struct load_result *result, const char *path,
+report_html(const struct bench_options *options, const struct load_result *result, const char *path,
 	    FILE *errors)
 {
 	FILE *out = fopen(path, "we");

@@ -49,7 +49,7 @@ figures_json(const struct histogram *latency, uint64_t requests, uint64_t bytes,
 }
 
 static json_t *
-load_json(const struct options *options)
+load_json(const struct bench_options *options)
 {
 	const struct load_options *load = &options->load;
 	char cores[64];
@@ -76,7 +76,7 @@ series_json(const struct load_result *result)
 }
 
 static json_t *
-result_json(const struct options *options, const struct load_result *result)
+result_json(const struct bench_options *options, const struct load_result *result)
 {
 	double seconds = (double)result->measured_ns * 1e-9;
 	json_t *root = json_object(), *kinds = json_object();
@@ -113,7 +113,7 @@ result_json(const struct options *options, const struct load_result *result)
 }
 
 int
-report_json(const struct options *options, const struct load_result *result, const char *path,
+report_json(const struct bench_options *options, const struct load_result *result, const char *path,
 	    FILE *errors)
 {
 	json_t *root = result_json(options, result);

@@ -73,7 +73,7 @@ print_latency(const char *name, const struct histogram *latency, double requests
 }
 
 static void
-print_notes(const struct options *options, const struct load_result *result, FILE *out)
+print_notes(const struct bench_options *options, const struct load_result *result, FILE *out)
 {
 	uint64_t requests = load_result_requests(result);
 
@@ -94,7 +94,7 @@ print_notes(const struct options *options, const struct load_result *result, FIL
 }
 
 void
-report_table(const struct options *options, const struct load_result *result, FILE *out)
+report_table(const struct bench_options *options, const struct load_result *result, FILE *out)
 {
 	const struct load_options *load = &options->load;
 	double seconds = (double)result->measured_ns * 1e-9;

@@ -1,18 +1,18 @@
 /* The command line of millrace-bench's subcommands that put a load on a server. */
-#ifndef BENCH_LOAD_OPTIONS_H
-#define BENCH_LOAD_OPTIONS_H
+#ifndef BENCH_LOAD_BENCH_OPTIONS_H
+#define BENCH_LOAD_BENCH_OPTIONS_H
 
 #include "bench/load/load.h"
 #include "reactor/check.h"
 #include <stdio.h>
 
-enum options_command {
-	OPTIONS_COMMAND_RUN,
-	OPTIONS_COMMAND_VERIFY,
-	OPTIONS_COMMAND_RAMP,
+enum bench_command {
+	BENCH_COMMAND_RUN,
+	BENCH_COMMAND_VERIFY,
+	BENCH_COMMAND_RAMP,
 };
 
-struct options {
+struct bench_options {
 	struct load_options load; /* load.target is not set */
 	const char *uri;
 	const char *json_path, *html_path; /* or NULL */
@@ -31,9 +31,9 @@ struct options {
 
 /* Parse ARGV, of which ARGV[0] is the subcommand.  The strings stay ARGV's.  A mistake is written to ERRORS with the option, its value and
  * what is allowed.  Returns 0 or -EINVAL. */
-int options_parse(enum options_command command, int argc, char **argv, struct options *options,
-		  FILE *errors) MUST_USE;
+int bench_options_parse(enum bench_command command, int argc, char **argv,
+			struct bench_options *options, FILE *errors) MUST_USE;
 
-void options_print_help(enum options_command command, FILE *out);
+void bench_options_print_help(enum bench_command command, FILE *out);
 
 #endif

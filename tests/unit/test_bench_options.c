@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/load/options.h"
+#include "bench/load/bench_options.h"
 
 #define ARGUMENTS_MAX 24
 
-static struct options options;
+static struct bench_options options;
 static char *errors;
 static size_t error_bytes;
 static FILE *errors_file;
@@ -26,11 +26,11 @@ tear_down(void)
 	free(errors);
 }
 
-TestSuite(load_options, .init = set_up, .fini = tear_down);
+TestSuite(bench_options, .init = set_up, .fini = tear_down);
 
 /* TEXT: arguments with one space between. */
 static int
-parse(enum options_command command, const char *text)
+parse(enum bench_command command, const char *text)
 {
 	static char copy[512];
 	char *argv[ARGUMENTS_MAX], *next = copy;
@@ -40,12 +40,12 @@ parse(enum options_command command, const char *text)
 	while (argc + 1 < ARGUMENTS_MAX && (argv[argc] = strsep(&next, " ")) != NULL)
 		argc++;
 	argv[argc] = NULL;
-	return options_parse(command, argc, argv, &options, errors_file);
+	return bench_options_parse(command, argc, argv, &options, errors_file);
 }
 
-Test(load_options, defaults_are_those_of_the_help)
+Test(bench_options, defaults_are_those_of_the_help)
 {
-	cr_assert_eq(parse(OPTIONS_COMMAND_RUN, "nbd://h/x"), 0);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "nbd://h/x"), 0);
 	cr_assert_str_eq(options.uri, "nbd://h/x");
 	cr_assert_eq(options.load.depth, 32);
 	cr_assert_eq(options.load.connections, 1);
@@ -56,36 +56,36 @@ Test(load_options, defaults_are_those_of_the_help)
 	cr_assert_eq(options.load.cores.count, 1);
 }
 
-Test(load_options, kinds_and_shares)
+Test(bench_options, kinds_and_shares)
 {
-	cr_assert_eq(parse(OPTIONS_COMMAND_RUN, "--rw zipfrw nbd://h"), 0);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--rw zipfrw nbd://h"), 0);
 	cr_assert_eq(options.load.mix.order, PATTERN_ORDER_ZIPF);
 	cr_assert_eq(options.load.mix.read_share, 70);
 	cr_assert_eq(options.load.mix.write_share, 30);
-	cr_assert_eq(parse(OPTIONS_COMMAND_RUN, "--mix write=8,flush=1 --fua 20 nbd://h"), 0);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--mix write=8,flush=1 --fua 20 nbd://h"), 0);
 	cr_assert_eq(options.load.mix.read_share, 0);
 	cr_assert_eq(options.load.mix.write_share, 8);
 	cr_assert_eq(options.load.mix.flush_share, 1);
 	cr_assert_eq(options.load.mix.fua_percent, 20);
 }
 
-Test(load_options, sizes_with_shares_and_their_alignment)
+Test(bench_options, sizes_with_shares_and_their_alignment)
 {
-	cr_assert_eq(parse(OPTIONS_COMMAND_RUN, "--bs 4k:80,64K:20 nbd://h"), 0);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--bs 4k:80,64K:20 nbd://h"), 0);
 	cr_assert_eq(options.load.mix.size_count, 2);
 	cr_assert_eq(options.load.mix.sizes[1].bytes, 65536);
 	cr_assert_eq(options.load.mix.sizes[1].share, 20);
 	cr_assert_eq(options.load.mix.align_bytes, 4096);
-	cr_assert_eq(parse(OPTIONS_COMMAND_RUN, "--bs 4k,6k nbd://h"), 0);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--bs 4k,6k nbd://h"), 0);
 	cr_assert_eq(options.load.mix.align_bytes, 512);
-	cr_assert_eq(parse(OPTIONS_COMMAND_RUN, "--bs 1000 nbd://h"), 0);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--bs 1000 nbd://h"), 0);
 	cr_assert_eq(options.load.mix.align_bytes, 1000);
 }
 
-Test(load_options, times_and_bytes)
+Test(bench_options, times_and_bytes)
 {
 	cr_assert_eq(
-		parse(OPTIONS_COMMAND_RUN,
+		parse(BENCH_COMMAND_RUN,
 		      "--time 0.5 --warmup 2 --offset 1m --size 2G --cores 0-1 --connections 2 "
 		      "--rate 1e4 nbd://h"),
 		0);
@@ -101,7 +101,7 @@ struct wrong {
 	const char *text, *said;
 };
 
-Test(load_options, every_mistake_is_named_with_what_is_allowed)
+Test(bench_options, every_mistake_is_named_with_what_is_allowed)
 {
 	static const struct wrong wrongs[] = {
 		{ "", "no server" },
@@ -133,7 +133,7 @@ Test(load_options, every_mistake_is_named_with_what_is_allowed)
 
 	for (size_t i = 0; i < sizeof(wrongs) / sizeof(wrongs[0]); i++) {
 		rewind(errors_file);
-		cr_assert_eq(parse(OPTIONS_COMMAND_RUN, wrongs[i].text), -EINVAL, "%s",
+		cr_assert_eq(parse(BENCH_COMMAND_RUN, wrongs[i].text), -EINVAL, "%s",
 			     wrongs[i].text);
 		fputc('\0', errors_file);
 		fflush(errors_file);
@@ -142,20 +142,20 @@ Test(load_options, every_mistake_is_named_with_what_is_allowed)
 	}
 }
 
-Test(load_options, check_needs_a_state)
+Test(bench_options, check_needs_a_state)
 {
-	cr_assert_eq(parse(OPTIONS_COMMAND_VERIFY, "--check nbd://h"), -EINVAL);
-	cr_assert_eq(parse(OPTIONS_COMMAND_VERIFY, "--check --state f nbd://h"), 0);
+	cr_assert_eq(parse(BENCH_COMMAND_VERIFY, "--check nbd://h"), -EINVAL);
+	cr_assert_eq(parse(BENCH_COMMAND_VERIFY, "--check --state f nbd://h"), 0);
 	cr_assert(options.check_only);
 }
 
-Test(load_options, help_names_every_option_of_its_command)
+Test(bench_options, help_names_every_option_of_its_command)
 {
 	char *text;
 	size_t bytes;
 	FILE *out = open_memstream(&text, &bytes);
 
-	options_print_help(OPTIONS_COMMAND_RAMP, out);
+	bench_options_print_help(BENCH_COMMAND_RAMP, out);
 	fclose(out);
 	cr_assert_not_null(strstr(text, "--p99-max US"));
 	cr_assert_not_null(strstr(text, "--depth N"));

@@ -1,5 +1,5 @@
 /* Each option is a row of a table: its name, its subcommands, its setter and its line of help. */
-#include "bench/load/options.h"
+#include "bench/load/bench_options.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -9,9 +9,9 @@
 
 #define NS_PER_S ((uint64_t)1000000000)
 
-#define ON_RUN	  (1u << OPTIONS_COMMAND_RUN)
-#define ON_VERIFY (1u << OPTIONS_COMMAND_VERIFY)
-#define ON_RAMP	  (1u << OPTIONS_COMMAND_RAMP)
+#define ON_RUN	  (1u << BENCH_COMMAND_RUN)
+#define ON_VERIFY (1u << BENCH_COMMAND_VERIFY)
+#define ON_RAMP	  (1u << BENCH_COMMAND_RAMP)
 #define ON_LOAD	  (ON_RUN | ON_RAMP)
 #define ON_ALL	  (ON_LOAD | ON_VERIFY)
 
@@ -23,7 +23,7 @@ struct option_row {
 	const char *name;
 	const char *argument; /* NULL: none */
 	unsigned commands;
-	const char *(*set)(struct options *options, const char *value);
+	const char *(*set)(struct bench_options *options, const char *value);
 	const char *help;
 };
 
@@ -107,7 +107,7 @@ set_seconds(const char *value, double max, uint64_t *ns)
 /* ---- setters ---- */
 
 static const char *
-set_rw(struct options *options, const char *value)
+set_rw(struct bench_options *options, const char *value)
 {
 	static const struct {
 		const char *name;
@@ -158,7 +158,7 @@ share_named(struct pattern_mix *mix, const char *name, size_t bytes)
 }
 
 static const char *
-set_mix(struct options *options, const char *value)
+set_mix(struct bench_options *options, const char *value)
 {
 	static const char allowed[] =
 		"expected shares such as read=70,write=25,flush=5; there are read, write, trim, "
@@ -189,7 +189,7 @@ set_mix(struct options *options, const char *value)
 }
 
 static const char *
-set_sizes(struct options *options, const char *value)
+set_sizes(struct bench_options *options, const char *value)
 {
 	static const char allowed[] = "expected bytes such as 4k, at most 32m, or up to eight with "
 				      "shares such as 4k:80,64k:20; multiples of 512, or of the "
@@ -234,7 +234,7 @@ set_sizes(struct options *options, const char *value)
 }
 
 static const char *
-set_theta(struct options *options, const char *value)
+set_theta(struct bench_options *options, const char *value)
 {
 	return parse_number(value, 0.01, 0.99, &options->load.mix.zipf_theta)
 		       ? NULL
@@ -242,7 +242,7 @@ set_theta(struct options *options, const char *value)
 }
 
 static const char *
-set_fua(struct options *options, const char *value)
+set_fua(struct bench_options *options, const char *value)
 {
 	uint64_t percent;
 
@@ -253,7 +253,7 @@ set_fua(struct options *options, const char *value)
 }
 
 static const char *
-set_depth(struct options *options, const char *value)
+set_depth(struct bench_options *options, const char *value)
 {
 	uint64_t depth;
 
@@ -264,7 +264,7 @@ set_depth(struct options *options, const char *value)
 }
 
 static const char *
-set_connections(struct options *options, const char *value)
+set_connections(struct bench_options *options, const char *value)
 {
 	uint64_t connections;
 
@@ -275,14 +275,14 @@ set_connections(struct options *options, const char *value)
 }
 
 static const char *
-set_cores(struct options *options, const char *value)
+set_cores(struct bench_options *options, const char *value)
 {
 	return cpu_list_parse(value, &options->load.cores) < 0 ? "expected a list such as 0-3,8"
 							       : NULL;
 }
 
 static const char *
-set_rate(struct options *options, const char *value)
+set_rate(struct bench_options *options, const char *value)
 {
 	return parse_number(value, 0.001, 1e9, &options->load.rate)
 		       ? NULL
@@ -290,25 +290,25 @@ set_rate(struct options *options, const char *value)
 }
 
 static const char *
-set_time(struct options *options, const char *value)
+set_time(struct bench_options *options, const char *value)
 {
 	return set_seconds(value, 1e6, &options->load.duration_ns);
 }
 
 static const char *
-set_warmup(struct options *options, const char *value)
+set_warmup(struct bench_options *options, const char *value)
 {
 	return set_seconds(value, 1e6, &options->load.warmup_ns);
 }
 
 static const char *
-set_timeout(struct options *options, const char *value)
+set_timeout(struct bench_options *options, const char *value)
 {
 	return set_seconds(value, 1e6, &options->load.silence_ns);
 }
 
 static const char *
-set_requests(struct options *options, const char *value)
+set_requests(struct bench_options *options, const char *value)
 {
 	return parse_count(value, 1, UINT64_MAX / 2, &options->load.requests_max)
 		       ? NULL
@@ -316,25 +316,25 @@ set_requests(struct options *options, const char *value)
 }
 
 static const char *
-set_offset(struct options *options, const char *value)
+set_offset(struct bench_options *options, const char *value)
 {
 	return parse_bytes(value, &options->load.region_start) ? NULL : "expected bytes such as 1g";
 }
 
 static const char *
-set_size(struct options *options, const char *value)
+set_size(struct bench_options *options, const char *value)
 {
 	return parse_bytes(value, &options->load.region_bytes) ? NULL : "expected bytes such as 1g";
 }
 
 static const char *
-set_seed(struct options *options, const char *value)
+set_seed(struct bench_options *options, const char *value)
 {
 	return parse_count(value, 0, UINT64_MAX, &options->load.seed) ? NULL : "expected a number";
 }
 
 static const char *
-set_poll(struct options *options, const char *value)
+set_poll(struct bench_options *options, const char *value)
 {
 	uint64_t us;
 
@@ -345,21 +345,21 @@ set_poll(struct options *options, const char *value)
 }
 
 static const char *
-set_json(struct options *options, const char *value)
+set_json(struct bench_options *options, const char *value)
 {
 	options->json_path = value;
 	return NULL;
 }
 
 static const char *
-set_html(struct options *options, const char *value)
+set_html(struct bench_options *options, const char *value)
 {
 	options->html_path = value;
 	return NULL;
 }
 
 static const char *
-set_quiet(struct options *options, const char *value)
+set_quiet(struct bench_options *options, const char *value)
 {
 	(void)value;
 	options->quiet = true;
@@ -367,20 +367,20 @@ set_quiet(struct options *options, const char *value)
 }
 
 static const char *
-set_p99(struct options *options, const char *value)
+set_p99(struct bench_options *options, const char *value)
 {
 	return parse_number(value, 1, 1e9, &options->p99_max_us) ? NULL : "expected microseconds";
 }
 
 static const char *
-set_rate_start(struct options *options, const char *value)
+set_rate_start(struct bench_options *options, const char *value)
 {
 	return parse_number(value, 1, 1e9, &options->rate_start) ? NULL
 								 : "expected requests a second";
 }
 
 static const char *
-set_rate_factor(struct options *options, const char *value)
+set_rate_factor(struct bench_options *options, const char *value)
 {
 	return parse_number(value, 1.01, 10, &options->rate_factor)
 		       ? NULL
@@ -388,21 +388,21 @@ set_rate_factor(struct options *options, const char *value)
 }
 
 static const char *
-set_rounds(struct options *options, const char *value)
+set_rounds(struct bench_options *options, const char *value)
 {
 	return parse_count(value, 1, 1000000, &options->rounds) ? NULL
 								: "expected a number of rounds";
 }
 
 static const char *
-set_state(struct options *options, const char *value)
+set_state(struct bench_options *options, const char *value)
 {
 	options->state_path = value;
 	return NULL;
 }
 
 static const char *
-set_check_only(struct options *options, const char *value)
+set_check_only(struct bench_options *options, const char *value)
 {
 	(void)value;
 	options->check_only = true;
@@ -410,7 +410,7 @@ set_check_only(struct options *options, const char *value)
 }
 
 static const char *
-set_help(struct options *options, const char *value)
+set_help(struct bench_options *options, const char *value)
 {
 	(void)value;
 	options->help = true;
@@ -463,11 +463,11 @@ static const struct option_row rows[] = {
 /* ---- the whole ---- */
 
 static void
-set_defaults(struct options *options)
+set_defaults(struct bench_options *options)
 {
 	struct cpu_list allowed;
 
-	*options = (struct options){
+	*options = (struct bench_options){
 		.load = { .connections = 1,
 			  .depth = 32,
 			  .duration_ns = 10 * NS_PER_S,
@@ -497,7 +497,7 @@ mistake(FILE *errors, const char *option, const char *value, const char *what)
 
 /* What belongs together. */
 static int
-check(enum options_command command, const struct options *options, FILE *errors)
+check(enum bench_command command, const struct bench_options *options, FILE *errors)
 {
 	const struct load_options *load = &options->load;
 
@@ -510,13 +510,13 @@ check(enum options_command command, const struct options *options, FILE *errors)
 	if (load->cores.count > load->connections)
 		return mistake(errors, "cores", NULL,
 			       "there are more than connections; raise --connections");
-	if (command == OPTIONS_COMMAND_VERIFY && options->check_only && options->state_path == NULL)
+	if (command == BENCH_COMMAND_VERIFY && options->check_only && options->state_path == NULL)
 		return mistake(errors, "check", NULL, "needs --state FILE of an earlier run");
 	return 0;
 }
 
 static const struct option_row *
-row_of(enum options_command command, int index)
+row_of(enum bench_command command, int index)
 {
 	const struct option_row *row = &rows[index];
 
@@ -524,8 +524,8 @@ row_of(enum options_command command, int index)
 }
 
 int
-options_parse(enum options_command command, int argc, char **argv, struct options *options,
-	      FILE *errors)
+bench_options_parse(enum bench_command command, int argc, char **argv,
+		    struct bench_options *options, FILE *errors)
 {
 	struct option longs[ROW_COUNT + 1] = { { 0 } };
 	int index, found;
@@ -582,16 +582,16 @@ print_row(const struct option_row *row, FILE *out)
 }
 
 void
-options_print_help(enum options_command command, FILE *out)
+bench_options_print_help(enum bench_command command, FILE *out)
 {
 	static const char *const what[] = {
-		[OPTIONS_COMMAND_RUN] = "run URI [OPTION]...\nPut a load on an NBD server and "
-					"measure it.",
-		[OPTIONS_COMMAND_VERIFY] =
+		[BENCH_COMMAND_RUN] = "run URI [OPTION]...\nPut a load on an NBD server and "
+				      "measure it.",
+		[BENCH_COMMAND_VERIFY] =
 			"verify URI [OPTION]...\nWrite blocks that say what they are, over several "
 			"connections, and read them back.\nOverwrites the export.",
-		[OPTIONS_COMMAND_RAMP] = "ramp URI [OPTION]...\nRaise the rate step by step until "
-					 "the p99 latency passes a limit.",
+		[BENCH_COMMAND_RAMP] = "ramp URI [OPTION]...\nRaise the rate step by step until "
+				       "the p99 latency passes a limit.",
 	};
 
 	fprintf(out, "Usage: millrace-bench %s\n\n", what[command]);

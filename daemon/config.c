@@ -10,6 +10,7 @@
 #include "daemon/config_apply.h"
 #include "daemon/config_key.h"
 #include "daemon/config_type.h"
+#include "daemon/core_choice.h"
 
 #define LISTEN_DEFAULT	 "127.0.0.1:10809" /* 10809: assigned to NBD by IANA */
 #define LABEL_BYTES	 17		   /* to where the values stand */
@@ -49,6 +50,8 @@ config_fini(struct config *config)
 	for (size_t i = 0; i < config->export_count; i++)
 		config_export_fini(&config->exports[i]);
 	free(config->exports);
+	free(config->exports_dir);
+	config->exports_dir = NULL;
 	access_rules_clear(&config->access);
 	config->exports = NULL;
 	config->export_count = 0;
@@ -189,15 +192,24 @@ finish_cores(struct config *config, FILE *errors)
 	if (error)
 		return config_mistake(errors, "cores", "cannot ask which cores are allowed: %s",
 				      strerror(-error));
+	cpu_list_format(&allowed, allowed_text, sizeof(allowed_text));
 	if (config->cores_auto) {
-		config->cores = allowed;
-		return 0;
+		if (core_choice_make("", &allowed, config->skip_core_0, config->skip_smt,
+				     &config->cores))
+			return 0;
+		return config_mistake(errors, "skip-core-0",
+				      "no core is left, this process may use only %s; take "
+				      "skip-core-0 out, or allow it more",
+				      allowed_text);
 	}
+	if (config->skip_core_0 || config->skip_smt)
+		return config_mistake(errors, config->skip_core_0 ? "skip-core-0" : "skip-smt",
+				      "is for cores = auto only; leave the cores out of the list "
+				      "instead");
 	missing = cpu_list_first_missing(&config->cores, &allowed);
 	if (missing < 0)
 		return 0;
 	cpu_list_format(&config->cores, wanted_text, sizeof(wanted_text));
-	cpu_list_format(&allowed, allowed_text, sizeof(allowed_text));
 	return config_mistake(errors, "cores",
 			      "core %d of %s does not exist or is outside this process's affinity "
 			      "mask; allowed: %s",

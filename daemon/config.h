@@ -47,20 +47,23 @@ struct config_export {
 struct config {
 	/* [reactor] */
 	bool cores_auto;
-	struct cpu_list cores;	      /* what cores = says, or the affinity mask for auto */
+	struct cpu_list cores; /* what cores = says; for auto what daemon/core_choice.h chooses */
+	bool skip_core_0, skip_smt;   /* by auto */
 	unsigned queue_depth;	      /* disk requests in flight per core */
 	unsigned poll_us;	      /* spin at most this long before sleeping; 0: never */
 	unsigned socket_batch;	      /* so many sockets are served by one io_submit; 0: never */
 	unsigned stall_ms;	      /* a core busy with one turn for longer is logged */
 	uint64_t buffer_memory_bytes; /* per core */
+	bool lock_memory;
 	/* [server] */
 	size_t listen_count;
 	struct address listen[CONFIG_LISTEN_MAX];
 	unsigned connections_max;
 	unsigned connections_per_client_max; /* 0: any number */
-	unsigned requests_per_connection;    /* served at one time; what more was asked for waits */
-	unsigned handshake_s;		     /* for choosing an export */
-	unsigned dead_peer_s;		     /* silence of a TCP peer until it counts as gone */
+	char *exports_dir; /* or NULL; with the directory of the file that named it, once that is read */
+	unsigned requests_per_connection; /* served at one time; what more was asked for waits */
+	unsigned handshake_s;		  /* for choosing an export */
+	unsigned dead_peer_s;		  /* silence of a TCP peer until it counts as gone */
 	struct access_rules access;
 	/* [export NAME] */
 	size_t export_count;
@@ -75,7 +78,7 @@ struct config {
 void config_init(struct config *config);
 void config_fini(struct config *config);
 
-/* Read the file at PATH into CONFIG, on top of what it holds.  Every mistake is written to ERRORS, a line each, as
+/* Read the file at PATH, and those of the directory that its exports-dir names, into CONFIG, on top of what it holds.  Every mistake is written to ERRORS, a line each, as
  * "PATH:LINE: [SECTION] KEY = VALUE: what is wrong; what is allowed"; reading goes on so that all are found.
  * Returns 0, or -EINVAL if there was any mistake, or the file could not be read (said, with its name). */
 int config_read_file(struct config *config, const char *path, FILE *errors) MUST_USE;
@@ -86,8 +89,7 @@ int config_add_export(struct config *config, const char *text, FILE *errors) MUS
 int config_add_listen(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_set_cores(struct config *config, const char *text, FILE *errors) MUST_USE;
 
-/* After all sources are read: fill in the defaults that depend on others (cores auto: the affinity mask; no listener:
- * 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it), every core exists and is
+/* After all sources are read: fill in the defaults that depend on others (cores auto; no listener: 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it), every core exists and is
  * allowed.  May be called after a source had mistakes, to find more.
  * Mistakes go to ERRORS.  Returns 0 or -EINVAL. */
 int config_finish(struct config *config, FILE *errors) MUST_USE;

@@ -41,6 +41,8 @@ static_assert(sizeof(enum volume_kind) == sizeof(unsigned), "a word is kept as u
 
 static const struct config_key reactor_keys[] = {
 	KEY("cores", cores),
+	YES_NO("skip-core-0", config, skip_core_0),
+	YES_NO("skip-smt", config, skip_smt),
 	NUMBER("queue-depth", config, queue_depth, CONFIG_QUEUE_DEPTH_MIN, CONFIG_QUEUE_DEPTH_MAX,
 	       .note = "disk requests per core"),
 	NUMBER("poll-us", config, poll_us, 0, CONFIG_POLL_US_MAX,
@@ -50,6 +52,7 @@ static const struct config_key reactor_keys[] = {
 	NUMBER("stall-ms", config, stall_ms, CONFIG_STALL_MS_MIN, CONFIG_STALL_MS_MAX),
 	BYTES("buffer-memory", config, buffer_memory_bytes, CONFIG_BUFFER_MEMORY_MIN,
 	      CONFIG_BUFFER_MEMORY_MAX, .note = "per core"),
+	YES_NO("lock-memory", config, lock_memory),
 };
 static_assert(ARRAY_COUNT(reactor_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
@@ -58,6 +61,7 @@ static const struct config_key server_keys[] = {
 	NUMBER("max-connections", config, connections_max, 1, CONFIG_CONNECTIONS_MAX),
 	NUMBER("max-connections-per-client", config, connections_per_client_max, 0,
 	       CONFIG_CONNECTIONS_MAX, .note_of_zero = "(any number)"),
+	TEXT("exports-dir", config, exports_dir),
 	NUMBER("requests-per-connection", config, requests_per_connection, 1, CONFIG_REQUESTS_MAX),
 	NUMBER("handshake-s", config, handshake_s, 1, CONFIG_HANDSHAKE_S_MAX),
 	NUMBER("dead-peer-s", config, dead_peer_s, CONFIG_DEAD_PEER_S_MIN, CONFIG_DEAD_PEER_S_MAX),

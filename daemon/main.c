@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "build/config.h"
 #include "daemon/config.h"
@@ -16,18 +15,6 @@
  * then.  Read by jemalloc where it is linked.  Source: jemalloc(3), TUNING. */
 extern const char *malloc_conf;
 const char *malloc_conf = "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
-
-/* Connections are files: take as many as the administrator allows. */
-static void
-raise_file_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 /* Serve until SIGTERM or SIGINT.  Returns the exit status. */
 static int
@@ -43,7 +30,6 @@ serve(const struct config *config)
 	/* Before any thread starts: all inherit it, so the signals wait for this one. */
 	pthread_sigmask(SIG_BLOCK, &stop_signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
-	raise_file_limit();
 	if (server_start(config, &server) < 0)
 		return EXIT_FAILURE;
 	log_info("ready");

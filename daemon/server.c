@@ -4,7 +4,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+#include "daemon/core_choice.h"
+#include "daemon/limits.h"
 #include "net/service.h"
 #include "reactor/call.h"
 #include "reactor/core.h"
@@ -12,8 +15,6 @@
 #include "reactor/watchdog.h"
 
 #define CALL_THREADS_MAX 16
-
-#define POLL_SLOTS_MAX 1024 /* per core, listeners apart */
 
 /* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
 #define REQUESTS_PER_DISK_SLOT 4
@@ -105,53 +106,6 @@ start_volumes(struct server *server)
 
 /* ---- cores ---- */
 
-/* A connection that finds no slot for a poll waits in the reactor's parking instead, so there need not be one for each. */
-static struct reactor_config
-reactor_config_of(const struct config *config)
-{
-	unsigned per_core =
-		(config->connections_max + config->cores.count - 1) / config->cores.count;
-	unsigned polls = 2 * per_core < POLL_SLOTS_MAX ? 2 * per_core : POLL_SLOTS_MAX;
-
-	return (struct reactor_config){
-		.disk_slots = config->queue_depth,
-		.poll_slots = polls + (unsigned)config->listen_count,
-		.poll_us = config->poll_us,
-		.socket_batch_min = config->socket_batch,
-	};
-}
-
-/* The host's limit and use of AIO slots; 0 if it can't be read. */
-static unsigned long
-read_aio_sysctl(const char *path)
-{
-	FILE *file = fopen(path, "re");
-	unsigned long value = 0;
-
-	if (file == NULL)
-		return 0;
-	if (fscanf(file, "%lu", &value) != 1)
-		value = 0;
-	(void)fclose(file);
-	return value;
-}
-
-/* What the host gave, and what it would take to have what REACTOR asks for. */
-struct aio_budget {
-	unsigned long limit, used_by_others, needed;
-};
-
-static struct aio_budget
-read_aio_budget(const struct config *config, const struct reactor_config *reactor)
-{
-	return (struct aio_budget){
-		.limit = read_aio_sysctl("/proc/sys/fs/aio-max-nr"),
-		.used_by_others = read_aio_sysctl("/proc/sys/fs/aio-nr"),
-		.needed = (unsigned long)config->cores.count *
-			  (reactor->disk_slots + reactor->poll_slots + REACTOR_OWN_SLOTS),
-	};
-}
-
 static void
 log_no_slots(const struct config *config, const struct aio_budget *budget)
 {
@@ -185,38 +139,14 @@ log_fewer_slots(const struct cores *cores, const struct reactor_config *asked,
 		    asked->poll_slots, budget->used_by_others + budget->needed);
 }
 
-/* SLOTS times ROOM / NEEDED, but not too few. */
-static unsigned
-scale_slots(unsigned slots, unsigned long room, unsigned long needed)
-{
-	unsigned scaled = (unsigned)(slots * room / needed);
-
-	return scaled > REACTOR_SLOTS_MIN ? scaled : REACTOR_SLOTS_MIN;
-}
-
-/* If the host has not enough slots for all cores, give each the same share: the first ones would leave nothing for the last. */
-static void
-share_slots(struct reactor_config *reactor, const struct aio_budget *budget, unsigned core_count)
-{
-	unsigned long needed = reactor->disk_slots + reactor->poll_slots, room = 0;
-
-	if (budget->limit > budget->used_by_others)
-		room = (budget->limit - budget->used_by_others) / core_count;
-	room = room > REACTOR_OWN_SLOTS ? room - REACTOR_OWN_SLOTS : 0;
-	if (room >= needed)
-		return;
-	reactor->disk_slots = scale_slots(reactor->disk_slots, room, needed);
-	reactor->poll_slots = scale_slots(reactor->poll_slots, room, needed);
-}
-
 static int
 start_cores(struct server *server, const struct config *config)
 {
-	struct reactor_config asked = reactor_config_of(config), given = asked;
-	struct aio_budget budget = read_aio_budget(config, &asked);
+	struct reactor_config asked = limits_reactor_config(config), given = asked;
+	struct aio_budget budget = limits_aio_budget(config);
 	int error;
 
-	share_slots(&given, &budget, config->cores.count);
+	limits_share_aio(&given, &budget, config->cores.count);
 	given.calls = server->calls;
 	error = cores_start(&server->cores, &config->cores, &given, config->buffer_memory_bytes,
 			    SERVICE_BUFFER_BYTES_LARGEST);
@@ -249,6 +179,17 @@ listen_all(struct service *service, const struct config *config)
 	return 0;
 }
 
+/* After all is allocated, and without touching what nobody has used yet. */
+static int
+lock_memory(const struct config *config)
+{
+	if (!config->lock_memory || mlockall(MCL_CURRENT | MCL_ONFAULT) == 0)
+		return 0;
+	log_error("lock-memory: %s: set LimitMEMLOCK=infinity in the unit, or take lock-memory out",
+		  strerror(errno));
+	return -errno;
+}
+
 int
 server_start(const struct config *config, struct server **result)
 {
@@ -266,6 +207,10 @@ server_start(const struct config *config, struct server **result)
 
 	if (server == NULL)
 		return error;
+	error = limits_check(config);
+	if (error < 0)
+		goto err_after_server;
+	limits_raise_files();
 	error = open_volumes(config, &server->exports);
 	if (error < 0)
 		goto err_after_server;
@@ -285,6 +230,9 @@ server_start(const struct config *config, struct server **result)
 	if (error < 0)
 		goto err_after_watchdog;
 	error = listen_all(&server->service, config);
+	if (error < 0)
+		goto err_after_service;
+	error = lock_memory(config);
 	if (error < 0)
 		goto err_after_service;
 	service_start(&server->service);
@@ -325,9 +273,12 @@ server_stop(struct server *server)
 int
 server_check(const struct config *config, FILE *out)
 {
-	int error = 0;
+	int error;
 
 	config_describe(config, out);
+	core_choice_describe("", &config->cores, out);
+	limits_describe(config, out);
+	error = limits_check(config);
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *export = &config->exports[i];
 		struct volume_options options = config_volume_options(export);

@@ -4,10 +4,7 @@
  *	read the first block -> read the last -> merge -> write -> (write the tail) -> release
  * The tail: a file whose size is not a multiple of the block ends in a part of a block, which direct I/O can't write
  * without growing the file.  Bytes from tail_start on are written through the page cache by a helper thread, durably,
- * so that no dirty page is left for a direct read to wait for; the exclusive range keeps direct writes off the pages.
- *
- * After a failed sync the kernel forgets what it could not write, and the next sync succeeds: so the volume
- * remembers, and every later flush fails until it is opened again. */
+ * so that no dirty page is left for a direct read to wait for; the exclusive range keeps direct writes off the pages. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -43,11 +40,7 @@ struct file_volume {
 	struct range_lock *lock;
 	struct file_core *cores; /* [core_count] */
 	unsigned core_count;
-	bool sync_failed;	  /* atomic: set once by any core, never cleared */
-	uint64_t failures_logged; /* atomic */
 };
-
-#define FAILURES_LOGGED_MAX 100 /* per volume: a broken disk must not fill the log's */
 
 static struct file_volume *
 file_of(struct volume *volume)
@@ -327,58 +320,6 @@ file_close(struct volume *volume)
 	return error;
 }
 
-/* ---- ending a request ---- */
-
-static void
-log_failure(struct file_volume *file, const struct volume_request *request, int error)
-{
-	static const char *const names[] = {
-		[VOLUME_COMMAND_READ] = "read",
-		[VOLUME_COMMAND_WRITE] = "write",
-		[VOLUME_COMMAND_FLUSH] = "flush",
-		[VOLUME_COMMAND_TRIM] = "trim",
-		[VOLUME_COMMAND_WRITE_ZEROES] = "write of zeros",
-		[VOLUME_COMMAND_CACHE] = "prefetch",
-		[VOLUME_COMMAND_EXTENTS] = "query",
-	};
-	/* Relaxed: only a count. */
-	uint64_t count = __atomic_add_fetch(&file->failures_logged, 1, __ATOMIC_RELAXED);
-
-	if (count > FAILURES_LOGGED_MAX)
-		return;
-	log_error("%s: %s%s of %llu bytes at offset %llu failed: %s%s", file->volume.path,
-		  request->durable ? "durable " : "", names[request->command],
-		  (unsigned long long)request->length, (unsigned long long)request->offset,
-		  strerror(-error),
-		  count == FAILURES_LOGGED_MAX ? "; further failures of this volume are not logged"
-					       : "");
-}
-
-static void
-remember_sync_failure(struct file_volume *file)
-{
-	/* Relaxed: a flush that runs beside this one is answered for by its own result. */
-	if (__atomic_exchange_n(&file->sync_failed, true, __ATOMIC_RELAXED))
-		return;
-	log_error("%s: acknowledged writes may be lost: every flush fails until the volume is "
-		  "opened again",
-		  file->volume.path);
-}
-
-static void
-finish(struct volume_request *request, int error)
-{
-	struct file_volume *file = file_of(request->volume);
-
-	if (error < 0) {
-		log_failure(file, request, error);
-		/* A durable write's sync may have taken the report of an earlier write's loss. */
-		if (request->command == VOLUME_COMMAND_FLUSH || (request->durable && error == -EIO))
-			remember_sync_failure(file);
-	}
-	request->done(request, error);
-}
-
 /* ---- reading ---- */
 
 static void
@@ -449,7 +390,7 @@ read_done(struct op *op, long result)
 		submit_rest(request, false, request->buffer, start,
 			    block_ceil(request, needed_end));
 	else
-		finish(request, status < 0 ? status : 0);
+		volume_finish(request, status < 0 ? status : 0);
 }
 
 static void
@@ -475,7 +416,7 @@ plain_write_done(struct op *op, long result)
 		return;
 	}
 	range_write_end(file_of(request->volume)->lock, request->core, &request->range.write);
-	finish(request, status < 0 ? status : 0);
+	volume_finish(request, status < 0 ? status : 0);
 }
 
 static void
@@ -527,7 +468,7 @@ static void
 rmw_finish(struct volume_request *request, int error)
 {
 	range_exclusive_end(&request->range.exclusive);
-	finish(request, error);
+	volume_finish(request, error);
 }
 
 static void
@@ -698,22 +639,13 @@ flush_done(struct op *op, long result)
 {
 	struct volume_request *request = container_of(op, struct volume_request, op);
 
-	/* Of two syncs at once only one is told of a loss: this one may have been the other. */
-	if (result >= 0 &&
-	    __atomic_load_n(&file_of(request->volume)->sync_failed, __ATOMIC_RELAXED))
-		result = -EIO;
-	finish(request, result < 0 ? (int)result : 0);
+	volume_finish(request, result < 0 ? (int)result : 0);
 }
 
 static void
 submit_flush(struct file_volume *file, struct volume_request *request)
 {
 	prepare_op(request, flush_done);
-	/* Relaxed: see remember_sync_failure. */
-	if (__atomic_load_n(&file->sync_failed, __ATOMIC_RELAXED)) {
-		reactor_complete(request->core->reactor, &request->op, -EIO);
-		return;
-	}
 	op_fdatasync(&request->op, file->fd);
 	reactor_start(request->core->reactor, &request->op);
 }
@@ -721,7 +653,7 @@ submit_flush(struct file_volume *file, struct volume_request *request)
 static void
 completed(struct op *op, long result)
 {
-	finish(container_of(op, struct volume_request, op), (int)result);
+	volume_finish(container_of(op, struct volume_request, op), (int)result);
 }
 
 static void

@@ -123,17 +123,6 @@ err_after_memory:
 }
 
 static int
-memory_start(struct volume *volume, struct cores *cores, unsigned home_index,
-	     struct call_pool *calls)
-{
-	(void)volume;
-	(void)cores;
-	(void)home_index;
-	(void)calls;
-	return 0;
-}
-
-static int
 memory_close(struct volume *volume)
 {
 	struct memory_volume *memory = memory_of(volume);
@@ -318,7 +307,7 @@ memory_run(struct op *op, long result)
 			slice(memory, request, request->offset + request->progress_bytes);
 	}
 	if (request->command == VOLUME_COMMAND_FLUSH || request->progress_bytes == request->length)
-		request->done(request, 0);
+		volume_finish(request, 0);
 	else
 		reactor_complete(request->core->reactor, op, 0);
 }
@@ -337,7 +326,6 @@ const struct volume_ops memory_volume_ops = {
 	.kind = "memory",
 	.open = memory_open,
 	.check = memory_check,
-	.start = memory_start,
 	.submit = memory_submit,
 	.peek = memory_peek,
 	.close = memory_close,

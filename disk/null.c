@@ -37,16 +37,6 @@ null_open(const struct volume_options *options, struct volume **result)
 }
 
 static int
-null_start(struct volume *volume, struct cores *cores, unsigned home_index, struct call_pool *calls)
-{
-	(void)volume;
-	(void)cores;
-	(void)home_index;
-	(void)calls;
-	return 0;
-}
-
-static int
 null_close(struct volume *volume)
 {
 	free(volume->path);
@@ -59,7 +49,7 @@ null_done(struct op *op, long result)
 {
 	struct volume_request *request = container_of(op, struct volume_request, op);
 
-	request->done(request, (int)result);
+	volume_finish(request, (int)result);
 }
 
 static void
@@ -92,7 +82,6 @@ const struct volume_ops null_volume_ops = {
 	.kind = "null",
 	.open = null_open,
 	.check = null_check,
-	.start = null_start,
 	.submit = null_submit,
 	.peek = null_peek,
 	.close = null_close,

@@ -5,6 +5,7 @@
 #ifndef DISK_VOLUME_H
 #define DISK_VOLUME_H
 
+#include "disk/failure_log.h"
 #include "disk/range_lock.h"
 #include "disk/volume_options.h"
 #include "reactor/call.h"
@@ -24,6 +25,9 @@ struct volume {
 		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
 	bool trims; /* TRIM gives room back */
+	/* Private to volume.c. */
+	bool sync_failed; /* atomic: set once by any core, never cleared */
+	struct failure_log failures;
 };
 
 enum volume_command {
@@ -84,10 +88,11 @@ struct volume_ops {
 	const char *kind;
 	int (*open)(const struct volume_options *options, struct volume **volume);
 	int (*check)(const struct volume_options *options, uint64_t *size_bytes);
-	/* Everything is opened: prepare for use on CORES.  0 or a negative errno. */
+	/* Everything is opened: prepare for use on CORES.  0 or a negative errno.  NULL: nothing to do. */
 	int (*start)(struct volume *volume, struct cores *cores, unsigned home_index,
 		     struct call_pool *calls);
-	void (*submit)(struct volume *volume, struct volume_request *request);
+	void (*submit)(struct volume *volume,
+		       struct volume_request *request); /* ends in volume_finish */
 	/* As volume_peek; NULL: nothing is remembered. */
 	enum volume_peek (*peek)(const struct volume *volume, uint64_t offset, uint64_t length);
 	/* Make all that was written durable, and free.  0 or a negative errno; closed in any case. */
@@ -143,5 +148,9 @@ enum volume_peek volume_peek(const struct volume *volume, uint64_t offset, uint6
  * -EIO what the device said, or the file is shorter than it was; -ENOSPC, -EDQUOT no room; or, for a FLUSH, -EIO for
  * ever after one flush has failed: what it should have written may be lost. */
 void volume_submit(struct volume *volume, struct volume_request *request);
+
+/* For the kinds: REQUEST, submitted, is over, with ERROR, 0 or a negative errno.  Logs a failure, remembers one of a sync, and calls
+ * done.  On the request's core, never from within submit. */
+void volume_finish(struct volume_request *request, int error);
 
 #endif

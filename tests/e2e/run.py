@@ -27,6 +27,7 @@ MODULES = (
     "test_dead_peers",
     "test_memory",
     "test_kinds",
+    "test_bench",
 )
 LOG_LINES_SHOWN = 60
 

@@ -174,6 +174,35 @@ Test(config_finish, refuses_a_core_outside_the_affinity_mask)
 	trial_fini(&trial);
 }
 
+Test(config_finish, refuses_to_skip_cores_of_a_list)
+{
+	struct trial trial;
+
+	trial_read_good(&trial, "[reactor]\ncores=0\nskip-smt=yes\n" EXPORT_LINES);
+	cr_assert_eq(config_finish(&trial.config, trial.errors), -EINVAL);
+	fflush(trial.errors);
+	cr_assert_str_eq(trial.said, "skip-smt: is for cores = auto only; leave the cores out of "
+				     "the list instead\n");
+	trial_fini(&trial);
+}
+
+Test(config_finish, refuses_to_skip_the_only_core)
+{
+	struct trial trial;
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	if (sched_setaffinity(0, sizeof(one), &one) != 0)
+		cr_skip_test("core 0 is not ours");
+	trial_read_good(&trial, "[reactor]\nskip-core-0=yes\n" EXPORT_LINES);
+	cr_assert_eq(config_finish(&trial.config, trial.errors), -EINVAL);
+	fflush(trial.errors);
+	cr_assert_str_eq(trial.said, "skip-core-0: no core is left, this process may use only 0; "
+				     "take skip-core-0 out, or allow it more\n");
+	trial_fini(&trial);
+}
+
 Test(config_describe, says_everything)
 {
 	struct trial trial;
@@ -191,11 +220,14 @@ Test(config_describe, says_everything)
 	config_describe(&trial.config, out);
 	fclose(out);
 	cr_assert_str_eq(text, "cores            0-2\n"
+			       "skip-core-0      no\n"
+			       "skip-smt         no\n"
 			       "queue-depth      256 disk requests per core\n"
 			       "poll-us          0 (sleep at once)\n"
 			       "socket-batch     0 (never)\n"
 			       "stall-ms         500\n"
 			       "buffer-memory    96M per core\n"
+			       "lock-memory      no\n"
 			       "listen           127.0.0.1:1\n"
 			       "listen           unix:/a\n"
 			       "max-connections  1024\n"

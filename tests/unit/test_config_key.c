@@ -109,31 +109,36 @@ Test(config_key, the_example_is_valid_and_holds_the_defaults)
 	fflush(trial.errors);
 	cr_assert_eq(trial.result, 0, "%s", trial.said);
 	cr_assert_eq(trial.config.queue_depth, defaults.queue_depth);
-	cr_assert_eq(trial.config.export_count, 1);
-	cr_assert_str_eq(trial.config.exports[0].name, "disk");
+	cr_assert_eq(trial.config.export_count, 0);
+	cr_assert_str_eq(trial.config.exports_dir, "etc/exports.d");
 	trial_fini(&trial);
 	config_fini(&defaults);
 }
 
-/* LINE, "#KEY = VALUE" of a SECTION's KEY, as a setting, and that KEY; or LINE and NULL, without # if it is "#[SECTION]". */
+/* LINE, "#KEY = VALUE" or "KEY = VALUE" of a SECTION's KEY, as a setting, and that KEY; a section that is commented out as one; or
+ * LINE and NULL. */
 static const char *
 uncommented(const struct config_section *section, const char *line, const struct config_key **key)
 {
-	for (unsigned i = 0; section && line[0] == '#' && i < section->key_count; i++) {
+	const char *setting = line[0] == '#' ? line + 1 : line;
+
+	for (unsigned i = 0; section && i < section->key_count; i++) {
 		const char *name = section->keys[i].name;
 
 		*key = &section->keys[i];
-		if (strncmp(line + 1, name, strlen(name)) == 0 &&
-		    strncmp(line + 1 + strlen(name), " = ", 3) == 0)
-			return line + 1;
+		if (strncmp(setting, name, strlen(name)) == 0 &&
+		    strncmp(setting + strlen(name), " = ", 3) == 0)
+			return setting;
 	}
 	*key = NULL;
-	return strncmp(line, "#[", 2) == 0 ? line + 1 : line;
+	return setting[0] == '[' ? setting : line;
 }
 
 static const struct config_section *
 section_of(const char *line, const struct config_section *before)
 {
+	if (line[0] == '#')
+		line++;
 	for (unsigned i = 0; line[0] == '[' && i < config_section_count; i++) {
 		const char *name = config_sections[i].name;
 
@@ -163,10 +168,9 @@ Test(config_key, the_examples_commented_settings_are_valid)
 		section = section_of(start, section);
 		if (key)
 			shown[section - config_sections][key - section->keys] = true;
-		else if (strncmp(line, "path = ", 7) == 0)
-			shown[section - config_sections]
-			     [config_key_find(section, "path") - section->keys] = true;
-		trial_append(&text, &bytes, start, strlen(start));
+		/* There is none beside the trial's file. */
+		if (!key || strcmp(key->name, "exports-dir") != 0)
+			trial_append(&text, &bytes, start, strlen(start));
 	}
 	fclose(example);
 	for (unsigned i = 0; i < config_section_count; i++) {
@@ -194,18 +198,36 @@ Test(config_key, the_examples_commented_settings_are_valid)
 
 Test(config_key, an_unknown_key_is_refused_with_those_that_exist)
 {
-	trial_assert_mistakes("[reactor]\npoll_us = 1\n",
-			      "@:2: [reactor] poll_us = 1: unknown key; [reactor] has cores, "
-			      "queue-depth, poll-us, socket-batch, stall-ms, buffer-memory\n");
-	for (unsigned i = 0; i < config_section_count; i++) {
-		const struct config_section *section = &config_sections[i];
-		char keys[1024], said[1100];
+	static const char *const texts[] = { "[reactor]\npoll_us = 1\n", "[server]\ncores = 1\n",
+					     "[export]\nreadonly = 1\npath = /a\n" };
+	static const char *const wrong[] = { "poll_us", "cores", "readonly" };
+
+	for (size_t i = 0; i < ARRAY_COUNT(texts); i++) {
+		const struct config_section *section = section_of(texts[i], NULL);
+		char keys[1024], said[2048];
 
 		config_key_list(section, keys, sizeof(keys));
-		snprintf(said, sizeof(said), "unknown key; [%s] has %s\n", section->name, keys);
-		trial_assert_refused(section->name, "no-such-key", said,
-				     (const char *const[]){ "1", NULL });
+		snprintf(said, sizeof(said), "@:2: [%s] %s = 1: unknown key; [%s] has %s\n",
+			 section->name, wrong[i], section->name, keys);
+		trial_assert_mistakes(texts[i], said);
 	}
+}
+
+Test(config_key, lists_name_all_there_are)
+{
+	static const struct config_key three[] = { { .name = "a" },
+						   { .name = "b" },
+						   { .name = "c" } };
+	struct config_section section = { .name = "s", .keys = three, .key_count = 3 };
+	char text[1024];
+
+	config_key_list(&section, text, sizeof(text));
+	cr_assert_str_eq(text, "a, b, c");
+	config_key_list(&section, text, 5);
+	cr_assert_str_eq(text, "a, b");
+	config_section_list("and", text, sizeof(text));
+	cr_assert_eq(strncmp(text, "[reactor], [server]", 19), 0, "%s", text);
+	cr_assert_str_eq(text + strlen(text) - strlen(" and [export NAME]"), " and [export NAME]");
 }
 
 Test(config_key, names_and_descriptions_must_be_utf8_of_4096_bytes)

@@ -211,19 +211,10 @@ on_listener_stopped(struct listener *listener)
 	sem_post(&container_of(listener, struct service_listener, listener)->service->stopped);
 }
 
-int
-service_listen(struct service *service, const struct address *address, struct address *bound)
+/* ADDED's listener is open. */
+static void
+add_listener(struct service *service, struct service_listener *added, struct address *bound)
 {
-	struct service_listener *added = calloc(1, sizeof(*added));
-	int error;
-
-	if (added == NULL)
-		return -ENOMEM;
-	error = listener_open(&added->listener, address);
-	if (error < 0) {
-		free(added);
-		return error;
-	}
 	added->service = service;
 	added->listener.on_accept = on_accept;
 	added->listener.on_stopped = on_listener_stopped;
@@ -233,7 +224,38 @@ service_listen(struct service *service, const struct address *address, struct ad
 	list_append(&service->listeners, &added->node);
 	if (bound != NULL)
 		*bound = added->listener.address;
-	return 0;
+}
+
+int
+service_listen(struct service *service, const struct address *address, struct address *bound)
+{
+	struct service_listener *added = calloc(1, sizeof(*added));
+	int error;
+
+	if (added == NULL)
+		return -ENOMEM;
+	error = listener_open(&added->listener, address);
+	if (error < 0)
+		free(added);
+	else
+		add_listener(service, added, bound);
+	return error;
+}
+
+int
+service_adopt(struct service *service, int fd, struct address *bound)
+{
+	struct service_listener *added = calloc(1, sizeof(*added));
+	int error;
+
+	if (added == NULL)
+		return -ENOMEM;
+	error = listener_adopt(&added->listener, fd);
+	if (error < 0)
+		free(added);
+	else
+		add_listener(service, added, bound);
+	return error;
 }
 
 static void

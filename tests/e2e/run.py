@@ -28,6 +28,7 @@ MODULES = (
     "test_memory",
     "test_service",
     "test_kinds",
+    "test_bench",
 )
 LOG_LINES_SHOWN = 60
 

@@ -58,6 +58,7 @@ struct config {
 	/* [server] */
 	size_t listen_count;
 	struct address listen[CONFIG_LISTEN_MAX];
+	bool listen_default; /* none was set */
 	unsigned connections_max;
 	unsigned connections_per_client_max; /* 0: any number */
 	char *exports_dir; /* or NULL; with the directory of the file that named it, once that is read */

@@ -127,6 +127,20 @@ on_listener_stopped(struct listener *listener)
 		&container_of(listener, struct service_listener, listener)->home->service->stopped);
 }
 
+/* ADDED's listener is open. */
+static void
+add_listener(struct service *service, struct service_listener *added, struct address *bound)
+{
+	added->listener.on_accept = on_accept;
+	added->listener.on_stopped = on_listener_stopped;
+	/* Listeners are spread over the cores, too. */
+	added->home = &service->per_core[service->listener_count % service->core_count];
+	service->listener_count++;
+	list_append(&service->listeners, &added->node);
+	if (bound != NULL)
+		*bound = added->listener.address;
+}
+
 int
 service_listen(struct service *service, const struct address *address, struct address *bound)
 {
@@ -136,19 +150,27 @@ service_listen(struct service *service, const struct address *address, struct ad
 	if (added == NULL)
 		return -ENOMEM;
 	error = listener_open(&added->listener, address);
-	if (error < 0) {
+	if (error < 0)
 		free(added);
-		return error;
-	}
-	added->listener.on_accept = on_accept;
-	added->listener.on_stopped = on_listener_stopped;
-	/* Listeners are spread over the cores, too. */
-	added->home = &service->per_core[service->listener_count % service->core_count];
-	service->listener_count++;
-	list_append(&service->listeners, &added->node);
-	if (bound != NULL)
-		*bound = added->listener.address;
-	return 0;
+	else
+		add_listener(service, added, bound);
+	return error;
+}
+
+int
+service_adopt(struct service *service, int fd, struct address *bound)
+{
+	struct service_listener *added = calloc(1, sizeof(*added));
+	int error;
+
+	if (added == NULL)
+		return -ENOMEM;
+	error = listener_adopt(&added->listener, fd);
+	if (error < 0)
+		free(added);
+	else
+		add_listener(service, added, bound);
+	return error;
 }
 
 static void

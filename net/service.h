@@ -79,6 +79,10 @@ int service_init(struct service *service, struct cores *cores, const struct expo
 int service_listen(struct service *service, const struct address *address,
 		   struct address *bound) MUST_USE;
 
+/* Listen on FD, which a service manager made, in the same way; it is the service's then.
+ * Returns 0, or the negative errno of listener_adopt, logged. */
+int service_adopt(struct service *service, int fd, struct address *bound) MUST_USE;
+
 /* Accept connections. */
 void service_start(struct service *service);
 

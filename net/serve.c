@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "reactor/log.h"
-
 /* A hole that is shorter is read like data: a chunk of its own, and a read more, would cost more than they spare. */
 #define HOLE_BYTES_MIN 32768u
 
@@ -128,14 +126,14 @@ serve_refuse(struct nbd_request *request, enum nbd_error error, const char *why)
 	struct connection *connection = request->connection;
 	const struct nbd_header *header = &request->header;
 
-	/* One line per connection: a client must not fill the log. */
+	/* One line per connection, and not too many of all: clients must not fill the log, nor spend the core's time on it. */
 	if (!connection->refusal_logged)
-		log_warning(
-			"client %s: %s: %s of %llu bytes at offset %llu, flags 0x%x, refused: %s; "
-			"more of its requests may be, without a word",
-			connection->peer, connection->session.export->name,
-			nbd_command_name(header->command), (unsigned long long)header->length,
-			(unsigned long long)header->offset, header->flags, why);
+		service_log(connection->home, why,
+			    "client %s: %s: %s of %llu bytes at offset %llu, flags 0x%x, refused: "
+			    "%s; more of its requests may be, without a word",
+			    connection->peer, connection->session.export->name,
+			    nbd_command_name(header->command), (unsigned long long)header->length,
+			    (unsigned long long)header->offset, header->flags, why);
 	connection->refusal_logged = true;
 	answer_error(request, error, why);
 }

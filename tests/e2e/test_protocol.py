@@ -288,7 +288,8 @@ def status_needs_a_context_of_this_export(env, how):
     client.greet()
     client.negotiate(STRUCTURED)
     if how == "other":
-        equal(client.answer_kind(wire.OPT_SET_META_CONTEXT, wire.pack_queries("else", [ALLOCATION])), wire.REP_ERR_UNKNOWN, "set")
+        kind = client.answer_kind(wire.OPT_SET_META_CONTEXT, wire.pack_queries("else", [ALLOCATION]))
+        equal(kind, wire.REP_ERR_UNKNOWN, "answer to SET_META_CONTEXT")
     elif how == "nothing":
         equal(client.ask_contexts(wire.OPT_SET_META_CONTEXT, "disk", ["base:", "qemu:x"]), {}, "contexts")
     elif how == "replaced":

@@ -26,6 +26,7 @@ MODULES = (
     "test_access",
     "test_dead_peers",
     "test_memory",
+    "test_service",
     "test_kinds",
     "test_bench",
 )

@@ -36,6 +36,7 @@ struct config_export {
 	enum volume_kind type;
 	char *path;	     /* or NULL */
 	uint64_t size_bytes; /* 0: not given */
+	char *fault;	     /* or NULL */
 	char *description;   /* or NULL */
 	bool read_only;
 	enum priority priority;
@@ -60,6 +61,7 @@ struct config {
 	struct address listen[CONFIG_LISTEN_MAX];
 	bool listen_default; /* none was set */
 	unsigned connections_max;
+	unsigned connections_per_client_max; /* 0: any number */
 	char *exports_dir; /* or NULL; with the directory of the file that named it, once that is read */
 	unsigned requests_per_connection; /* served at one time; what more was asked for waits */
 	unsigned handshake_s;		  /* for choosing an export */

@@ -252,6 +252,7 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 {
 	struct service_limits limits = {
 		.connections_max = config->connections_max,
+		.connections_per_client_max = config->connections_per_client_max,
 		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
 		.requests_per_connection = config->requests_per_connection,
 		.handshake_s = config->handshake_s,

@@ -114,6 +114,7 @@ on_closed(struct stream *stream)
 {
 	struct connection *connection = container_of(stream, struct connection, stream);
 	struct service_core *home = connection->home;
+	struct access_peer client = connection->handshake.peer;
 
 	CHECK(connection->io_count == 0 && connection->request_count == 0);
 	task_cancel(&connection->receive);
@@ -123,7 +124,7 @@ on_closed(struct stream *stream)
 	list_remove(&connection->node);
 	free(connection->room);
 	free(connection);
-	service_connection_gone(home);
+	service_connection_gone(home, &client);
 }
 
 static void
@@ -192,8 +193,9 @@ connection_drop(struct connection *connection, const char *why)
 	if (connection->state == CONNECTION_STATE_DROPPED)
 		return;
 	if (why != NULL)
-		log_warning("client %s: %s%s%s; connection closed", connection->peer,
-			    export == NULL ? "" : export->name, export == NULL ? "" : ": ", why);
+		service_log(connection->home, why, "client %s: %s%s%s; connection closed",
+			    connection->peer, export == NULL ? "" : export->name,
+			    export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
 	stream_abandon(&connection->stream);
 	transmission_discard(connection);
@@ -233,7 +235,8 @@ log_denied(struct connection *connection)
 
 	connection->handshake.denied = NULL;
 	if (denied != NULL)
-		log_warning("client %s: %s: denied to this address (allow and deny of the export)",
+		service_log(connection->home, "asked for an export denied to its address",
+			    "client %s: %s: denied to this address (allow and deny of the export)",
 			    connection->peer, denied->name);
 }
 

@@ -32,7 +32,11 @@ log_open_error(const struct address *address, int error)
 		      "user may write";
 		break;
 	case -EADDRNOTAVAIL:
-		fix = "; this machine has no such address";
+		fix = "; this machine has no such address (vsock:local needs the module "
+		      "vsock_loopback)";
+		break;
+	case -EAFNOSUPPORT:
+		fix = "; this kernel lacks that kind of socket: for vsock load the module vsock";
 		break;
 	case -ENOENT:
 		fix = "; create the socket's directory first";
@@ -125,7 +129,8 @@ listener_adopt(struct listener *listener, int fd)
 		return error;
 	}
 	family = address.storage.ss_family;
-	if (!listens(fd) || (family != AF_INET && family != AF_INET6 && family != AF_UNIX)) {
+	if (!listens(fd) ||
+	    (family != AF_INET && family != AF_INET6 && family != AF_UNIX && family != AF_VSOCK)) {
 		log_error("socket %d, from the service manager, is not a listening stream socket: "
 			  "use ListenStream= and Accept=no",
 			  fd);
@@ -174,10 +179,25 @@ accept_waiting(struct listener *listener)
 }
 
 static void
+log_accept_error(struct listener *listener, int error)
+{
+	char text[ADDRESS_TEXT_BYTES];
+	unsigned left_out;
+
+	if (!log_limit_take(&listener->complaints, kernel_clock_ns(), &left_out))
+		return;
+	address_format(&listener->address, text, sizeof(text));
+	if (left_out > 0)
+		log_warning("listen %s: %u more times in %u s:", text, left_out, LOG_LIMIT_S);
+	log_warning("listen %s: cannot accept: %s; clients wait (raise the limit of open files, or "
+		    "lower max-connections)",
+		    text, strerror(-error));
+}
+
+static void
 poll_done(struct op *op, long result)
 {
 	struct listener *listener = container_of(op, struct listener, poll);
-	char text[ADDRESS_TEXT_BYTES];
 	int error;
 
 	(void)result;
@@ -190,11 +210,7 @@ poll_done(struct op *op, long result)
 		arm(listener);
 		return;
 	}
-	address_format(&listener->address, text, sizeof(text));
-	log_warning("listen %s: cannot accept: %s; clients wait (raise the limit of open files, or "
-		    "lower "
-		    "max-connections)",
-		    text, strerror(-error));
+	log_accept_error(listener, error);
 	reactor_timer_start(listener->core->reactor, &listener->pause, PAUSE_NS);
 }
 
@@ -209,6 +225,7 @@ listener_start(struct listener *listener, struct core *core)
 {
 	listener->core = core;
 	listener->stopping = false;
+	listener->complaints = (struct log_limit){ 0 };
 	op_init(&listener->poll, poll_done);
 	timer_init(&listener->pause, pause_expired);
 	arm(listener);

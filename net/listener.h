@@ -4,6 +4,7 @@
 
 #include "net/address.h"
 #include "reactor/core.h"
+#include "reactor/log_limit.h"
 #include "reactor/reactor.h"
 
 struct listener {
@@ -20,6 +21,7 @@ struct listener {
 	bool stopping;
 	struct op poll;
 	struct timer pause;
+	struct log_limit complaints;
 };
 
 /* Open a socket that listens on ADDRESS.  A stale Unix socket is replaced.  Not yet accepting; the callbacks may

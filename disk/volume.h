@@ -80,6 +80,8 @@ struct volume_request {
 	} range;
 	struct call call;
 	uint64_t progress_bytes;
+	uint64_t slice_start, slice_end;
+	unsigned step;
 	int error;
 };
 

@@ -23,6 +23,7 @@ MODULES = (
     "test_faults",
     "test_bounds",
     "test_bad_input",
+    "test_floods",
     "test_access",
     "test_vsock",
     "test_dead_peers",

@@ -43,6 +43,13 @@ handshake_reset(struct handshake *handshake)
 	handshake->session = (struct nbd_session){ .style = NBD_STYLE_SIMPLE };
 }
 
+void
+handshake_secured(struct handshake *handshake, const struct tls_names *names)
+{
+	handshake_reset(handshake);
+	handshake->names = names;
+}
+
 static enum handshake_result
 drop(struct handshake *handshake, const char *why)
 {
@@ -59,16 +66,63 @@ refuse(struct handshake *handshake, uint32_t option, uint32_t error, const char 
 
 /* ---- options ---- */
 
-/* The export of that name, as this client sees it.  One that it may not use does not exist for it: NULL. */
+/* EXPORT as this client sees it, by its address, and inside TLS by its names.  One that it may not use does not exist for it: NULL,
+ * and what to tell it or the log. */
+static const struct export *
+view_export(struct handshake *handshake, const struct export *export)
+{
+	const struct export *view = export_view(export, &handshake->peer);
+
+	handshake->denied = NULL;
+	handshake->needs_tls = false;
+	if (view == NULL) {
+		handshake->denied = export;
+		handshake->denied_why = "denied to this address (allow and deny of the export)";
+		return NULL;
+	}
+	if (handshake->names == NULL && export_needs_tls(export)) {
+		handshake->needs_tls = true;
+		return NULL;
+	}
+	if (handshake->names != NULL && !export_allows_names(export, handshake->names)) {
+		handshake->denied = export;
+		handshake->denied_why = "denied to this certificate or key (allow-names of the export)";
+		return NULL;
+	}
+	return view;
+}
+
+/* The export of that name, as above. */
 static const struct export *
 find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
 {
 	const struct export *export =
 		export_find(handshake->exports, (const char *)name, name_bytes);
-	const struct export *view = export == NULL ? NULL : export_view(export, &handshake->peer);
 
-	handshake->denied = view == NULL ? export : NULL;
-	return view;
+	handshake->denied = NULL;
+	handshake->needs_tls = false;
+	return export == NULL ? NULL : view_export(handshake, export);
+}
+
+/* INFO or GO for an export that this client does not have. */
+static enum handshake_result
+refuse_export(struct handshake *handshake, uint32_t option)
+{
+	if (handshake->needs_tls)
+		return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this export needs TLS");
+	return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
+}
+
+static enum handshake_result
+answer_starttls(struct handshake *handshake, uint32_t option, struct option_data data)
+{
+	(void)data;
+	if (handshake->names != NULL)
+		return refuse(handshake, option, NBD_REP_ERR_INVALID, "TLS has begun already");
+	if (handshake->tls_mode == TLS_MODE_OFF)
+		return refuse(handshake, option, NBD_REP_ERR_POLICY, "TLS is off on this server");
+	option_reply_ack(&handshake->reply, option);
+	return HANDSHAKE_TLS;
 }
 
 static enum handshake_result
@@ -102,9 +156,10 @@ answer_list(struct handshake *handshake, uint32_t option, struct option_data dat
 	for (size_t i = 0; i < handshake->exports->count; i++) {
 		const struct export *export = &handshake->exports->exports[i];
 
-		if (export_view(export, &handshake->peer) != NULL)
+		if (view_export(handshake, export) != NULL)
 			option_reply_server(&handshake->reply, export);
 	}
+	handshake->denied = NULL; /* it has not asked for it */
 	option_reply_ack(&handshake->reply, option);
 	return HANDSHAKE_REPLY;
 }
@@ -126,7 +181,7 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 			      "a name has at most 4096 bytes");
 	session.export = find_export(handshake, name, name_bytes);
 	if (session.export == NULL)
-		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
+		return refuse_export(handshake, option);
 	option_reply_info_export(&handshake->reply, option, &session);
 	while (option_data_take_u16(&data, &info))
 		option_reply_info(&handshake->reply, option, info, session.export);
@@ -141,6 +196,7 @@ static const struct known_option known_options[] = {
 	{ NBD_OPT_EXPORT_NAME, true, answer_export_name },
 	{ NBD_OPT_ABORT, true, answer_abort },
 	{ NBD_OPT_LIST, false, answer_list },
+	{ NBD_OPT_STARTTLS, false, answer_starttls },
 	{ NBD_OPT_INFO, true, answer_info },
 	{ NBD_OPT_GO, true, answer_info },
 };
@@ -155,11 +211,29 @@ find_option(uint32_t option)
 	return NULL;
 }
 
+/* Whether OPTION must wait until TLS has begun. */
+static bool
+needs_tls_first(const struct handshake *handshake, uint32_t option)
+{
+	return handshake->tls_mode == TLS_MODE_REQUIRED && handshake->names == NULL &&
+	       option != NBD_OPT_STARTTLS && option != NBD_OPT_ABORT;
+}
+
+static enum handshake_result
+answer_needs_tls(struct handshake *handshake, uint32_t option)
+{
+	if (option == NBD_OPT_EXPORT_NAME)
+		return drop(handshake, "asked for an export without TLS, which is required here");
+	return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this server needs TLS");
+}
+
 static enum handshake_result
 answer_option(struct handshake *handshake, uint32_t option, struct option_data data)
 {
 	const struct known_option *known = find_option(option);
 
+	if (needs_tls_first(handshake, option))
+		return answer_needs_tls(handshake, option);
 	if (known == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNSUP, "this option is not supported");
 	if (!known->takes_data && data.left > 0)
@@ -174,6 +248,8 @@ answer_skipped(struct handshake *handshake, uint32_t option)
 	const struct known_option *known = find_option(option);
 	const struct option_data nothing = { .left = 0 };
 
+	if (needs_tls_first(handshake, option))
+		return answer_needs_tls(handshake, option);
 	if (known == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNSUP, "this option is not supported");
 	if (!known->takes_data)

@@ -105,7 +105,8 @@ config_finish(struct config *config, FILE *errors)
 {
 	int error = finish_cores(config, errors);
 
-	if (config->listen_count == 0 &&
+	config->listen_default = config->listen_count == 0;
+	if (config->listen_default &&
 	    config_apply_listen(config, LISTEN_DEFAULT, "the default listener", errors))
 		error = -EINVAL;
 	if (config->export_count == 0 && !config->mistaken)

@@ -59,6 +59,8 @@ static_assert(ARRAY_COUNT(reactor_keys) <= CONFIG_KEYS_MAX, "the reader counts t
 static const struct config_key server_keys[] = {
 	KEY("listen", listen),
 	NUMBER("max-connections", config, connections_max, 1, CONFIG_CONNECTIONS_MAX),
+	NUMBER("max-connections-per-client", config, connections_per_client_max, 0,
+	       CONFIG_CONNECTIONS_MAX, .note_of_zero = "(any number)"),
 	TEXT("exports-dir", config, exports_dir),
 	NUMBER("requests-per-connection", config, requests_per_connection, 1, CONFIG_REQUESTS_MAX),
 	NUMBER("handshake-s", config, handshake_s, 1, CONFIG_HANDSHAKE_S_MAX),

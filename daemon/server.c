@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "daemon/core_choice.h"
+#include "daemon/heartbeat.h"
 #include "daemon/limits.h"
 #include "net/service.h"
 #include "reactor/call.h"
@@ -24,6 +26,7 @@ struct server {
 	struct call_pool *calls;
 	struct cores cores;
 	struct watchdog *watchdog;
+	struct heartbeat *heartbeat;
 	struct service service;
 };
 
@@ -163,18 +166,71 @@ start_cores(struct server *server, const struct config *config)
 
 /* ---- the whole ---- */
 
-static int
-listen_all(struct service *service, const struct config *config)
+static void
+log_listening(const struct address *address, const char *how)
 {
-	for (size_t i = 0; i < config->listen_count; i++) {
-		char text[ADDRESS_TEXT_BYTES];
-		struct address bound;
-		int error = service_listen(service, &config->listen[i], &bound);
+	char text[ADDRESS_TEXT_BYTES];
 
+	address_format(address, text, sizeof(text));
+	log_info("listening on %s%s", text, how);
+}
+
+/* Returns 0, or the first one's negative errno; then the others are closed. */
+static int
+adopt_all(struct service *service, const struct server_sockets *sockets, struct address *adopted)
+{
+	int error = 0;
+
+	for (unsigned i = 0; i < sockets->count; i++) {
+		int fd = sockets->first + (int)i;
+
+		if (error == 0 && i == CONFIG_LISTEN_MAX) {
+			log_error("%u sockets from the service manager, at most %d are listened on",
+				  sockets->count, CONFIG_LISTEN_MAX);
+			error = -E2BIG;
+		}
+		if (error == 0)
+			error = service_adopt(service, fd, &adopted[i]);
+		if (error < 0)
+			(void)close(fd);
+		else
+			log_listening(&adopted[i], " (the service manager's socket)");
+	}
+	return error;
+}
+
+static bool
+is_among(const struct address *address, const struct address *others, unsigned count)
+{
+	char text[ADDRESS_TEXT_BYTES], other[ADDRESS_TEXT_BYTES];
+
+	address_format(address, text, sizeof(text));
+	for (unsigned i = 0; i < count; i++) {
+		address_format(&others[i], other, sizeof(other));
+		if (strcmp(text, other) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int
+listen_all(struct service *service, const struct config *config,
+	   const struct server_sockets *sockets)
+{
+	struct address adopted[CONFIG_LISTEN_MAX];
+	int error = adopt_all(service, sockets, adopted);
+
+	if (error < 0 || (sockets->count > 0 && config->listen_default))
+		return error;
+	for (size_t i = 0; i < config->listen_count; i++) {
+		struct address bound;
+
+		if (is_among(&config->listen[i], adopted, sockets->count))
+			continue;
+		error = service_listen(service, &config->listen[i], &bound);
 		if (error < 0)
 			return error;
-		address_format(&bound, text, sizeof(text));
-		log_info("listening on %s", text);
+		log_listening(&bound, "");
 	}
 	return 0;
 }
@@ -191,10 +247,12 @@ lock_memory(const struct config *config)
 }
 
 int
-server_start(const struct config *config, struct server **result)
+server_start(const struct config *config, const struct server_sockets *sockets,
+	     struct server **result)
 {
 	struct service_limits limits = {
 		.connections_max = config->connections_max,
+		.connections_per_client_max = config->connections_per_client_max,
 		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
 		.requests_per_connection = config->requests_per_connection,
 		.handshake_s = config->handshake_s,
@@ -222,13 +280,16 @@ server_start(const struct config *config, struct server **result)
 	error = watchdog_start(&server->cores, config->stall_ms, &server->watchdog);
 	if (error < 0)
 		goto err_after_cores;
+	error = heartbeat_create(&server->cores, &server->heartbeat);
+	if (error < 0)
+		goto err_after_watchdog;
 	error = start_volumes(server);
 	if (error < 0)
 		goto err_after_watchdog;
 	error = service_init(&server->service, &server->cores, &server->exports, &limits);
 	if (error < 0)
 		goto err_after_watchdog;
-	error = listen_all(&server->service, config);
+	error = listen_all(&server->service, config, sockets);
 	if (error < 0)
 		goto err_after_service;
 	error = lock_memory(config);
@@ -244,6 +305,7 @@ err_after_watchdog:
 	watchdog_stop(server->watchdog);
 err_after_cores:
 	cores_stop(&server->cores);
+	heartbeat_destroy(server->heartbeat);
 err_after_calls:
 	call_pool_destroy(server->calls);
 err_after_volumes:
@@ -251,6 +313,12 @@ err_after_volumes:
 err_after_server:
 	free(server);
 	return error;
+}
+
+bool
+server_alive(struct server *server)
+{
+	return heartbeat_beat(server->heartbeat);
 }
 
 int
@@ -263,6 +331,7 @@ server_stop(struct server *server)
 	/* Before the cores: a helper may still be waking the one that it has sent its last result to. */
 	call_pool_destroy(server->calls);
 	cores_stop(&server->cores);
+	heartbeat_destroy(server->heartbeat);
 	service_fini(&server->service);
 	error = close_volumes(&server->exports);
 	free(server);

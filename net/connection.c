@@ -117,6 +117,7 @@ on_closed(struct channel *channel)
 {
 	struct connection *connection = container_of(channel, struct connection, channel);
 	struct service_core *home = connection->home;
+	struct access_peer client = connection->handshake.peer;
 
 	CHECK(connection->io_count == 0 && connection->request_count == 0);
 	task_cancel(&connection->receive);
@@ -126,7 +127,7 @@ on_closed(struct channel *channel)
 	list_remove(&connection->node);
 	free(connection->room);
 	free(connection);
-	service_connection_gone(home);
+	service_connection_gone(home, &client);
 }
 
 static void
@@ -195,8 +196,9 @@ connection_drop(struct connection *connection, const char *why)
 	if (connection->state == CONNECTION_STATE_DROPPED)
 		return;
 	if (why != NULL)
-		log_warning("client %s: %s%s%s; connection closed", connection->peer,
-			    export == NULL ? "" : export->name, export == NULL ? "" : ": ", why);
+		service_log(connection->home, why, "client %s: %s%s%s; connection closed",
+			    connection->peer, export == NULL ? "" : export->name,
+			    export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
 	channel_abandon(&connection->channel);
 	transmission_discard(connection);
@@ -238,7 +240,8 @@ log_denied(struct connection *connection)
 
 	connection->handshake.denied = NULL;
 	if (denied != NULL)
-		log_warning("client %s: %s: %s", connection->peer, denied->name,
+		service_log(connection->home, connection->handshake.denied_why,
+			    "client %s: %s: %s", connection->peer, denied->name,
 			    connection->handshake.denied_why);
 }
 
@@ -314,7 +317,9 @@ on_secured(struct channel *channel, int error)
 		handshake_secured(&connection->handshake, tls_session_names(channel_tls(channel)));
 		connection_resume(connection);
 	} else if (error == -EPROTO) {
-		log_warning("client %s: %s; connection closed", connection->peer, channel_why(channel));
+		service_log(connection->home, channel_why(channel),
+			    "client %s: %s; connection closed", connection->peer,
+			    channel_why(channel));
 		/* In order, so that the alert arrives. */
 		connection->state = CONNECTION_STATE_FINISHING;
 		connection_maybe_close(connection);

@@ -52,17 +52,22 @@ enum nbd_info {
 #define NBD_REQUEST_MAGIC      0x25609513u
 #define NBD_SIMPLE_REPLY_MAGIC 0x67446698u
 
-#define NBD_FLAG_HAS_FLAGS	(1u << 0)
-#define NBD_FLAG_READ_ONLY	(1u << 1)
-#define NBD_FLAG_SEND_FLUSH	(1u << 2)
-#define NBD_FLAG_SEND_FUA	(1u << 3)
-#define NBD_FLAG_CAN_MULTI_CONN (1u << 8)
+#define NBD_FLAG_HAS_FLAGS	   (1u << 0)
+#define NBD_FLAG_READ_ONLY	   (1u << 1)
+#define NBD_FLAG_SEND_FLUSH	   (1u << 2)
+#define NBD_FLAG_SEND_FUA	   (1u << 3)
+#define NBD_FLAG_SEND_TRIM	   (1u << 5)
+#define NBD_FLAG_SEND_WRITE_ZEROES (1u << 6)
+#define NBD_FLAG_CAN_MULTI_CONN	   (1u << 8)
 
 enum nbd_command {
 	NBD_CMD_READ = 0,
 	NBD_CMD_WRITE = 1,
 	NBD_CMD_DISC = 2,
 	NBD_CMD_FLUSH = 3,
+	NBD_CMD_TRIM = 4,
+	NBD_CMD_CACHE = 5,
+	NBD_CMD_WRITE_ZEROES = 6,
 };
 
 #define NBD_CMD_FLAG_FUA (1u << 0)

@@ -26,7 +26,9 @@ MODULES = (
     "test_access",
     "test_dead_peers",
     "test_memory",
+    "test_service",
     "test_kinds",
+    "test_bench",
 )
 LOG_LINES_SHOWN = 60
 

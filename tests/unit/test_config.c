@@ -231,6 +231,7 @@ Test(config_describe, says_everything)
 			       "listen           127.0.0.1:1\n"
 			       "listen           unix:/a\n"
 			       "max-connections  1024\n"
+			       "max-connections-per-client 0 (any number)\n"
 			       "requests-per-connection 128\n"
 			       "handshake-s      10\n"
 			       "dead-peer-s      60\n"

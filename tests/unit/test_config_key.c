@@ -43,6 +43,7 @@ Test(config_key, every_key_is_read)
 				"listen = 127.0.0.1:1\n"
 				"listen = unix:/run/x\n"
 				"max-connections = 7\n"
+				"max-connections-per-client = 8\n"
 				"requests-per-connection = 9\n"
 				"handshake-s = 11\n"
 				"dead-peer-s = 12\n"
@@ -70,6 +71,7 @@ Test(config_key, every_key_is_read)
 	address_format(&config->listen[1], address, sizeof(address));
 	cr_assert_str_eq(address, "unix:/run/x");
 	cr_assert_eq(config->connections_max, 7);
+	cr_assert_eq(config->connections_per_client_max, 8);
 	cr_assert_eq(config->requests_per_connection, 9);
 	cr_assert_eq(config->handshake_s, 11);
 	cr_assert_eq(config->dead_peer_s, 12);
@@ -87,7 +89,7 @@ Test(config_key, every_key_is_read)
 	cr_assert_eq(config->exports[0].priority, PRIORITY_LATENCY);
 	cr_assert_eq(config->exports[1].priority, PRIORITY_NORMAL);
 	cr_assert_eq(config->socket_batch, 6);
-	snprintf(origin, sizeof(origin), "%s:20", trial.path);
+	snprintf(origin, sizeof(origin), "%s:21", trial.path);
 	cr_assert_str_eq(config->exports[0].origin, origin);
 	cr_assert_str_eq(config->exports[1].name, "");
 	cr_assert_str_eq(config->exports[1].path, "relative.img");
@@ -184,6 +186,7 @@ Test(config_key, the_examples_commented_settings_are_valid)
 	cr_assert_eq(trial.config.stall_ms, defaults.stall_ms);
 	cr_assert_eq(trial.config.buffer_memory_bytes, defaults.buffer_memory_bytes);
 	cr_assert_eq(trial.config.connections_max, defaults.connections_max);
+	cr_assert_eq(trial.config.connections_per_client_max, defaults.connections_per_client_max);
 	cr_assert_eq(trial.config.requests_per_connection, defaults.requests_per_connection);
 	cr_assert_eq(trial.config.handshake_s, defaults.handshake_s);
 	cr_assert_eq(trial.config.dead_peer_s, defaults.dead_peer_s);

@@ -240,9 +240,8 @@ log_denied(struct connection *connection)
 
 	connection->handshake.denied = NULL;
 	if (denied != NULL)
-		service_log(connection->home, connection->handshake.denied_why,
-			    "client %s: %s: %s", connection->peer, denied->name,
-			    connection->handshake.denied_why);
+		service_log(connection->home, connection->handshake.denied_why, "client %s: %s: %s",
+			    connection->peer, denied->name, connection->handshake.denied_why);
 }
 
 /* Take steps until the machine wants to send, or to have more.  Returns false if the connection ends. */
@@ -272,7 +271,8 @@ take_handshake_input(struct connection *connection)
 		/* Whoever sends ahead may be another than whom TLS will prove: nothing from before it may count behind it.
 		 * Source: CVE-2011-0411 and its like, command injection behind STARTTLS. */
 		if (connection->input_start < connection->input_end) {
-			connection_drop(connection, "sent something behind STARTTLS before it was answered");
+			connection_drop(connection,
+					"sent something behind STARTTLS before it was answered");
 			return false;
 		}
 		connection->tls_follows = true;
@@ -342,7 +342,8 @@ handshake_sent(struct connection *connection)
 		connection->session = connection->handshake.session;
 		connection->state = CONNECTION_STATE_TRANSMISSION;
 		connection->transmission_follows = false;
-		stream_set_priority(&connection->channel.stream, connection->session.export->priority);
+		stream_set_priority(&connection->channel.stream,
+				    connection->session.export->priority);
 		log_debug("client %s: %s: connected on core %u", connection->peer,
 			  connection->session.export->name, connection->home->core->cpu);
 		end_handshake(connection);
@@ -410,7 +411,7 @@ on_received(struct channel *channel, ssize_t result)
 			peer_gone(connection, result);
 			return;
 		}
-			take_input(connection, (size_t)result);
+		take_input(connection, (size_t)result);
 	} else if (connection->state == CONNECTION_STATE_LINGERING && result <= 0) {
 		close_now(connection);
 		return;

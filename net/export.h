@@ -20,7 +20,7 @@ struct export
 	enum priority priority; /* of its clients' requests */
 	const struct access_rules
 		*access; /* who may use it, and learn that it exists; NULL: everybody */
-	bool tls_only; /* hidden from clients without TLS, who are told so when they ask for it */
+	bool tls_only;	 /* hidden from clients without TLS, who are told so when they ask for it */
 	const struct tls_names *
 		allow_names; /* which clients may use it, by what TLS has proved; NULL, or none: all */
 	const struct access_list *read_only_for; /* who gets read_only_view instead; NULL: nobody */

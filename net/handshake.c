@@ -86,7 +86,8 @@ view_export(struct handshake *handshake, const struct export *export)
 	}
 	if (handshake->names != NULL && !export_allows_names(export, handshake->names)) {
 		handshake->denied = export;
-		handshake->denied_why = "denied to this certificate or key (allow-names of the export)";
+		handshake->denied_why =
+			"denied to this certificate or key (allow-names of the export)";
 		return NULL;
 	}
 	return view;

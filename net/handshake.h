@@ -29,9 +29,9 @@ enum handshake_result {
 	HANDSHAKE_MORE,		/* feed more bytes behind those that were not consumed */
 	HANDSHAKE_REPLY,	/* send `reply`, clear it, then feed again */
 	HANDSHAKE_TRANSMISSION, /* send `reply`; then `session` begins */
-	HANDSHAKE_TLS,		/* send `reply`; then TLS begins, and handshake_secured when it has */
-	HANDSHAKE_CLOSE,	/* send `reply`, then close: the client wants to leave */
-	HANDSHAKE_DROP,		/* close at once: `why` says what the client did */
+	HANDSHAKE_TLS,	 /* send `reply`; then TLS begins, and handshake_secured when it has */
+	HANDSHAKE_CLOSE, /* send `reply`, then close: the client wants to leave */
+	HANDSHAKE_DROP,	 /* close at once: `why` says what the client did */
 };
 
 struct handshake {
@@ -39,8 +39,8 @@ struct handshake {
 	struct nbd_session session; /* complete once transmission begins */
 	const char *why;	    /* static text */
 	struct access_peer
-		peer; /* who asks: to be set after handshake_init; decides what it sees */
-	enum tls_mode tls_mode;	     /* to be set after handshake_init, too */
+		peer;		/* who asks: to be set after handshake_init; decides what it sees */
+	enum tls_mode tls_mode; /* to be set after handshake_init, too */
 	const struct export *denied; /* it asked for this, which it may not use: for the log */
 	const char *denied_why;	     /* static text */
 	/* Private. */

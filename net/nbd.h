@@ -33,13 +33,13 @@ enum nbd_option_reply {
 	NBD_REP_INFO = 3,
 };
 
-#define NBD_REP_ERROR	    (1u << 31)
-#define NBD_REP_ERR_UNSUP   (NBD_REP_ERROR + 1)
-#define NBD_REP_ERR_POLICY (NBD_REP_ERROR + 2)
-#define NBD_REP_ERR_INVALID (NBD_REP_ERROR + 3)
+#define NBD_REP_ERROR	     (1u << 31)
+#define NBD_REP_ERR_UNSUP    (NBD_REP_ERROR + 1)
+#define NBD_REP_ERR_POLICY   (NBD_REP_ERROR + 2)
+#define NBD_REP_ERR_INVALID  (NBD_REP_ERROR + 3)
 #define NBD_REP_ERR_TLS_REQD (NBD_REP_ERROR + 5)
-#define NBD_REP_ERR_UNKNOWN (NBD_REP_ERROR + 6)
-#define NBD_REP_ERR_TOO_BIG (NBD_REP_ERROR + 9)
+#define NBD_REP_ERR_UNKNOWN  (NBD_REP_ERROR + 6)
+#define NBD_REP_ERR_TOO_BIG  (NBD_REP_ERROR + 9)
 
 enum nbd_info {
 	NBD_INFO_EXPORT = 0,

@@ -31,7 +31,8 @@ struct service_limits {
 	unsigned dead_peer_s; /* as peer_socket_tune takes it */
 	const struct access_rules *access; /* who may connect; must outlive the service */
 	enum tls_mode tls_mode;
-	struct tls_store *tls; /* what TLS begins with; NULL: TLS_MODE_OFF; must outlive the service */
+	struct tls_store
+		*tls; /* what TLS begins with; NULL: TLS_MODE_OFF; must outlive the service */
 };
 
 /* One core's part of the service.  Owned by the core but for connection_count. */

@@ -27,7 +27,8 @@ check_private(const char *path, mode_t mode)
 {
 	if ((mode & (S_IRWXO | S_IWGRP)) == 0)
 		return 0;
-	log_error("%s: holds secret keys, but its mode is %04o, so that others can read or change them; run chmod "
+	log_error("%s: holds secret keys, but its mode is %04o, so that others can read or change "
+		  "them; run chmod "
 		  "600 %s, and make new keys if somebody may have read these",
 		  path, mode & 07777u, path);
 	return -EPERM;
@@ -56,7 +57,8 @@ read_whole(const char *path, int fd, gnutls_datum_t *content)
 
 	if (bytes == NULL)
 		return -ENOMEM; /* UNTESTED: no fault for malloc */
-	while (count < FILE_BYTES_MAX && (got = read(fd, bytes + count, FILE_BYTES_MAX - count)) > 0)
+	while (count < FILE_BYTES_MAX &&
+	       (got = read(fd, bytes + count, FILE_BYTES_MAX - count)) > 0)
 		count += (size_t)got;
 	if (got < 0) {
 		int error = -errno;
@@ -181,8 +183,9 @@ check_authorities(const char *path, const struct chain *chain)
 	}
 	if (current > 0)
 		return 0;
-	log_error("%s: none of its %u certificates is valid now, so no client could get in; put a new one in", path,
-		  chain->count);
+	log_error("%s: none of its %u certificates is valid now, so no client could get in; put a "
+		  "new one in",
+		  path, chain->count);
 	return -EINVAL;
 }
 
@@ -201,7 +204,9 @@ key_load(const char *path, gnutls_x509_privkey_t *key)
 	if (error == 0)
 		return 0;
 	if (error == GNUTLS_E_DECRYPTION_FAILED)
-		log_error("%s: the key is encrypted; store it without a passphrase, closed to others by its mode", path);
+		log_error("%s: the key is encrypted; store it without a passphrase, closed to "
+			  "others by its mode",
+			  path);
 	else
 		log_error("%s: holds no private key in PEM form: %s", path, gnutls_strerror(error));
 	gnutls_x509_privkey_deinit(*key);
@@ -227,8 +232,8 @@ load_certificate(const struct tls_files *files, struct tls_credentials *made)
 						key);
 	gnutls_x509_privkey_deinit(key);
 	if (error < 0) {
-		log_error("%s: cannot be used with the key in %s: %s", files->certificate, files->key,
-			  gnutls_strerror(error));
+		log_error("%s: cannot be used with the key in %s: %s", files->certificate,
+			  files->key, gnutls_strerror(error));
 		error = -EINVAL;
 	}
 err_after_chain:
@@ -245,8 +250,8 @@ load_authorities(const char *path, struct tls_credentials *made)
 	if (error < 0)
 		return error;
 	error = check_authorities(path, &chain);
-	if (error == 0 && gnutls_certificate_set_x509_trust(made->x509, chain.certificates,
-							    (int)chain.count) < 0)
+	if (error == 0 &&
+	    gnutls_certificate_set_x509_trust(made->x509, chain.certificates, (int)chain.count) < 0)
 		error = -ENOMEM; /* UNTESTED: no fault for GnuTLS's malloc */
 	chain_unload(&chain);
 	return error;
@@ -259,7 +264,8 @@ load_x509(const struct tls_files *files, struct tls_credentials *made)
 
 	if (files->certificate == NULL)
 		return 0;
-	CHECK(files->key != NULL && (files->ca != NULL || !files->verify_client));
+	if (files->key == NULL || (files->ca == NULL && files->verify_client))
+		return -EINVAL; /* the check of the settings has said so */
 	if (gnutls_certificate_allocate_credentials(&made->x509) < 0)
 		return -ENOMEM; /* UNTESTED: as above */
 	error = load_certificate(files, made);

@@ -17,17 +17,17 @@ enum tls_mode {
 
 /* Where the credentials are; NULL: not given.  The strings are the configuration's. */
 struct tls_files {
-	char *ca;	   /* certificates of the authorities that sign those of clients, PEM */
-	char *certificate; /* the server's, and those between it and an authority, PEM */
-	char *key;	   /* the certificate's, PEM, not encrypted */
-	char *psk_file;	   /* as psktool writes it */
-	char *priority;	   /* GnuTLS's priority string; NULL: TLS_PRIORITY_DEFAULT */
+	char *ca;	    /* certificates of the authorities that sign those of clients, PEM */
+	char *certificate;  /* the server's, and those between it and an authority, PEM */
+	char *key;	    /* the certificate's, PEM, not encrypted */
+	char *psk_file;	    /* as psktool writes it */
+	char *priority;	    /* GnuTLS's priority string; NULL: TLS_PRIORITY_DEFAULT */
 	bool verify_client; /* clients that use certificates need one that CA has signed */
 };
 
 /* TLS 1.3, then 1.2; AEAD ciphers only, the cheapest with hardware's help first; forward secrecy also with PSK.
  * Source: the GnuTLS manual, "Priority Strings". */
-#define TLS_PRIORITY_DEFAULT                                                                     \
+#define TLS_PRIORITY_DEFAULT                                                                \
 	"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:" \
 	"+CHACHA20-POLY1305:+ECDHE-PSK:+DHE-PSK:%SERVER_PRECEDENCE"
 
@@ -44,7 +44,8 @@ struct tls_credentials {
 /* Load and check what FILES names; each mistake is logged with its file, the reason and what to do.  Reads files: not on a core.
  * *credentials has one reference, the caller's.
  * Returns 0, or a negative errno; then *credentials is unchanged.  Errors: those of open(2) and read(2); -EPERM a file with keys is
- * open to others; -EINVAL content that cannot be used: no PEM, a key of another certificate, expired, not valid yet; -ENOMEM. */
+ * open to others; -EINVAL content that cannot be used: no PEM, a key of another certificate, expired, not valid yet; or FILES
+ * is incomplete (not logged); -ENOMEM. */
 int tls_credentials_load(const struct tls_files *files,
 			 struct tls_credentials **credentials) MUST_USE;
 

@@ -27,7 +27,7 @@ struct tls_session {
 	size_t output_start, output_end;
 	bool input_ended;
 	bool drained; /* GnuTLS has said that it needs more input, and none has come since */
-	int ended;    /* what the next read returns: 0 or GnuTLS's error; GNUTLS_E_AGAIN: it has not ended */
+	int ended; /* what the next read returns: 0 or GnuTLS's error; GNUTLS_E_AGAIN: it has not ended */
 	struct tls_names names;
 	char why[WHY_TEXT_BYTES];
 };
@@ -259,6 +259,11 @@ failed(struct tls_session *session, int error)
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
 		say_alert(session);
 		break;
+	case GNUTLS_E_NO_CERTIFICATE_FOUND:
+		/* Also what GnuTLS makes of an alert in the place of the certificate. */
+		if (gnutls_alert_get(session->gnutls) != GNUTLS_A_CLOSE_NOTIFY)
+			say_alert(session);
+		break;
 	case GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR:
 		say_unverified(session);
 		break;
@@ -282,10 +287,15 @@ tls_session_why(const struct tls_session *session)
 	return session->why;
 }
 
-/* Whether after ERROR the same call may be made again at once. */
+/* Whether after ERROR the same call may be made again at once, because it has taken something: there were INPUT_BYTES before.
+ * GNUTLS_E_AGAIN is said behind a message of the protocol's own, too, with more in the input. */
 static bool
-is_passing(int error)
+is_passing(const struct tls_session *session, ssize_t error, size_t input_bytes)
 {
+	size_t left = session->input_end - session->input_start;
+
+	if (error == GNUTLS_E_AGAIN)
+		return left > 0 && left < input_bytes;
 	return error == GNUTLS_E_INTERRUPTED || error == GNUTLS_E_WARNING_ALERT_RECEIVED;
 }
 
@@ -294,11 +304,13 @@ is_passing(int error)
 int
 tls_session_handshake(struct tls_session *session)
 {
+	size_t input_bytes;
 	int error;
 
 	do {
+		input_bytes = session->input_end - session->input_start;
 		error = gnutls_handshake(session->gnutls);
-	} while (is_passing(error));
+	} while (is_passing(session, error, input_bytes));
 	if (error == GNUTLS_E_AGAIN) {
 		session->drained = session->input_end == session->input_start;
 		return -EAGAIN;
@@ -404,6 +416,7 @@ tls_session_read(struct tls_session *session, const struct iovec *parts, unsigne
 	unsigned part = 0;
 
 	while (part < part_count && session->ended == GNUTLS_E_AGAIN) {
+		size_t input_bytes = session->input_end - session->input_start;
 		ssize_t got = gnutls_record_recv(session->gnutls,
 						 (uint8_t *)parts[part].iov_base + filled,
 						 parts[part].iov_len - filled);
@@ -417,13 +430,14 @@ tls_session_read(struct tls_session *session, const struct iovec *parts, unsigne
 			}
 			continue;
 		}
-		if (got < 0 && is_passing((int)got))
+		if (is_passing(session, got, input_bytes))
 			continue;
-		if (got == GNUTLS_E_AGAIN) {
+		if (got == GNUTLS_E_AGAIN && session->input_end == session->input_start) {
 			session->drained = true;
 			return total > 0 ? (ssize_t)total : -EAGAIN;
 		}
-		session->ended = (int)got;
+		/* What GnuTLS wants to answer does not fit, because the client reads nothing. */
+		session->ended = got == GNUTLS_E_AGAIN ? GNUTLS_E_PUSH_ERROR : (int)got;
 	}
 	/* The end is told when all that is before it was taken. */
 	if (total > 0 || session->ended == GNUTLS_E_AGAIN)

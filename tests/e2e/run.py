@@ -24,6 +24,7 @@ MODULES = (
     "test_bounds",
     "test_bad_input",
     "test_access",
+    "test_tls",
     "test_dead_peers",
     "test_memory",
     "test_service",

@@ -128,6 +128,7 @@ config_volume_options(const struct config_export *export)
 		.kind = export->type,
 		.path = export->path,
 		.size_bytes = export->size_bytes,
+		.fault = export->fault,
 		.read_only = export->read_only,
 	};
 }

@@ -38,6 +38,7 @@ struct config_export {
 	enum volume_kind type;
 	char *path;	     /* or NULL */
 	uint64_t size_bytes; /* 0: not given */
+	char *fault;	     /* or NULL */
 	char *description;   /* or NULL */
 	bool read_only;
 	enum priority priority;

@@ -48,6 +48,7 @@ config_export_fini(struct config_export *export)
 {
 	free(export->name);
 	free(export->path);
+	free(export->fault);
 	free(export->description);
 	free(export->origin);
 	access_rules_clear(&export->access);
@@ -141,14 +142,13 @@ check_export(const struct config *config, const struct config_export *export, co
 	     FILE *errors)
 {
 	struct volume_options options = config_volume_options(export);
-	const char *mistake;
+	char mistake[VOLUME_MISTAKE_BYTES];
 
 	if (check_text("name", export->name, where, errors))
 		return -EINVAL;
 	if (export->description && check_text("description", export->description, where, errors))
 		return -EINVAL;
-	mistake = volume_options_mistake(&options);
-	if (mistake)
+	if (volume_options_mistake(&options, mistake, sizeof(mistake)))
 		return config_mistake(errors, where, "%s", mistake);
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *other = &config->exports[i];

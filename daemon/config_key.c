@@ -92,6 +92,7 @@ static const struct config_key export_keys[] = {
 	WORD("type", config_export, enum volume_kind, type, volume_kind_names),
 	TEXT("path", config_export, path),
 	BYTES("size", config_export, size_bytes, 1, CONFIG_VOLUME_BYTES_MAX),
+	TEXT("fault", config_export, fault),
 	YES_NO("read-only", config_export, read_only),
 	RANGES("read-only-for", config_export, read_only_for),
 	RANGES("allow", config_export, access.allow),

@@ -13,19 +13,24 @@ static const struct volume_ops *const kinds[VOLUME_KIND_COUNT] = {
 	[VOLUME_KIND_FILE] = &file_volume_ops,
 	[VOLUME_KIND_MEMORY] = &memory_volume_ops,
 	[VOLUME_KIND_NULL] = &null_volume_ops,
+	[VOLUME_KIND_FAULT] = &fault_volume_ops,
 };
 
 int
 volume_open(const struct volume_options *options, struct volume **volume)
 {
-	CHECK(volume_options_mistake(options) == NULL);
+	char mistake[VOLUME_MISTAKE_BYTES];
+
+	CHECK(!volume_options_mistake(options, mistake, sizeof(mistake)));
 	return kinds[options->kind]->open(options, volume);
 }
 
 int
 volume_check(const struct volume_options *options, uint64_t *size_bytes)
 {
-	CHECK(volume_options_mistake(options) == NULL);
+	char mistake[VOLUME_MISTAKE_BYTES];
+
+	CHECK(!volume_options_mistake(options, mistake, sizeof(mistake)));
 	return kinds[options->kind]->check(options, size_bytes);
 }
 

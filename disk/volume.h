@@ -1,4 +1,4 @@
-/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c, memory.c, null.c) stand behind one table of operations
+/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c, memory.c, null.c, fault.c) stand behind one table of operations
  * (volume_kinds.h), each wrapped once here, which asserts what the kinds may rely on.
  *
  * A volume is opened before the cores run and used on all of them at once; a request lives on one core. */
@@ -104,6 +104,7 @@ struct volume_ops {
  * file: direct I/O on the regular file or block device at path; read_only: for reading only.  A writer locks it against all
  * others, a reader against writers.
  * memory, null: of size_bytes, empty.
+ * fault: another volume, of the file at path, or of size_bytes in memory, that goes wrong as `fault` says.
  * On failure the reason is logged, with the path and what to do.
  * Returns 0, or a negative errno; then *volume is unchanged.
  * Errors: those of open(2); -EBUSY another process or export has it; -EISDIR; -EINVAL neither file nor

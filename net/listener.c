@@ -32,7 +32,11 @@ log_open_error(const struct address *address, int error)
 		      "user may write";
 		break;
 	case -EADDRNOTAVAIL:
-		fix = "; this machine has no such address";
+		fix = "; this machine has no such address (vsock:local needs the module "
+		      "vsock_loopback)";
+		break;
+	case -EAFNOSUPPORT:
+		fix = "; this kernel lacks that kind of socket: for vsock load the module vsock";
 		break;
 	case -ENOENT:
 		fix = "; create the socket's directory first";
@@ -125,7 +129,8 @@ listener_adopt(struct listener *listener, int fd)
 		return error;
 	}
 	family = address.storage.ss_family;
-	if (!listens(fd) || (family != AF_INET && family != AF_INET6 && family != AF_UNIX)) {
+	if (!listens(fd) ||
+	    (family != AF_INET && family != AF_INET6 && family != AF_UNIX && family != AF_VSOCK)) {
 		log_error("socket %d, from the service manager, is not a listening stream socket: "
 			  "use ListenStream= and Accept=no",
 			  fd);

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bench/load/crowd.h"
 #include "bench/load/worker.h"
 #include "reactor/core.h"
 
@@ -65,33 +66,24 @@ static int
 connect_all(struct load *load)
 {
 	const struct load_options *options = load->options;
+	int error;
 
 	load->fds = calloc(options->connections, sizeof(load->fds[0]));
 	if (load->fds == NULL)
 		return -ENOMEM;
-	while (load->fd_count < options->connections) {
-		struct target_session session;
-		int error = target_connect(options->target, &session, load->errors);
-
-		if (error < 0) {
-			if (load->fd_count > 0)
-				fprintf(load->errors, "%s: %u of %u connections were made\n",
-					options->target->uri, load->fd_count, options->connections);
-			return error;
-		}
-		if (load->fd_count == 0)
-			load->session = session;
-		load->fds[load->fd_count++] = session.fd;
-	}
-	return 0;
+	error = crowd_connect(options->target, options->connections, load->fds, &load->session,
+			      load->errors);
+	if (error == 0)
+		load->fd_count = options->connections;
+	return error;
 }
 
 static void
-close_from(struct load *load, unsigned first)
+close_all(struct load *load)
 {
-	for (unsigned i = first; i < load->fd_count; i++)
+	for (unsigned i = 0; i < load->fd_count; i++)
 		(void)close(load->fds[i]);
-	load->fd_count = first < load->fd_count ? first : load->fd_count;
+	free(load->fds);
 }
 
 /* ---- can it be done? ---- */
@@ -400,8 +392,7 @@ load_run(const struct load_options *options, struct load_progress *progress,
 		error = start_cores(&load);
 	if (error == 0)
 		error = run_workers(&load, region_bytes, progress, result);
-	close_from(&load, 0);
-	free(load.fds);
+	close_all(&load);
 	(void)sem_destroy(&load.stopped);
 	if (error < 0)
 		load_result_fini(result);

@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "bench/load/client.h"
+#include "bench/load/crowd.h"
 #include "bench/load/pattern.h"
-#include "bench/load/target.h"
 #include "reactor/core.h"
 
 #define NS_PER_S ((uint64_t)1000000000)
@@ -358,25 +358,6 @@ start(struct message *message)
 }
 
 static int
-connect_all(struct verifier *verifier, FILE *errors)
-{
-	unsigned count = verifier->options->connections;
-
-	for (unsigned i = 0; i < count; i++) {
-		struct target_session session;
-		int error = target_connect(verifier->options->target, &session, errors);
-
-		if (error < 0) {
-			while (i > 0)
-				(void)close(verifier->fds[--i]);
-			return error;
-		}
-		verifier->fds[i] = session.fd;
-	}
-	return 0;
-}
-
-static int
 allocate(struct verifier *verifier)
 {
 	unsigned depth = verifier->options->depth, count = verifier->options->connections;
@@ -452,6 +433,7 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	struct verifier verifier = {
 		.options = options, .pass = pass, .ledger = ledger, .report = report
 	};
+	struct target_session session;
 	int error = check_blocks(&verifier, errors);
 
 	if (error < 0)
@@ -462,7 +444,8 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	(void)sem_init(&verifier.stopped, 0, 0);
 	error = allocate(&verifier);
 	if (error == 0)
-		error = connect_all(&verifier, errors);
+		error = crowd_connect(options->target, options->connections, verifier.fds, &session,
+				      errors);
 	if (error == 0)
 		error = run_on_core(&verifier, errors);
 	if (error == 0 && pass == VERIFIER_PASS_WRITE && !report->failed && report->errors == 0)

@@ -69,8 +69,7 @@ Test(config_option, a_mistake_leaves_the_config_unchanged)
 		"--export a=/b: export \"a\" of --export has this name already; give each export a "
 		"name of its own\n"
 		"--listen [::1]: no port from 0 to 65535 at the end; expected HOST:PORT, "
-		"[IPV6]:PORT "
-		"or unix:PATH\n"
+		"[IPV6]:PORT, unix:PATH or vsock:CID:PORT\n"
 		"--cores x: not a list of cores, or a core is in it twice; expected auto or a list "
 		"such as 0-3,8\n");
 	trial_fini(&trial);

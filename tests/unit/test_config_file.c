@@ -186,7 +186,7 @@ Test(config_file, each_type_of_volume_needs_its_own_keys)
 		"[export a]\ntype=tape\npath=/a\n[export b]\ntype=memory\n"
 		"[export c]\ntype=null\nsize=1G\npath=/c\n[export d]\npath=/d\nsize=1G\n"
 		"[export e]\ntype=null\nsize=1025T\n",
-		"@:2: [export a] type = tape: expected file, memory or null\n"
+		"@:2: [export a] type = tape: expected file, memory, null or fault\n"
 		"@:4: [export b]: a volume of type memory or null needs a size, such as "
 		"size = 10G\n"
 		"@:6: [export c]: a volume of type memory or null has no path; remove it, "
@@ -197,6 +197,17 @@ Test(config_file, each_type_of_volume_needs_its_own_keys)
 		"powers of 1024\n"
 		"@:13: [export e]: a volume of type memory or null needs a size, such as "
 		"size = 10G\n");
+	trial_assert_mistakes(
+		"[export a]\ntype=fault\nsize=1M\n[export b]\ntype=fault\npath=/b\nsize=1M\n"
+		"fault=read-error=1\n[export c]\npath=/c\nfault=read-error=1\n"
+		"[export d]\ntype=fault\nsize=1M\nfault=read-error=2\n",
+		"@:1: [export a]: a volume of type fault needs to know what to do wrong, such as "
+		"fault = read-error=0.01 delay-ms=5\n"
+		"@:4: [export b]: a volume of type fault needs a path, for faults in a file, or a "
+		"size, for faults in memory; give it one of them\n"
+		"@:9: [export c]: only a volume of type fault goes wrong on purpose; remove fault, "
+		"or set type = fault\n"
+		"@:12: [export d]: fault: read-error=2: expected a probability, 0 to 1\n");
 }
 
 Test(config_file, an_export_name_twice_is_refused_with_both_places)

@@ -317,17 +317,18 @@ Test(null, reads_zeros_and_forgets)
 
 Test(volume_options, each_kind_says_what_it_lacks)
 {
+	char text[VOLUME_MISTAKE_BYTES];
 	struct volume_options options = { .kind = VOLUME_KIND_FILE };
 
-	cr_assert_not_null(volume_options_mistake(&options));
+	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
 	options.path = "x";
-	cr_assert_null(volume_options_mistake(&options));
+	cr_assert_not(volume_options_mistake(&options, text, sizeof(text)));
 	options.size_bytes = 1;
-	cr_assert_not_null(volume_options_mistake(&options));
+	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
 	options = memory_options(0);
-	cr_assert_not_null(volume_options_mistake(&options));
+	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
 	options.size_bytes = 1;
-	cr_assert_null(volume_options_mistake(&options));
+	cr_assert_not(volume_options_mistake(&options, text, sizeof(text)));
 	options.path = "x";
-	cr_assert_not_null(volume_options_mistake(&options));
+	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
 }

@@ -26,8 +26,8 @@ completed(struct op *op, long result)
 	volume_finish(container_of(op, struct volume_request, op), (int)result);
 }
 
-static void
-complete(struct volume_request *request, int error)
+void
+file_complete(struct volume_request *request, int error)
 {
 	file_prepare_op(request, completed);
 	reactor_complete(request->core->reactor, &request->op, error);
@@ -59,17 +59,17 @@ file_submit(struct volume *volume, struct volume_request *request)
 		submit_flush(file, request);
 		break;
 	case VOLUME_COMMAND_TRIM:
+	case VOLUME_COMMAND_WRITE_ZEROES:
+		file_submit_zeroes(request);
+		break;
 	case VOLUME_COMMAND_CACHE:
 		/* Only advice. */
-		complete(request, 0);
-		break;
-	case VOLUME_COMMAND_WRITE_ZEROES:
-		complete(request, -EOPNOTSUPP);
+		file_complete(request, 0);
 		break;
 	case VOLUME_COMMAND_EXTENTS:
 		request->extents[0] = (struct volume_extent){ .length = request->length };
 		request->extent_count = 1;
-		complete(request, 0);
+		file_complete(request, 0);
 		break;
 	}
 }

@@ -2,13 +2,16 @@
  * writes them. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
+#include "disk/device_limits.h"
 #include "disk/file_volume.h"
 #include "disk/volume_kinds.h"
 #include "reactor/log.h"
@@ -17,8 +20,12 @@
  * round up to itself less often than it could. */
 #define GRAIN_BYTES_MIN	  4096u
 #define BLOCK_BYTES_MIN	  512u
-#define BLOCK_BYTES_MAX	  65536u
+#define BLOCK_BYTES_MAX	  FILE_GRAIN_BYTES_MAX
+#define SLACK_BYTES	  ((uint64_t)1 << 20)
 #define BLOCK_BYTES_GUESS 4096u /* where the kernel does not say (statx before Linux 6.1) */
+
+/* Larger ones are not waited for: slices may cut them. */
+#define DISCARD_GRAIN_BYTES_MAX ((uint64_t)256 << 20)
 
 /* Say why PATH can't be opened, and what helps. */
 static int
@@ -135,14 +142,30 @@ lock_file(const char *path, int fd, bool read_only)
 	return 0;
 }
 
-/* The parts of FILE that depend on its size: see the top of this file. */
+/* Find what the file system, or the page cache, holds as a whole. */
+static uint64_t
+find_grain_bytes(const struct file_volume *file)
+{
+	uint64_t bytes = file->volume.block_bytes;
+	struct statfs system;
+
+	if (bytes < GRAIN_BYTES_MIN)
+		bytes = GRAIN_BYTES_MIN;
+	/* Some that are no local ones say what they would rather be asked for. */
+	if (!file->is_device && fstatfs(file->fd, &system) == 0 &&
+	    (uint64_t)system.f_bsize > bytes && system.f_bsize <= FILE_GRAIN_BYTES_MAX &&
+	    (system.f_bsize & (system.f_bsize - 1)) == 0)
+		bytes = (uint64_t)system.f_bsize;
+	return bytes;
+}
+
+/* The parts of FILE that depend on its size: see the top of file_rmw.c. */
 static int
 open_tail(struct file_volume *file)
 {
 	struct volume *volume = &file->volume;
 
-	file->grain_bytes =
-		volume->block_bytes > GRAIN_BYTES_MIN ? volume->block_bytes : GRAIN_BYTES_MIN;
+	file->grain_bytes = find_grain_bytes(file);
 	file->tail_start = volume->size_bytes;
 	file->tail_fd = -1;
 	if (volume->size_bytes % volume->block_bytes == 0 || volume->read_only)
@@ -150,6 +173,40 @@ open_tail(struct file_volume *file)
 	file->tail_start = volume->size_bytes / file->grain_bytes * file->grain_bytes;
 	file->tail_fd = open(volume->path, O_WRONLY | O_CLOEXEC);
 	return file->tail_fd < 0 ? log_open_error(volume->path, false, -errno) : 0;
+}
+
+/* Whether a regular file can have holes: ask for one behind its end, which changes nothing. */
+static bool
+can_punch(const struct file_volume *file)
+{
+	uint64_t behind = (file->volume.size_bytes / SLACK_BYTES + 1) * SLACK_BYTES;
+
+	return fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)behind,
+			 (off_t)SLACK_BYTES) == 0;
+}
+
+/* What FILE can do beside reading and writing. */
+static int
+find_abilities(struct file_volume *file)
+{
+	struct device_limits limits;
+	struct stat status;
+
+	if (fstat(file->fd, &status) != 0)
+		return log_open_error(file->volume.path, file->volume.read_only, -errno);
+	file->is_device = S_ISBLK(status.st_mode);
+	if (!file->is_device) {
+		file->zeroes_fast = true;
+		file->volume.trims = !file->volume.read_only && can_punch(file);
+		return 0;
+	}
+	device_limits_find(status.st_rdev, &limits);
+	file->zeroes_fast = limits.write_zeroes_bytes_max > 0;
+	file->volume.trims = limits.discard_bytes_max > 0;
+	if (limits.discard_grain_bytes <= DISCARD_GRAIN_BYTES_MAX &&
+	    (limits.discard_grain_bytes & (limits.discard_grain_bytes - 1)) == 0)
+		file->slice_bytes_min = limits.discard_grain_bytes;
+	return 0;
 }
 
 /* Open PATH for direct I/O and find its size and block.  Returns the descriptor, or a negative errno, logged. */
@@ -216,6 +273,8 @@ file_open(const struct volume_options *options, struct volume **result)
 		goto err_after_path;
 	error = lock_file(path, file->fd, read_only);
 	if (error == 0)
+		error = find_abilities(file);
+	if (error == 0)
 		error = open_tail(file);
 	if (error < 0)
 		goto err_after_open;
@@ -247,6 +306,8 @@ file_start(struct volume *volume, struct cores *cores, unsigned home_index, stru
 		nowait_init(&file->cores[i].writes);
 	}
 	file->calls = calls;
+	if (file_zeroes_start(file) < 0)
+		return -ENOMEM;
 	return range_lock_create(cores, home_index, &file->lock);
 }
 
@@ -280,6 +341,7 @@ file_close(struct volume *volume)
 	}
 	if (file->lock != NULL)
 		range_lock_destroy(file->lock);
+	file_zeroes_stop(file);
 	log_helped(file);
 	free(file->cores);
 	if (file->tail_fd >= 0)

@@ -1,9 +1,11 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
- * blocks, file_rmw.c other writes, file.c says which. */
+ * blocks, file_rmw.c other writes, file_zeroes.c trims and zeros, file.c says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
 
 #include "disk/volume.h"
+
+#define FILE_GRAIN_BYTES_MAX 65536u
 
 /* What one core learned of a volume's file: see reactor/nowait.h. */
 struct file_core {
@@ -12,14 +14,22 @@ struct file_core {
 
 struct file_volume {
 	struct volume volume;
-	int fd;		      /* O_DIRECT */
-	int tail_fd;	      /* page cache; -1 where there is no tail, or it is not written */
-	uint64_t tail_start;  /* see file_rmw.c */
-	uint64_t grain_bytes; /* exclusive ranges are multiples of it */
+	int fd;		     /* O_DIRECT */
+	int tail_fd;	     /* page cache; -1 where there is no tail, or it is not written */
+	uint64_t tail_start; /* see file_rmw.c */
+	uint64_t
+		grain_bytes; /* exclusive ranges are multiples of it: blocks of the file system, or pages; at most
+				 FILE_GRAIN_BYTES_MAX */
+	bool is_device;
+	bool zeroes_fast; /* ZERO_RANGE does not write, if there is one */
 	struct call_pool *calls;
 	struct range_lock *lock;
 	struct file_core *cores; /* [core_count] */
 	unsigned core_count;
+	/* file_zeroes.c's. */
+	void *zeros;
+	uint64_t slice_bytes;	  /* atomic, a power of two */
+	uint64_t slice_bytes_min; /* of the device: a power of two, or 0 */
 };
 
 static inline struct file_volume *
@@ -52,6 +62,14 @@ int file_close(struct volume *volume);
 void file_submit_read(struct volume_request *request);
 void file_submit_plain_write(struct volume_request *request);
 void file_submit_rmw(struct volume_request *request);
+
+/* TRIM and WRITE_ZEROES; prepare for them, after opening, and give that back. */
+void file_submit_zeroes(struct volume_request *request);
+int file_zeroes_start(struct file_volume *file) MUST_USE;
+void file_zeroes_stop(struct file_volume *file);
+
+/* REQUEST is over with ERROR: say so in the next turn. */
+void file_complete(struct volume_request *request, int error);
 
 /* Prepare REQUEST's operation for DONE. */
 void file_prepare_op(struct volume_request *request, void (*done)(struct op *op, long result));

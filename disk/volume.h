@@ -24,7 +24,8 @@ struct volume {
 	uint32_t
 		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
-	bool trims; /* TRIM gives room back */
+	bool trims;  /* TRIM gives room back */
+	bool zeroes; /* WRITE_ZEROES is there: fast, if asked for, or not at all */
 	/* Private to volume.c. */
 	bool sync_failed; /* atomic: set once by any core, never cleared */
 	struct failure_log failures;
@@ -80,6 +81,8 @@ struct volume_request {
 	} range;
 	struct call call;
 	uint64_t progress_bytes;
+	uint64_t slice_start, slice_end;
+	unsigned step;
 	int error;
 };
 

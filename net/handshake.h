@@ -49,7 +49,10 @@ struct handshake {
 	bool no_zeroes;
 	const struct tls_names *names; /* of the client, once TLS has begun; NULL before */
 	bool needs_tls;		       /* what was asked for last */
-	uint64_t skip_bytes;
+	bool shutting_down;
+	const struct export *contexts_export; /* that session.allocation is about, or NULL */
+	uint32_t skip_bytes;		      /* yet to come */
+	uint32_t skipped_bytes;		      /* in all */
 	uint32_t skip_option;
 };
 
@@ -62,6 +65,9 @@ void handshake_reset(struct handshake *handshake);
 
 /* TLS has begun, and has proved that the client is called NAMES, which must outlive the handshake: what came before is forgotten. */
 void handshake_secured(struct handshake *handshake, const struct tls_names *names);
+
+/* The server stops: from now on options are answered with ERR_SHUTDOWN, and the connection ends. */
+void handshake_shut_down(struct handshake *handshake);
 
 /* Take the next step with the BYTES received and not yet consumed; says how many of them it *consumed. */
 enum handshake_result handshake_step(struct handshake *handshake, const uint8_t *bytes,

@@ -1,123 +1,90 @@
-"""One turn: one fio run of one row against one server, or against the storage itself.
+"""One turn: one run of one row by one client against one server, or against the storage itself.
 
 A turn's figures are in a dict; a figure that a turn cannot give is absent from it.
 """
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import time
 
-from processes import Child, ChildError, context_switches, cpu_ns, machine_busy_seconds
-from servers import EXPORT
+from clients import Endpoint
+from processes import Child, context_switches, cpu_ns, machine_busy_seconds, peak_memory_bytes
 from storage import drop_cache
 
-FIO_GRACE_SECONDS = 30
 TRACER_SECONDS = 10
 SYSCALL_EVENT = "raw_syscalls:sys_enter"
 
 
-class Row:
-    def __init__(self, storage, depth, connections):
-        self.storage = storage
-        self.depth = depth
-        self.connections = connections
-        self.name = f"{storage}-{depth}" + (f"x{connections}" if connections > 1 else "")
-
-
-ROWS = [Row(storage, depth, connections) for storage in ("file", "zram")
-        for depth, connections in ((1, 1), (32, 1), (32, 4))]
-
-
 class Bench:
-    """What all turns have in common.  Directory holds logs and fio's output."""
+    """What all turns have in common.  Directory holds logs and the clients' output."""
 
-    def __init__(self, directory, seconds, client_cpus, server_cpus):
+    def __init__(self, directory, seconds, server_cpus, tls_directory):
         self.directory = directory
         self.seconds = seconds
-        self.client_cpus = client_cpus
         self.server_cpus = server_cpus
-        self.turns = 0
+        self.tls_directory = tls_directory
 
     def scratch(self, name):
         return os.path.join(self.directory, name)
 
-    def fio_argv(self, row, target, seconds):
-        # Total latency, from the submit to the end: what libaio spends in io_submit and what
-        # the nbd engine spends in send are then both inside. The seed differs from turn to
-        # turn, so that no turn reads blocks which the one before it has just warmed up.
-        self.turns += 1
-        return ["fio", f"--name={row.name}", "--rw=randread", "--bs=4k", "--readonly",
-                f"--iodepth={row.depth}", f"--numjobs={row.connections}", "--group_reporting",
-                "--time_based", f"--runtime={seconds}", "--norandommap", "--randrepeat=0",
-                f"--randseed={self.turns * 7919}", "--clat_percentiles=0", "--lat_percentiles=1",
-                "--percentile_list=50:99", "--output-format=json",
-                f"--output={self.scratch('fio.json')}"] + target
+    def start(self, row, server, path):
+        drop_cache(path)
+        tls = self.tls_directory if row.load.tls else None
+        child, port = server.start(row.storage, path, self.directory, self.server_cpus, tls)
+        return child, Endpoint(port, tls)
 
-    def run_fio(self, row, target, seconds):
-        """Run fio.  Returns its figures and its own CPU seconds."""
-        output = self.scratch("fio.json")
-        if os.path.exists(output):
-            os.unlink(output)
-        argv = self.fio_argv(row, target, seconds)
-        with Child(argv, self.scratch("fio.log"), self.client_cpus) as fio:
-            if not fio.wait(seconds + FIO_GRACE_SECONDS):
-                fio.fail(f"did not end after {seconds} + {FIO_GRACE_SECONDS} s")
-            if fio.status != 0:
-                fio.fail(f"ended with status {fio.status}")
-            client_seconds = fio.usage.ru_utime + fio.usage.ru_stime
-            figures = fio_figures(output)
-            figures["client_cpu_us"] = client_seconds * 1e6 / figures["requests"]
-            return figures, client_seconds
-
-    def direct_turn(self, row, path):
+    def direct_turn(self, row, fio, path):
         """fio on the storage itself: what there is to be had."""
         drop_cache(path)
-        busy = machine_busy_seconds()
-        start = time.monotonic()
-        figures, client_seconds = self.run_fio(
-            row, ["--ioengine=libaio", "--direct=1", f"--filename={path}"], self.seconds)
-        other = machine_busy_seconds() - busy - client_seconds
-        figures["other_cpus"] = max(0.0, other / (time.monotonic() - start))
+        watch = Watch()
+        figures = fio.on_storage(row.load, path, self.seconds)
+        figures["other_cpus"] = watch.other_cpus(figures, 0)
         return figures
 
-    def server_turn(self, row, server, path):
-        """fio against a server, with the server's cost per request."""
-        drop_cache(path)
-        child, port = server.start(path, self.scratch("server.log"), self.server_cpus)
+    def server_turn(self, row, client, server, path):
+        """A client against a server, with the server's cost per request."""
+        child, endpoint = self.start(row, server, path)
         with child:
             switches = context_switches(child.pid)
-            busy = machine_busy_seconds()
-            start = time.monotonic()
             cpu_start_ns = cpu_ns(child.pid)
-            figures, client_seconds = self.run_fio(row, nbd_target(port), self.seconds)
+            watch = Watch()
+            figures = client.on_server(row.load, endpoint, self.seconds)
             used_ns = cpu_ns(child.pid) - cpu_start_ns
-            other = machine_busy_seconds() - busy - client_seconds - used_ns / 1e9
-            figures["other_cpus"] = max(0.0, other / (time.monotonic() - start))
+            figures["other_cpus"] = watch.other_cpus(figures, used_ns)
             figures["cpu_us"] = used_ns / 1e3 / figures["requests"]
+            figures["memory_mib"] = peak_memory_bytes(child.pid) / (1 << 20)
             end_server(child)
-        # The total at the end has the switches of threads that are gone, such as the ones
-        # that nbdkit starts for each connection; the few of the shutdown are in it too.
+        # The total at the end has the switches of threads that are gone, such as the ones that nbdkit starts for each
+        # connection; the few of the shutdown are in it too.
         switches = child.usage.ru_nvcsw + child.usage.ru_nivcsw - switches
         figures["switches"] = switches / figures["requests"]
         return figures
 
-    def syscall_turn(self, row, server, path, tracer):
+    def syscall_turn(self, row, client, server, path, tracer):
         """System calls per request, in a turn of its own, because counting slows the server."""
-        drop_cache(path)
-        child, port = server.start(path, self.scratch("server.log"), self.server_cpus)
+        child, endpoint = self.start(row, server, path)
         with child:
             with tracer(child.pid, self.scratch("tracer.log")) as counter:
-                figures, _ = self.run_fio(row, nbd_target(port), min(self.seconds, 1))
+                figures = client.on_server(row.load, endpoint, min(self.seconds, 1))
                 calls = counter.finish()
             end_server(child)
         return calls / figures["requests"]
 
 
-def nbd_target(port):
-    return ["--ioengine=nbd", f"--uri=nbd://127.0.0.1:{port}/{EXPORT}"]
+class Watch:
+    """The machine's CPU time while a turn runs."""
+
+    def __init__(self):
+        self.busy = machine_busy_seconds()
+        self.start = time.monotonic()
+
+    def other_cpus(self, figures, server_ns):
+        """CPUs that were busy with neither the client nor the server."""
+        client_seconds = figures["client_cpu_us"] * figures["requests"] / 1e6
+        other = machine_busy_seconds() - self.busy - client_seconds - server_ns / 1e9
+        return max(0.0, other / (time.monotonic() - self.start))
 
 
 def end_server(child):
@@ -127,19 +94,6 @@ def end_server(child):
         child.fail("did not end at SIGTERM")
     if child.status not in (0, -signal.SIGTERM):
         child.fail(f"ended with status {child.status} at SIGTERM")
-
-
-def fio_figures(output):
-    with open(output) as report:
-        text = report.read()
-    job = json.loads(text[text.index("{"):])["jobs"][0]
-    if job["error"] or not job["read"]["total_ios"]:
-        raise ChildError(f"fio: error {job['error']}, {job['read']['total_ios']} requests")
-    read = job["read"]
-    percentile = read["lat_ns"]["percentile"]
-    return {"iops": read["iops"], "requests": read["total_ios"],
-            "mean_us": read["lat_ns"]["mean"] / 1e3,
-            "p50_us": percentile["50.000000"] / 1e3, "p99_us": percentile["99.000000"] / 1e3}
 
 
 class PerfCounter(Child):

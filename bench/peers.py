@@ -1,9 +1,8 @@
 #!/usr/bin/python3
 """Compares millraced with other NBD servers and with fio on the storage itself.
 
-Rounds are interleaved: in each round every row is run against every server, in an order that
-rotates from round to round, so that a slow minute of the machine hits all of them alike.
-bench/README.md says how to read the result.
+Rounds are interleaved: in each round every row is run against every server, in an order that rotates from round to
+round, so that a slow minute of the machine hits all of them alike.  bench/README.md says how to read the result.
 """
 
 import argparse
@@ -20,7 +19,10 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-import measure  # noqa: E402 (the two lines above come first)
+import clients  # noqa: E402 (the two lines above come first)
+import loads  # noqa: E402
+import measure  # noqa: E402
+import picture  # noqa: E402
 import report  # noqa: E402
 import servers  # noqa: E402
 import storage  # noqa: E402
@@ -43,14 +45,14 @@ def cpu_set(text):
 
 
 def row_list(text):
-    """The rows named by "file-1,zram": a row's name, or a storage for all of its rows."""
+    """The rows named by "file-read-1,zram": a row's name, or a storage for all of its rows."""
     wanted = text.split(",")
-    known = {row.name for row in measure.ROWS} | {row.storage for row in measure.ROWS}
+    known = {row.name for row in loads.ROWS} | {row.storage for row in loads.ROWS}
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]}: no such row; there are "
-                                         + ", ".join(row.name for row in measure.ROWS))
-    return [row for row in measure.ROWS if row.name in wanted or row.storage in wanted]
+                                         + ", ".join(row.name for row in loads.ROWS))
+    return [row for row in loads.ROWS if row.name in wanted or row.storage in wanted]
 
 
 def positive(text):
@@ -66,9 +68,13 @@ def parse_arguments():
     parser.add_argument("--cores", help="passed on to millraced (default: its own choice)")
     parser.add_argument("--rounds", type=positive, help="rounds (default 5)")
     parser.add_argument("--seconds", type=positive, help="seconds per turn (default 3)")
-    parser.add_argument("--rows", type=row_list, default=measure.ROWS, metavar="LIST",
-                        help="rows to run: " + ", ".join(row.name for row in measure.ROWS)
-                        + ", or file, zram")
+    parser.add_argument("--rows", type=row_list, default=row_list(",".join(loads.SHORT)), metavar="LIST",
+                        help="rows to run: " + ", ".join(row.name for row in loads.ROWS)
+                        + ", or file, zram, memory, null for all of each (default: the few that say most)")
+    parser.add_argument("--all", action="store_true", help="all rows")
+    parser.add_argument("--clients", default="millrace-bench", metavar="LIST",
+                        help="fio, millrace-bench or both (default millrace-bench)")
+    parser.add_argument("--bench", default="build/millrace-bench", help="millrace-bench's path")
     parser.add_argument("--servers", metavar="LIST", help="servers to run (default: all)")
     parser.add_argument("--quick", action="store_true",
                         help="smoke run: 1 round of 1 s on small storage")
@@ -78,13 +84,19 @@ def parse_arguments():
                         help="folder for the file, on the disk to be measured")
     parser.add_argument("--syscalls", choices=("auto", "perf", "strace", "none"), default="auto",
                         help="what counts system calls (default: perf, else strace)")
-    parser.add_argument("--client-cpus", type=cpu_set, metavar="LIST", help="fio's CPUs")
+    parser.add_argument("--client-cpus", type=cpu_set, metavar="LIST", help="the clients' CPUs")
     parser.add_argument("--server-cpus", metavar="LIST",
                         help="the servers' CPUs; also millraced's --cores if that is not given")
     parser.add_argument("--markdown", metavar="FILE", help="write the table there")
     parser.add_argument("--json", metavar="FILE", help="write every round's figures there")
+    parser.add_argument("--svg", metavar="FILE", help="draw the IOPS and the CPU per request there")
     arguments = parser.parse_args()
     small = arguments.quick
+    if arguments.all:
+        arguments.rows = loads.ROWS
+    unknown = set(arguments.clients.split(",")) - {"fio", "millrace-bench"}
+    if unknown:
+        parser.error(f"--clients: {unknown.pop()}: there are fio and millrace-bench")
     arguments.rounds = arguments.rounds or (1 if small else 5)
     arguments.seconds = arguments.seconds or (1 if small else 3)
     arguments.file_mib = arguments.file_mib or (128 if small else 1024)
@@ -100,13 +112,39 @@ def parse_arguments():
 
 
 def check_fio():
-    """fio is the client of every turn: nothing can be measured without it."""
+    """fio says what the storage can do, and is a client itself."""
     if not shutil.which("fio"):
         sys.exit("bench: fio is not installed: apt-get install fio")
     engines = subprocess.run(["fio", "--enghelp"], capture_output=True, text=True, timeout=10)
     for engine in ("nbd", "libaio"):
         if engine not in engines.stdout.split():
             sys.exit(f"bench: this fio has no {engine} engine: apt-get install fio")
+
+
+def make_certificates(directory):
+    """A certificate authority and a server's certificate, for the rows with TLS.  Returns the directory, or None."""
+    if not shutil.which("certtool"):
+        say("without TLS: certtool is not installed: apt-get install gnutls-bin")
+        return None
+    made = os.path.join(directory, "tls")
+    os.makedirs(made, exist_ok=True)
+
+    def certtool(*argv):
+        subprocess.run(["certtool", *argv], cwd=made, check=True, capture_output=True, timeout=60)
+
+    for name, lines in (("ca", "cn = bench\nca\ncert_signing_key\n"),
+                        ("server", "cn = localhost\nip_address = 127.0.0.1\ntls_www_server\nencryption_key\n"
+                                   "signing_key\n")):
+        with open(os.path.join(made, f"{name}.info"), "w") as info:
+            info.write(lines + "expiration_days = 2\n")
+        certtool("--generate-privkey", "--ecdsa", "--outfile", f"{name}-key.pem")
+        if name == "ca":
+            certtool("--generate-self-signed", "--load-privkey", "ca-key.pem", "--template", "ca.info", "--outfile",
+                     "ca-cert.pem")
+        else:
+            certtool("--generate-certificate", "--load-ca-certificate", "ca-cert.pem", "--load-ca-privkey", "ca-key.pem",
+                     "--load-privkey", "server-key.pem", "--template", "server.info", "--outfile", "server-cert.pem")
+    return made
 
 
 def choose_servers(arguments):
@@ -126,8 +164,9 @@ def choose_servers(arguments):
 
 
 def open_storage(kind, arguments):
-    mib = {"file": arguments.file_mib, "zram": arguments.zram_mib}[kind]
-    say(f"writing {mib} MiB to the {kind}")
+    mib = {"file": arguments.file_mib, "zram": arguments.zram_mib}.get(kind)
+    if mib:
+        say(f"writing {mib} MiB to the {kind}")
     return storage.KINDS[kind](arguments.work, mib)
 
 
@@ -136,36 +175,54 @@ class Run:
         self.arguments = arguments
         self.servers = chosen
         self.tracer = tracer
-        self.bench = measure.Bench(arguments.work, arguments.seconds, arguments.client_cpus,
-                                   arguments.server_cpu_set)
-        names = [report.DIRECT] + [server.name for server in chosen]
-        self.results = {row.name: {name: {} for name in names} for row in arguments.rows}
+        tls = make_certificates(arguments.work) if any(row.load.tls for row in arguments.rows) else None
+        self.bench = measure.Bench(arguments.work, arguments.seconds, arguments.server_cpu_set, tls)
+        self.fio = clients.Fio(arguments.work, arguments.client_cpus)
+        self.clients = []
+        if "millrace-bench" in arguments.clients.split(","):
+            self.clients.append(clients.MillraceBench(arguments.work, arguments.client_cpus,
+                                                      os.path.abspath(arguments.bench)))
+        if "fio" in arguments.clients.split(","):
+            self.clients.append(self.fio)
+        self.rows = [row for row in arguments.rows if tls or not row.load.tls]
+        self.results = {}
         self.problems = []
         self.descriptions = {}
 
-    def record(self, row, name, figures):
+    def record(self, table, name, figures):
         for figure, value in figures.items():
-            self.results[row.name][name].setdefault(figure, []).append(value)
+            self.results.setdefault(table, {}).setdefault(name, {}).setdefault(figure, []).append(value)
 
-    def attempt(self, row, name, turn):
+    def attempt(self, table, name, turn):
         """One turn; a server that fails is reported and the others go on."""
         try:
-            self.record(row, name, turn())
+            self.record(table, name, turn())
         except ChildError as error:
-            self.problems.append(f"{row.name}, {name}: {error}")
+            self.problems.append(f"{table}, {name}: {error}")
             say(self.problems[-1])
 
+    def table_of(self, row, client):
+        """A row is a table for each client."""
+        return row.name if len(self.clients) == 1 else f"{row.name} ({client.name})"
+
     def turns(self, row, path):
-        """[(server's name, what measures it)] of one row."""
-        found = [(report.DIRECT, lambda: self.bench.direct_turn(row, path))]
-        for server in self.servers:
-            found.append((server.name,
-                          lambda server=server: self.bench.server_turn(row, server, path)))
+        """[(table, server's name, what measures it)] of one row."""
+        found = []
+        for client in self.clients:
+            table = self.table_of(row, client)
+            if not client.can(row.load):
+                continue
+            if path and row.load.connections <= clients.FIO_CONNECTIONS_MAX and not row.load.tls:
+                found.append((table, report.DIRECT, lambda: self.bench.direct_turn(row, self.fio, path)))
+            for server in self.servers:
+                if server.can(row):
+                    found.append((table, server.name, lambda client=client, server=server:
+                                  self.bench.server_turn(row, client, server, path)))
         return found
 
     def measure_storage(self, kind):
         """All rounds of KIND's rows, then one round that counts system calls."""
-        rows = [row for row in self.arguments.rows if row.storage == kind]
+        rows = [row for row in self.rows if row.storage == kind]
         with open_storage(kind, self.arguments) as opened:
             self.descriptions[kind] = opened.description
             for number in range(self.arguments.rounds):
@@ -173,21 +230,23 @@ class Run:
                 for row in rows:
                     turns = self.turns(row, opened.path)
                     first = number % len(turns)
-                    for name, turn in turns[first:] + turns[:first]:
-                        self.attempt(row, name, turn)
+                    for table, name, turn in turns[first:] + turns[:first]:
+                        self.attempt(table, name, turn)
             if self.tracer:
                 self.count_syscalls(rows, opened.path)
 
     def count_syscalls(self, rows, path):
         say(f"counting system calls with {self.tracer.name}")
+        client = self.clients[0]
         for row in rows:
             for server in self.servers:
-                self.attempt(row, server.name, lambda: {
-                    "syscalls": self.bench.syscall_turn(row, server, path, self.tracer)})
+                if server.can(row) and client.can(row.load):
+                    self.attempt(self.table_of(row, client), server.name, lambda row=row, server=server: {
+                        "syscalls": self.bench.syscall_turn(row, client, server, path, self.tracer)})
 
     def measure(self):
         for kind in storage.KINDS:
-            if any(row.storage == kind for row in self.arguments.rows):
+            if any(row.storage == kind for row in self.rows):
                 try:
                     self.measure_storage(kind)
                 except storage.StorageError as error:
@@ -195,7 +254,7 @@ class Run:
                     say(self.problems[-1])
 
     def other_cpus(self):
-        """The machine's CPU time that was neither fio's nor the server's, per turn."""
+        """The machine's CPU time that was neither the client's nor the server's, per turn."""
         return [value for row in self.results.values() for figures in row.values()
                 for value in figures.get("other_cpus", [])]
 
@@ -211,11 +270,11 @@ def cpu_model():
 def facts(run):
     """[(name, value)] of everything that a reader needs to repeat the run."""
     arguments = run.arguments
-    placement = (f"fio on CPUs {sorted(arguments.client_cpus)}" if arguments.client_cpus
-                 else "fio not pinned")
+    placement = (f"clients on CPUs {sorted(arguments.client_cpus)}" if arguments.client_cpus
+                 else "fio not pinned, millrace-bench on the last CPU")
     placement += (f", servers on CPUs {arguments.server_cpus}" if arguments.server_cpus
                   else ", servers not pinned by the bench")
-    programs = [servers.version_of("fio")]
+    programs = [servers.version_of("fio"), servers.version_of(arguments.bench)]
     programs += dict.fromkeys(server.version() for server in run.servers)
     found = [
         ("machine", f"{cpu_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}"),
@@ -223,18 +282,18 @@ def facts(run):
         ("storage", "; ".join(run.descriptions.values())),
         ("versions", "; ".join(programs)),
         ("command", "`" + shlex.join(["bench/peers.py"] + sys.argv[1:]) + "`"),
-        ("method", f"4 KiB random reads, medians of {arguments.rounds} interleaved rounds of "
+        ("method", f"clients: {arguments.clients}; medians of {arguments.rounds} interleaved rounds of "
          f"{arguments.seconds} s; {placement}"),
         ("system calls", run.tracer.name if run.tracer else "not counted"),
     ]
     for server in run.servers:
-        path = "IMAGE"
-        argv = server.argv(path, "PORT")
+        storage_kind = "file" if "file" in server.arguments else "null"
+        argv = server.argv(storage_kind, "IMAGE", "PORT")
         found.append((server.name, "`" + shlex.join([os.path.basename(argv[0])] + argv[1:]) + "`"))
     others = run.other_cpus()
     if others:
         found.append(("other load", f"{sum(others) / len(others):.2f} CPUs on average, at most "
-                      f"{max(others):.2f}, were busy with neither fio nor the server (the kernel's "
+                      f"{max(others):.2f}, were busy with neither client nor server (the kernel's "
                       "own threads included)"))
     return found
 
@@ -269,9 +328,10 @@ def interrupt(signal_number, frame):
 
 def remove_work(path):
     """Remove the bench's own files; a folder that holds something else stays."""
-    for name in ("fio.json", "fio.log", "server.log", "tracer.log"):
+    for name in ("fio.json", "fio.log", "bench.json", "bench.log", "server.conf", "server.log", "server.pid", "tracer.log"):
         if os.path.exists(os.path.join(path, name)):
             os.unlink(os.path.join(path, name))
+    shutil.rmtree(os.path.join(path, "tls"), ignore_errors=True)
     try:
         os.rmdir(path)
     except OSError:
@@ -288,8 +348,8 @@ def main():
     for number in ENDING_SIGNALS:
         signal.signal(number, interrupt)
     os.makedirs(arguments.work, exist_ok=True)
-    run = Run(arguments, chosen, tracer)
     try:
+        run = Run(arguments, chosen, tracer)
         run.measure()
     except KeyboardInterrupt:
         say("interrupted; everything it started is ended and removed")
@@ -302,6 +362,9 @@ def main():
             target.write(report.markdown(run.results, facts(run)))
     if arguments.json:
         write_json(arguments.json, run)
+    if arguments.svg:
+        with open(arguments.svg, "w") as target:
+            target.write(picture.svg(run.results))
     return 1 if run.problems else 0
 
 

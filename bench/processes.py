@@ -4,12 +4,14 @@ A Child is ended by its own id when its `with` block is left, whatever happened 
 counts everything it did: threads that have ended, and child processes that still run.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
 import time
 
 POLL_SECONDS = 0.01
+PR_SET_CHILD_SUBREAPER = 36
 CLOCK_OF_PROCESS = 2  # CPUCLOCK_SCHED in the kernel's posix-timers.h: nanoseconds, all threads.
 
 
@@ -75,6 +77,32 @@ class Child:
         raise ChildError(f"{name}: {what}: {tail or 'it printed nothing'}")
 
 
+class Daemon(Child):
+    """A program that goes to the background: its parent ends, and it becomes this process's child (prctl(2),
+    PR_SET_CHILD_SUBREAPER)."""
+
+    def __init__(self, argv, log_path, cpus, pid_path):
+        if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise ChildError("cannot adopt a daemon")
+        if os.path.exists(pid_path):
+            os.unlink(pid_path)
+        super().__init__(argv, log_path, cpus)
+        if not self.wait(10) or self.status != 0:
+            self.fail(f"ended with status {self.status} before it was in the background")
+        self.status = None
+        self.pid = self.read_pid(pid_path)
+
+    def read_pid(self, pid_path):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                with open(pid_path) as file:
+                    return int(file.read())
+            except (OSError, ValueError):
+                time.sleep(POLL_SECONDS)
+        self.fail("did not write its process id")
+
+
 def tree(pid):
     """PID and all its descendants that are alive."""
     pids = [pid]
@@ -108,6 +136,18 @@ def context_switches(pid):
             for task in os.listdir(f"/proc/{member}/task"):
                 with open(f"/proc/{member}/task/{task}/status") as status:
                     total += sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+        except OSError:
+            continue
+    return total
+
+
+def peak_memory_bytes(pid):
+    """The sum of the largest resident sizes of PID's tree so far: VmHWM of proc(5)."""
+    total = 0
+    for member in tree(pid):
+        try:
+            with open(f"/proc/{member}/status") as status:
+                total += sum(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
         except OSError:
             continue
     return total

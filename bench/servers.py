@@ -1,7 +1,7 @@
 """The servers under comparison: how each is started, and which package it comes from.
 
-Each is started for its turn and ended after it: millraced and qemu-nbd lock the image they serve,
-and a server that is not there cannot disturb another's turn.
+Each is started for its turn and ended after it: most lock the image they serve, and a server that is not there cannot
+disturb another's turn.
 """
 
 import os
@@ -10,20 +10,31 @@ import socket
 import subprocess
 import time
 
-from processes import Child
+from processes import Child, Daemon
 
 EXPORT = "bench"
 START_SECONDS = 15
 LISTEN_STATE = "0A"  # TCP_LISTEN in /proc/net/tcp.
+MEMORY_BYTES = 1 << 30  # of a volume without a file
 
 
 class Server:
-    def __init__(self, name, program, package, arguments, version_flag="--version"):
+    """DAEMON: it goes to the background by itself, and leaves its id in {pid_file}.  ARGUMENTS: by kind of storage, with {path}, {port}, {export} and {config} in them.  TLS: what is added for it, with
+    {tls}, a directory of certificates; None: not compared with TLS.  CONFIG: the text of a file that it wants."""
+
+    def __init__(self, name, program, package, arguments, tls=None, config=None, daemon=False,
+                 version_flag="--version"):
         self.name = name
         self.program = program
         self.package = package
         self.arguments = arguments
+        self.tls = tls
+        self.config = config
+        self.daemon = daemon
         self.version_flag = version_flag
+
+    def can(self, row):
+        return row.storage in self.arguments and (self.tls is not None or not row.load.tls)
 
     def missing(self):
         """What is missing for this server, or None."""
@@ -33,18 +44,31 @@ class Server:
             return f"{self.name}: {self.program} is not installed: apt-get install {self.package}"
         return f"{self.name}: {self.program} does not exist: build it, or name it with --daemon"
 
-    def argv(self, path, port):
-        return [self.program] + [argument.format(path=path, port=port, export=EXPORT)
-                                 for argument in self.arguments]
+    def argv(self, storage, path, port, directory="WORK", tls_directory=None):
+        arguments = (self.tls if tls_directory else []) + self.arguments[storage]
+        words = dict(path=path, port=port, export=EXPORT, tls=tls_directory,
+                     config=os.path.join(directory, "server.conf"), pid_file=os.path.join(directory, "server.pid"),
+                     bytes=MEMORY_BYTES)
+        return [self.program] + [argument.format(**words) for argument in arguments]
 
     def version(self):
         return version_of(self.program, self.version_flag)
 
-    def start(self, path, log_path, cpus):
-        """A Child that listens, and its port.  The listener is looked up rather than connected
-        to: a client that leaves at once would cost the server work and a line in its log."""
+    def start(self, storage, path, directory, cpus, tls_directory=None):
+        """A Child that listens, and its port.  The listener is looked up rather than connected to: a client that leaves at
+        once would cost the server work and a line in its log."""
         port = free_port()
-        child = Child(self.argv(path, port), log_path, cpus)
+        directory = os.path.abspath(directory)  # a daemon has another working directory
+        path = path and os.path.abspath(path)
+        if self.config:
+            with open(os.path.join(directory, "server.conf"), "w") as file:
+                file.write(self.config.format(path=path, port=port, export=EXPORT))
+        argv = self.argv(storage, path, port, directory, tls_directory)
+        log_path = os.path.join(directory, "server.log")
+        if self.daemon:
+            child = Daemon(argv, log_path, cpus, os.path.join(directory, "server.pid"))
+        else:
+            child = Child(argv, log_path, cpus)
         try:
             deadline = time.monotonic() + START_SECONDS
             while not listening(port):
@@ -61,8 +85,7 @@ class Server:
 
 def version_of(program, flag="--version"):
     try:
-        result = subprocess.run([program, flag], stdin=subprocess.DEVNULL, capture_output=True,
-                                text=True, timeout=10)
+        result = subprocess.run([program, flag], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown version"
     text = result.stdout.strip() if result.returncode == 0 else ""
@@ -76,33 +99,78 @@ def free_port():
 
 
 def listening(port):
-    local = f"0100007F:{port:04X}"
-    with open("/proc/net/tcp") as table:
-        rows = (line.split() for line in table)
-        return any(row[1] == local and row[3] == LISTEN_STATE for row in rows)
+    """On any address: nbd-server and millraced listen on 127.0.0.1, some on all."""
+    wanted = f":{port:04X}"
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(path) as table:
+            rows = (line.split() for line in table)
+            if any(row[1].endswith(wanted) and row[3] == LISTEN_STATE for row in rows):
+                return True
+    return False
 
 
 def nbdkit_has_cache_parameter():
     try:
-        result = subprocess.run(["nbdkit", "file", "--help"], stdin=subprocess.DEVNULL,
-                                capture_output=True, text=True, timeout=10)
+        result = subprocess.run(["nbdkit", "file", "--help"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return "cache=" in result.stdout
 
 
+def millraced(daemon, cores):
+    common = ["--listen", "127.0.0.1:{port}"] + (["--cores", cores] if cores else [])
+    return Server("millraced", os.path.abspath(daemon), None,
+                  {"file": ["--export", "{export}={path}"] + common, "zram": ["--export", "{export}={path}"] + common,
+                   "memory": ["--export", "{export}=memory:{bytes}"] + common,
+                   "null": ["--export", "{export}=null:{bytes}"] + common})
+
+
+def qemu_nbd(aio):
+    listen = ["--shared=0", "--persistent", "--bind=127.0.0.1", "--port={port}", "--export-name={export}"]
+    image = ["--cache=none", f"--aio={aio}", "-f", "raw", "{path}"]
+    arguments = {"file": listen + image, "zram": listen + image}
+    if aio == "native":
+        arguments["null"] = listen + ["--image-opts", "driver=null-co,size={bytes},read-zeroes=on"]
+    return Server(f"qemu-nbd {aio}", "qemu-nbd", "qemu-utils", arguments,
+                  tls=["--object", "tls-creds-x509,id=tls,endpoint=server,dir={tls},verify-peer=no", "--tls-creds=tls"])
+
+
+def qemu_storage_daemon():
+    def serve(blockdev):
+        return ["--blockdev", blockdev + ",node-name=disk", "--nbd-server",
+                "addr.type=inet,addr.host=127.0.0.1,addr.port={port},max-connections=0", "--export",
+                "type=nbd,id=export,node-name=disk,name={export},writable=on"]
+
+    return Server("qemu-storage-daemon", "qemu-storage-daemon", "qemu-system-common",
+                  {"file": serve("driver=file,filename={path},cache.direct=on,aio=native"),
+                   "zram": serve("driver=host_device,filename={path},cache.direct=on,aio=native"),
+                   "null": serve("driver=null-co,size={bytes},read-zeroes=on")})
+
+
+def nbdkit(cache_none):
+    listen = ["--foreground", "--ipaddr", "127.0.0.1", "--port", "{port}"]
+    more = ["cache=none"] if cache_none else []
+    arguments = {"file": listen + ["file", "{path}"] + more, "zram": listen + ["file", "{path}"] + more}
+    if not cache_none:
+        arguments["memory"] = listen + ["memory", "{bytes}"]
+        arguments["null"] = listen + ["null", "{bytes}"]
+    return Server("nbdkit cache=none" if cache_none else "nbdkit", "nbdkit", "nbdkit", arguments,
+                  tls=["--tls=require", "--tls-certificates={tls}"])
+
+
+def nbd_server():
+    # It writes through the page cache, as it is configured out of the box.
+    arguments = ["-C", "{config}", "-p", "{pid_file}"]
+    config = ("[generic]\n\tlistenaddr = 127.0.0.1\n\tport = {port}\n\tmax_threads = 16\n"
+              "[{export}]\n\texportname = {path}\n\tflush = true\n\tfua = true\n")
+    return Server("nbd-server", "nbd-server", "nbd-server", {"file": arguments, "zram": arguments}, config=config,
+                  daemon=True)
+
+
 def all_servers(daemon, cores):
     """Every server there is to compare, millraced first."""
-    nbdkit = ["--foreground", "--ipaddr", "127.0.0.1", "--port", "{port}", "file", "{path}"]
-    servers = [
-        Server("millraced", os.path.abspath(daemon), None,
-               ["--export", "{export}={path}", "--listen", "127.0.0.1:{port}"]
-               + (["--cores", cores] if cores else [])),
-        Server("qemu-nbd", "qemu-nbd", "qemu-utils",
-               ["--cache=none", "--aio=native", "--shared=0", "--persistent", "-f", "raw",
-                "--bind=127.0.0.1", "--port={port}", "--export-name={export}", "{path}"]),
-        Server("nbdkit", "nbdkit", "nbdkit", nbdkit),
-    ]
+    found = [millraced(daemon, cores), qemu_nbd("native"), qemu_nbd("io_uring"), qemu_storage_daemon(), nbdkit(False)]
     if nbdkit_has_cache_parameter():
-        servers.append(Server("nbdkit cache=none", "nbdkit", "nbdkit", nbdkit + ["cache=none"]))
-    return servers
+        found.append(nbdkit(True))
+    return found + [nbd_server()]

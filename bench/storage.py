@@ -1,4 +1,4 @@
-"""What is served: a regular file and a zram device, written in full and removed at the end.
+"""What is served: a regular file and a zram device, written in full and removed at the end; and what needs neither.
 
 Half of every 4 KiB page is random and half is zero: zram then has real work to do for each read,
 and a disk below cannot skip the data.
@@ -29,7 +29,9 @@ def fill(path, total_bytes):
 
 
 def drop_cache(path):
-    """Take PATH out of the page cache, so that a buffered server starts each turn cold."""
+    """Take PATH out of the page cache, so that a buffered server starts each turn cold.  None: there is nothing."""
+    if path is None:
+        return
     fd = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -125,4 +127,24 @@ class ZramStorage:
         return text[text.index("[") + 1:text.index("]")] if "[" in text else text.strip()
 
 
-KINDS = {"file": FileStorage, "zram": ZramStorage}
+class NoStorage:
+    """The servers have it in themselves."""
+
+    path = None
+
+    def __init__(self, description):
+        self.description = description
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+
+KINDS = {
+    "file": FileStorage,
+    "zram": ZramStorage,
+    "memory": lambda directory, mib: NoStorage("memory: the servers' own, 1 GiB, empty"),
+    "null": lambda directory, mib: NoStorage("null: zeros without storage, 1 GiB"),
+}

@@ -10,6 +10,7 @@
 #include "daemon/config_apply.h"
 #include "daemon/config_key.h"
 #include "daemon/config_type.h"
+#include "daemon/core_choice.h"
 
 #define LISTEN_DEFAULT	 "127.0.0.1:10809" /* 10809: assigned to NBD by IANA */
 #define LABEL_BYTES	 17		   /* to where the values stand */
@@ -21,6 +22,8 @@ static int apply_option(struct config *config, const char *option,
 			int (*apply)(struct config *config, const char *text, const char *where,
 				     FILE *errors),
 			const char *text, FILE *errors);
+static int set_volume(const char *text, struct config_export *export, const char *where,
+		      FILE *errors);
 static int finish_cores(struct config *config, FILE *errors);
 static void describe_keys(const struct config_section *section, const void *object,
 			  const char *indent, FILE *out);
@@ -35,6 +38,9 @@ config_init(struct config *config)
 		.stall_ms = 500,
 		.buffer_memory_bytes = (uint64_t)128 << 20,
 		.connections_max = 1024,
+		.requests_per_connection = 128,
+		.handshake_s = 10,
+		.dead_peer_s = 60,
 	};
 }
 
@@ -44,6 +50,8 @@ config_fini(struct config *config)
 	for (size_t i = 0; i < config->export_count; i++)
 		config_export_fini(&config->exports[i]);
 	free(config->exports);
+	free(config->exports_dir);
+	config->exports_dir = NULL;
 	access_rules_clear(&config->access);
 	config->exports = NULL;
 	config->export_count = 0;
@@ -67,11 +75,10 @@ config_add_export(struct config *config, const char *text, FILE *errors)
 		goto err_after_export;
 	}
 	export.name = strndup(text, (size_t)(equals - text));
-	export.path = strdup(equals + 1);
 	export.origin = strdup("--export");
-	if (!export.name || !export.path || !export.origin)
+	if (!export.name || !export.origin)
 		config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
-	else
+	else if (set_volume(equals + 1, &export, where, errors) == 0)
 		error = config_apply_export(config, &export, where, errors);
 err_after_export:
 	config_export_fini(&export);
@@ -98,7 +105,8 @@ config_finish(struct config *config, FILE *errors)
 {
 	int error = finish_cores(config, errors);
 
-	if (config->listen_count == 0 &&
+	config->listen_default = config->listen_count == 0;
+	if (config->listen_default &&
 	    config_apply_listen(config, LISTEN_DEFAULT, "the default listener", errors))
 		error = -EINVAL;
 	if (config->export_count == 0 && !config->mistaken)
@@ -106,6 +114,18 @@ config_finish(struct config *config, FILE *errors)
 				       "add [export NAME] with path = FILE to the configuration, "
 				       "or give --export NAME=FILE");
 	return error;
+}
+
+struct volume_options
+config_volume_options(const struct config_export *export)
+{
+	return (struct volume_options){
+		.kind = export->type,
+		.path = export->path,
+		.size_bytes = export->size_bytes,
+		.fault = export->fault,
+		.read_only = export->read_only,
+	};
 }
 
 void
@@ -144,6 +164,25 @@ apply_option(struct config *config, const char *option,
 	return error;
 }
 
+/* TEXT, of --export: a path, or memory:SIZE or null:SIZE. */
+static int
+set_volume(const char *text, struct config_export *export, const char *where, FILE *errors)
+{
+	static const enum volume_kind sized[] = { VOLUME_KIND_MEMORY, VOLUME_KIND_NULL };
+
+	for (size_t i = 0; i < ARRAY_COUNT(sized); i++) {
+		const char *name = volume_kind_names[sized[i]];
+
+		if (strncmp(text, name, strlen(name)) != 0 || text[strlen(name)] != ':')
+			continue;
+		export->type = sized[i];
+		return config_apply_size(text + strlen(name) + 1, export, where, errors);
+	}
+	export->path = strdup(text);
+	return export->path ? 0
+			    : config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
+}
+
 static int
 finish_cores(struct config *config, FILE *errors)
 {
@@ -155,15 +194,24 @@ finish_cores(struct config *config, FILE *errors)
 	if (error)
 		return config_mistake(errors, "cores", "cannot ask which cores are allowed: %s",
 				      strerror(-error));
+	cpu_list_format(&allowed, allowed_text, sizeof(allowed_text));
 	if (config->cores_auto) {
-		config->cores = allowed;
-		return 0;
+		if (core_choice_make("", &allowed, config->skip_core_0, config->skip_smt,
+				     &config->cores))
+			return 0;
+		return config_mistake(errors, "skip-core-0",
+				      "no core is left, this process may use only %s; take "
+				      "skip-core-0 out, or allow it more",
+				      allowed_text);
 	}
+	if (config->skip_core_0 || config->skip_smt)
+		return config_mistake(errors, config->skip_core_0 ? "skip-core-0" : "skip-smt",
+				      "is for cores = auto only; leave the cores out of the list "
+				      "instead");
 	missing = cpu_list_first_missing(&config->cores, &allowed);
 	if (missing < 0)
 		return 0;
 	cpu_list_format(&config->cores, wanted_text, sizeof(wanted_text));
-	cpu_list_format(&allowed, allowed_text, sizeof(allowed_text));
 	return config_mistake(errors, "cores",
 			      "core %d of %s does not exist or is outside this process's affinity "
 			      "mask; allowed: %s",
@@ -179,8 +227,9 @@ describe_keys(const struct config_section *section, const void *object, const ch
 		const struct config_key *key = &section->keys[i];
 		char label[LABEL_BYTES + CONFIG_KEYS_MAX];
 
-		snprintf(label, sizeof(label), "%s%-*s", indent, LABEL_BYTES - (int)strlen(indent),
-			 key->name);
+		/* A name that is too long for its column still has a space behind it. */
+		snprintf(label, sizeof(label), "%s%-*s ", indent,
+			 LABEL_BYTES - 1 - (int)strlen(indent), key->name);
 		key->type->describe(key, object, label, out);
 	}
 }

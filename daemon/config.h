@@ -3,6 +3,7 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
+#include "disk/volume_options.h"
 #include "net/access.h"
 #include "net/address.h"
 #include "reactor/check.h"
@@ -24,11 +25,19 @@
 #define CONFIG_BUFFER_MEMORY_MAX ((uint64_t)64 << 30)
 #define CONFIG_CONNECTIONS_MAX	 20000
 #define CONFIG_SOCKET_BATCH_MAX	 20000
+#define CONFIG_REQUESTS_MAX	 4096 /* per connection */
+#define CONFIG_HANDSHAKE_S_MAX	 3600
+#define CONFIG_DEAD_PEER_S_MIN	 5 /* four probes a second apart, and one before them */
+#define CONFIG_DEAD_PEER_S_MAX	 3600
+#define CONFIG_VOLUME_BYTES_MAX	 ((uint64_t)1 << 50)
 
 struct config_export {
 	char *name; /* "" is the default export */
-	char *path;
-	char *description; /* or NULL */
+	enum volume_kind type;
+	char *path;	     /* or NULL */
+	uint64_t size_bytes; /* 0: not given */
+	char *fault;	     /* or NULL */
+	char *description;   /* or NULL */
 	bool read_only;
 	enum priority priority;
 	struct access_rules access;
@@ -39,16 +48,24 @@ struct config_export {
 struct config {
 	/* [reactor] */
 	bool cores_auto;
-	struct cpu_list cores;	      /* what cores = says, or the affinity mask for auto */
+	struct cpu_list cores; /* what cores = says; for auto what daemon/core_choice.h chooses */
+	bool skip_core_0, skip_smt;   /* by auto */
 	unsigned queue_depth;	      /* disk requests in flight per core */
 	unsigned poll_us;	      /* spin at most this long before sleeping; 0: never */
 	unsigned socket_batch;	      /* so many sockets are served by one io_submit; 0: never */
 	unsigned stall_ms;	      /* a core busy with one turn for longer is logged */
 	uint64_t buffer_memory_bytes; /* per core */
+	bool lock_memory;
 	/* [server] */
 	size_t listen_count;
 	struct address listen[CONFIG_LISTEN_MAX];
+	bool listen_default; /* none was set */
 	unsigned connections_max;
+	unsigned connections_per_client_max; /* 0: any number */
+	char *exports_dir; /* or NULL; with the directory of the file that named it, once that is read */
+	unsigned requests_per_connection; /* served at one time; what more was asked for waits */
+	unsigned handshake_s;		  /* for choosing an export */
+	unsigned dead_peer_s;		  /* silence of a TCP peer until it counts as gone */
 	struct access_rules access;
 	/* [export NAME] */
 	size_t export_count;
@@ -57,27 +74,30 @@ struct config {
 	bool mistaken; /* a source had a mistake, so what depends on several settings may be wrong for that */
 };
 
-/* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500, buffer-memory 128M, max-connections 1024, no listener, no
+/* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500, buffer-memory 128M, max-connections 1024,
+ * requests-per-connection 128, handshake-s 10, dead-peer-s 60, no listener, no
  * export.  config_fini must be called later. */
 void config_init(struct config *config);
 void config_fini(struct config *config);
 
-/* Read the file at PATH into CONFIG, on top of what it holds.  Every mistake is written to ERRORS, a line each, as
+/* Read the file at PATH, and those of the directory that its exports-dir names, into CONFIG, on top of what it holds.  Every mistake is written to ERRORS, a line each, as
  * "PATH:LINE: [SECTION] KEY = VALUE: what is wrong; what is allowed"; reading goes on so that all are found.
  * Returns 0, or -EINVAL if there was any mistake, or the file could not be read (said, with its name). */
 int config_read_file(struct config *config, const char *path, FILE *errors) MUST_USE;
 
-/* The command line's --export NAME=PATH, --listen ADDR and --cores LIST.  One mistake is written to ERRORS as
+/* The command line's --export NAME=PATH (also NAME=memory:SIZE and NAME=null:SIZE), --listen ADDR and --cores LIST.  One mistake is written to ERRORS as
  * "--export TEXT: what is wrong; what is allowed".  Returns 0 or -EINVAL; then CONFIG is unchanged but for `mistaken`. */
 int config_add_export(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_add_listen(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_set_cores(struct config *config, const char *text, FILE *errors) MUST_USE;
 
-/* After all sources are read: fill in the defaults that depend on others (cores auto: the affinity mask; no listener:
- * 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it), every core exists and is
+/* After all sources are read: fill in the defaults that depend on others (cores auto; no listener: 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it), every core exists and is
  * allowed.  May be called after a source had mistakes, to find more.
  * Mistakes go to ERRORS.  Returns 0 or -EINVAL. */
 int config_finish(struct config *config, FILE *errors) MUST_USE;
+
+/* What EXPORT's volume is opened from; the strings are EXPORT's. */
+struct volume_options config_volume_options(const struct config_export *export);
 
 /* Write what CONFIG, finished, makes the daemon do to OUT, aligned, for a person: every key of daemon/config_key.h. */
 void config_describe(const struct config *config, FILE *out);

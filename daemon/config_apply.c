@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "daemon/config.h"
+#include "daemon/config_key.h"
+#include "daemon/config_type.h"
 #include "daemon/config_value.h"
 
 static void write_visible(FILE *out, const char *text);
@@ -46,6 +48,7 @@ config_export_fini(struct config_export *export)
 {
 	free(export->name);
 	free(export->path);
+	free(export->fault);
 	free(export->description);
 	free(export->origin);
 	access_rules_clear(&export->access);
@@ -110,6 +113,17 @@ config_apply_export(struct config *config, struct config_export *export, const c
 	return 0;
 }
 
+int
+config_apply_size(const char *text, struct config_export *export, const char *where, FILE *errors)
+{
+	const struct config_section *section = &config_sections[config_section_count - 1];
+	const struct config_key *key = config_key_find(section, "size");
+	struct config_target target = { .object = export, .where = where, .errors = errors };
+
+	CHECK(section->of_export && key != NULL);
+	return key->type->set(key, &target, text);
+}
+
 /* Write TEXT with "?" for control characters: what is quoted from a file can neither begin a line
  * nor drive a terminal. */
 static void
@@ -126,14 +140,15 @@ static int
 check_export(const struct config *config, const struct config_export *export, const char *where,
 	     FILE *errors)
 {
+	struct volume_options options = config_volume_options(export);
+	char mistake[VOLUME_MISTAKE_BYTES];
+
 	if (check_text("name", export->name, where, errors))
 		return -EINVAL;
 	if (export->description && check_text("description", export->description, where, errors))
 		return -EINVAL;
-	if (!export->path || export->path[0] == '\0')
-		return config_mistake(
-			errors, where,
-			"the export has no path; give it that of an image file or block device");
+	if (volume_options_mistake(&options, mistake, sizeof(mistake)))
+		return config_mistake(errors, where, "%s", mistake);
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *other = &config->exports[i];
 

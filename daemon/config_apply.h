@@ -31,4 +31,8 @@ int config_apply_listen(struct config *config, const char *text, const char *whe
 int config_apply_export(struct config *config, struct config_export *export, const char *where,
 			FILE *errors) MUST_USE;
 
+/* Set EXPORT's size from TEXT, as the key size does.  Returns 0, or -EINVAL after one line to ERRORS. */
+int config_apply_size(const char *text, struct config_export *export, const char *where,
+		      FILE *errors) MUST_USE;
+
 #endif

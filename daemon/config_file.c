@@ -3,7 +3,7 @@
  * inih cuts at 49 bytes and which it does not report when they are empty.  So inih sees key = value
  * lines and blank ones only.
  * A mistake is written out and counted, and reading goes on, to find them all. */
-#include "daemon/config.h"
+#include "daemon/config_file.h"
 
 #include <errno.h>
 #include <ini.h>
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/config.h"
 #include "daemon/config_apply.h"
 #include "daemon/config_key.h"
 #include "daemon/config_type.h"
@@ -27,6 +28,7 @@
 struct file {
 	struct config *config;
 	const char *path;
+	bool exports_only;
 	FILE *stream;
 	FILE *errors;
 	unsigned mistakes;
@@ -62,7 +64,7 @@ static void line_wrong(struct file *file, const char *text, const char *format, 
 	PRINTF_LIKE(3, 4);
 
 int
-config_read_file(struct config *config, const char *path, FILE *errors)
+config_file_read(struct config *config, const char *path, bool exports_only, FILE *errors)
 {
 	struct file *file = calloc(1, sizeof(*file));
 	int error = -EINVAL;
@@ -71,11 +73,11 @@ config_read_file(struct config *config, const char *path, FILE *errors)
 		return config_mistake(errors, path, "no memory"); /* UNTESTED: as below */
 	file->config = config;
 	file->path = path;
+	file->exports_only = exports_only;
 	file->errors = errors;
 	file->stream = fopen(path, "re");
 	if (!file->stream) {
 		config_mistake(errors, path, "cannot open: %s", strerror(errno));
-		config->mistaken = true;
 		goto err_after_file;
 	}
 	/* inih's settings are the library's globals; no other part of the daemon uses it. */
@@ -91,8 +93,6 @@ config_read_file(struct config *config, const char *path, FILE *errors)
 	end_section(file);
 	if (file->mistakes == 0)
 		error = 0;
-	else
-		config->mistaken = true;
 	fclose(file->stream);
 err_after_file:
 	free(file);
@@ -206,6 +206,11 @@ begin_section(struct file *file, const char *text)
 	if (!file->section || (*name && !file->section->of_export)) {
 		config_section_list("and", allowed, sizeof(allowed));
 		line_wrong(file, text, "unknown section; allowed are %s", allowed);
+		file->section = NULL;
+		return;
+	}
+	if (file->exports_only && !file->section->of_export) {
+		line_wrong(file, text, "only [export NAME] may stand in a file of exports-dir");
 		file->section = NULL;
 		return;
 	}

@@ -37,9 +37,12 @@ static const char *const priorities[PRIORITY_COUNT + 1] = {
 	[PRIORITY_BACKGROUND] = "background",
 };
 static_assert(sizeof(enum priority) == sizeof(unsigned), "a word is kept as unsigned");
+static_assert(sizeof(enum volume_kind) == sizeof(unsigned), "a word is kept as unsigned");
 
 static const struct config_key reactor_keys[] = {
 	KEY("cores", cores),
+	YES_NO("skip-core-0", config, skip_core_0),
+	YES_NO("skip-smt", config, skip_smt),
 	NUMBER("queue-depth", config, queue_depth, CONFIG_QUEUE_DEPTH_MIN, CONFIG_QUEUE_DEPTH_MAX,
 	       .note = "disk requests per core"),
 	NUMBER("poll-us", config, poll_us, 0, CONFIG_POLL_US_MAX,
@@ -49,19 +52,29 @@ static const struct config_key reactor_keys[] = {
 	NUMBER("stall-ms", config, stall_ms, CONFIG_STALL_MS_MIN, CONFIG_STALL_MS_MAX),
 	BYTES("buffer-memory", config, buffer_memory_bytes, CONFIG_BUFFER_MEMORY_MIN,
 	      CONFIG_BUFFER_MEMORY_MAX, .note = "per core"),
+	YES_NO("lock-memory", config, lock_memory),
 };
 static_assert(ARRAY_COUNT(reactor_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
 static const struct config_key server_keys[] = {
 	KEY("listen", listen),
 	NUMBER("max-connections", config, connections_max, 1, CONFIG_CONNECTIONS_MAX),
+	NUMBER("max-connections-per-client", config, connections_per_client_max, 0,
+	       CONFIG_CONNECTIONS_MAX, .note_of_zero = "(any number)"),
+	TEXT("exports-dir", config, exports_dir),
+	NUMBER("requests-per-connection", config, requests_per_connection, 1, CONFIG_REQUESTS_MAX),
+	NUMBER("handshake-s", config, handshake_s, 1, CONFIG_HANDSHAKE_S_MAX),
+	NUMBER("dead-peer-s", config, dead_peer_s, CONFIG_DEAD_PEER_S_MIN, CONFIG_DEAD_PEER_S_MAX),
 	RANGES("allow", config, access.allow),
 	RANGES("deny", config, access.deny),
 };
 static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
 static const struct config_key export_keys[] = {
+	WORD("type", config_export, enum volume_kind, type, volume_kind_names),
 	TEXT("path", config_export, path),
+	BYTES("size", config_export, size_bytes, 1, CONFIG_VOLUME_BYTES_MAX),
+	TEXT("fault", config_export, fault),
 	YES_NO("read-only", config_export, read_only),
 	RANGES("read-only-for", config_export, read_only_for),
 	RANGES("allow", config_export, access.allow),

@@ -70,7 +70,7 @@ set_bytes(const struct config_key *key, const struct config_target *target, cons
 	format_bytes(key->min, min, sizeof(min));
 	format_bytes(key->max, max, sizeof(max));
 	return config_mistake(target->errors, target->where,
-			      "expected bytes from %s to %s; K, M and G are powers of 1024", min,
+			      "expected bytes from %s to %s; K, M, G and T are powers of 1024", min,
 			      max);
 }
 
@@ -80,6 +80,8 @@ describe_bytes(const struct config_key *key, const void *object, const char *lab
 	const uint64_t *bytes = const_field(key, object);
 	char text[32];
 
+	if (*bytes == 0 && key->min > 0)
+		return;
 	format_bytes(*bytes, text, sizeof(text));
 	fprintf(out, "%s%s", label, text);
 	write_note(key, *bytes == 0, out);
@@ -89,7 +91,7 @@ describe_bytes(const struct config_key *key, const void *object, const char *lab
 static void
 format_bytes(uint64_t bytes, char *text, size_t text_bytes)
 {
-	static const char units[] = { 'K', 'M', 'G' };
+	static const char units[] = { 'K', 'M', 'G', 'T' };
 	size_t unit = 0;
 
 	if (bytes == 0 || bytes % 1024) {

@@ -29,7 +29,8 @@ struct config_type {
 };
 
 extern const struct config_type config_type_number; /* unsigned, min to max */
-extern const struct config_type config_type_bytes;  /* uint64_t, min to max; K, M, G */
+extern const struct config_type
+	config_type_bytes; /* uint64_t, min to max; K, M, G, T; 0 below min: not set */
 extern const struct config_type config_type_bool;   /* bool */
 extern const struct config_type config_type_word;   /* unsigned or an enum: the word's index */
 extern const struct config_type config_type_string; /* char *, allocated; NULL: not set */

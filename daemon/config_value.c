@@ -22,7 +22,7 @@ config_value_number(const char *text, unsigned min, unsigned max, unsigned *numb
 bool
 config_value_bytes(const char *text, uint64_t min, uint64_t max, uint64_t *bytes)
 {
-	static const char units[] = "KMG";
+	static const char units[] = "KMGT";
 	uint64_t parsed;
 	const char *unit;
 

@@ -11,7 +11,7 @@
 /* A decimal number from MIN to MAX, without sign or space. */
 bool config_value_number(const char *text, unsigned min, unsigned max, unsigned *number) MUST_USE;
 
-/* A decimal number of bytes from MIN to MAX, below 2^56; K, M or G after it is a power of 1024. */
+/* A decimal number of bytes from MIN to MAX, below 2^56; K, M, G or T after it is a power of 1024. */
 bool config_value_bytes(const char *text, uint64_t min, uint64_t max, uint64_t *bytes) MUST_USE;
 
 /* yes, true, on, 1; no, false, off, 0. */

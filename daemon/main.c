@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "build/config.h"
 #include "daemon/config.h"
+#include "daemon/notify.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
 #include "reactor/log.h"
@@ -17,39 +17,56 @@
 extern const char *malloc_conf;
 const char *malloc_conf = "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
 
-/* Connections are files: take as many as the administrator allows. */
+/* Signals that this thread waits for.  All threads inherit the mask, so they come here. */
 static void
-raise_file_limit(void)
+block_signals(sigset_t *signals)
 {
-	struct rlimit limit;
+	sigemptyset(signals);
+	sigaddset(signals, SIGTERM);
+	sigaddset(signals, SIGINT);
+	pthread_sigmask(SIG_BLOCK, signals, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
+}
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
+/* The next of SIGNALS.  Meanwhile the service manager is told that SERVER lives, for as long as it does. */
+static int
+next_signal(const sigset_t *signals, struct server *server)
+{
+	unsigned interval_ms = notify_alive_interval_ms();
+	struct timespec interval = { .tv_sec = interval_ms / 1000,
+				     .tv_nsec = (long)(interval_ms % 1000) * 1000000 };
+
+	for (;;) {
+		int received = interval_ms == 0 ? sigwaitinfo(signals, NULL)
+						: sigtimedwait(signals, NULL, &interval);
+
+		if (received > 0)
+			return received;
+		if (errno == EAGAIN && server_alive(server))
+			notify_alive();
+	}
 }
 
 /* Serve until SIGTERM or SIGINT.  Returns the exit status. */
 static int
 serve(const struct config *config)
 {
+	struct server_sockets sockets = { .first = 0 };
 	struct server *server;
-	sigset_t stop_signals;
+	sigset_t signals;
 	int received;
 
-	sigemptyset(&stop_signals);
-	sigaddset(&stop_signals, SIGTERM);
-	sigaddset(&stop_signals, SIGINT);
-	/* Before any thread starts: all inherit it, so the signals wait for this one. */
-	pthread_sigmask(SIG_BLOCK, &stop_signals, NULL);
-	(void)signal(SIGPIPE, SIG_IGN);
-	raise_file_limit();
-	if (server_start(config, &server) < 0)
+	block_signals(&signals);
+	sockets.count = notify_take_sockets(&sockets.first);
+	if (server_start(config, &sockets, &server) < 0)
 		return EXIT_FAILURE;
 	log_info("ready");
-	while (sigwait(&stop_signals, &received) != 0)
-		;
+	notify_status("serving %zu exports on %u cores", config->export_count, config->cores.count);
+	notify_ready();
+	received = next_signal(&signals, server);
 	log_info("%s: answering what is in flight, then stopping", strsignal(received));
+	notify_status("answering what is in flight");
+	notify_stopping();
 	if (server_stop(server) < 0)
 		return EXIT_FAILURE;
 	log_info("stopped");

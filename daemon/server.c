@@ -4,7 +4,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
+#include "daemon/core_choice.h"
+#include "daemon/heartbeat.h"
+#include "daemon/limits.h"
 #include "net/service.h"
 #include "reactor/call.h"
 #include "reactor/core.h"
@@ -13,17 +18,15 @@
 
 #define CALL_THREADS_MAX 16
 
-#define POLL_SLOTS_MAX 1024 /* per core, listeners apart */
-
 /* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
-#define REQUESTS_PER_DISK_SLOT	4
-#define REQUESTS_PER_CONNECTION 128
+#define REQUESTS_PER_DISK_SLOT 4
 
 struct server {
 	struct export_table exports;
 	struct call_pool *calls;
 	struct cores cores;
 	struct watchdog *watchdog;
+	struct heartbeat *heartbeat;
 	struct service service;
 };
 
@@ -42,16 +45,6 @@ close_volumes(struct export_table *table)
 	}
 	free(table->exports);
 	return error;
-}
-
-static struct volume_options
-volume_options_of(const struct config_export *export)
-{
-	return (struct volume_options){
-		.kind = VOLUME_KIND_FILE,
-		.path = export->path,
-		.read_only = export->read_only,
-	};
 }
 
 /* The second half of TABLE's exports: what those see who may only read. */
@@ -81,7 +74,7 @@ open_volumes(const struct config *config, struct export_table *table)
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *wanted = &config->exports[i];
 		struct export *export = &table->exports[i];
-		struct volume_options options = volume_options_of(wanted);
+		struct volume_options options = config_volume_options(wanted);
 		int error = volume_open(&options, &export->volume);
 
 		if (error < 0) {
@@ -116,53 +109,6 @@ start_volumes(struct server *server)
 
 /* ---- cores ---- */
 
-/* A connection that finds no slot for a poll waits in the reactor's parking instead, so there need not be one for each. */
-static struct reactor_config
-reactor_config_of(const struct config *config)
-{
-	unsigned per_core =
-		(config->connections_max + config->cores.count - 1) / config->cores.count;
-	unsigned polls = 2 * per_core < POLL_SLOTS_MAX ? 2 * per_core : POLL_SLOTS_MAX;
-
-	return (struct reactor_config){
-		.disk_slots = config->queue_depth,
-		.poll_slots = polls + (unsigned)config->listen_count,
-		.poll_us = config->poll_us,
-		.socket_batch_min = config->socket_batch,
-	};
-}
-
-/* The host's limit and use of AIO slots; 0 if it can't be read. */
-static unsigned long
-read_aio_sysctl(const char *path)
-{
-	FILE *file = fopen(path, "re");
-	unsigned long value = 0;
-
-	if (file == NULL)
-		return 0;
-	if (fscanf(file, "%lu", &value) != 1)
-		value = 0;
-	(void)fclose(file);
-	return value;
-}
-
-/* What the host gave, and what it would take to have what REACTOR asks for. */
-struct aio_budget {
-	unsigned long limit, used_by_others, needed;
-};
-
-static struct aio_budget
-read_aio_budget(const struct config *config, const struct reactor_config *reactor)
-{
-	return (struct aio_budget){
-		.limit = read_aio_sysctl("/proc/sys/fs/aio-max-nr"),
-		.used_by_others = read_aio_sysctl("/proc/sys/fs/aio-nr"),
-		.needed = (unsigned long)config->cores.count *
-			  (reactor->disk_slots + reactor->poll_slots + REACTOR_OWN_SLOTS),
-	};
-}
-
 static void
 log_no_slots(const struct config *config, const struct aio_budget *budget)
 {
@@ -196,38 +142,14 @@ log_fewer_slots(const struct cores *cores, const struct reactor_config *asked,
 		    asked->poll_slots, budget->used_by_others + budget->needed);
 }
 
-/* SLOTS times ROOM / NEEDED, but not too few. */
-static unsigned
-scale_slots(unsigned slots, unsigned long room, unsigned long needed)
-{
-	unsigned scaled = (unsigned)(slots * room / needed);
-
-	return scaled > REACTOR_SLOTS_MIN ? scaled : REACTOR_SLOTS_MIN;
-}
-
-/* If the host has not enough slots for all cores, give each the same share: the first ones would leave nothing for the last. */
-static void
-share_slots(struct reactor_config *reactor, const struct aio_budget *budget, unsigned core_count)
-{
-	unsigned long needed = reactor->disk_slots + reactor->poll_slots, room = 0;
-
-	if (budget->limit > budget->used_by_others)
-		room = (budget->limit - budget->used_by_others) / core_count;
-	room = room > REACTOR_OWN_SLOTS ? room - REACTOR_OWN_SLOTS : 0;
-	if (room >= needed)
-		return;
-	reactor->disk_slots = scale_slots(reactor->disk_slots, room, needed);
-	reactor->poll_slots = scale_slots(reactor->poll_slots, room, needed);
-}
-
 static int
 start_cores(struct server *server, const struct config *config)
 {
-	struct reactor_config asked = reactor_config_of(config), given = asked;
-	struct aio_budget budget = read_aio_budget(config, &asked);
+	struct reactor_config asked = limits_reactor_config(config), given = asked;
+	struct aio_budget budget = limits_aio_budget(config);
 	int error;
 
-	share_slots(&given, &budget, config->cores.count);
+	limits_share_aio(&given, &budget, config->cores.count);
 	given.calls = server->calls;
 	error = cores_start(&server->cores, &config->cores, &given, config->buffer_memory_bytes,
 			    SERVICE_BUFFER_BYTES_LARGEST);
@@ -244,29 +166,97 @@ start_cores(struct server *server, const struct config *config)
 
 /* ---- the whole ---- */
 
-static int
-listen_all(struct service *service, const struct config *config)
+static void
+log_listening(const struct address *address, const char *how)
 {
-	for (size_t i = 0; i < config->listen_count; i++) {
-		char text[ADDRESS_TEXT_BYTES];
-		struct address bound;
-		int error = service_listen(service, &config->listen[i], &bound);
+	char text[ADDRESS_TEXT_BYTES];
 
+	address_format(address, text, sizeof(text));
+	log_info("listening on %s%s", text, how);
+}
+
+/* Returns 0, or the first one's negative errno; then the others are closed. */
+static int
+adopt_all(struct service *service, const struct server_sockets *sockets, struct address *adopted)
+{
+	int error = 0;
+
+	for (unsigned i = 0; i < sockets->count; i++) {
+		int fd = sockets->first + (int)i;
+
+		if (error == 0 && i == CONFIG_LISTEN_MAX) {
+			log_error("%u sockets from the service manager, at most %d are listened on",
+				  sockets->count, CONFIG_LISTEN_MAX);
+			error = -E2BIG;
+		}
+		if (error == 0)
+			error = service_adopt(service, fd, &adopted[i]);
+		if (error < 0)
+			(void)close(fd);
+		else
+			log_listening(&adopted[i], " (the service manager's socket)");
+	}
+	return error;
+}
+
+static bool
+is_among(const struct address *address, const struct address *others, unsigned count)
+{
+	char text[ADDRESS_TEXT_BYTES], other[ADDRESS_TEXT_BYTES];
+
+	address_format(address, text, sizeof(text));
+	for (unsigned i = 0; i < count; i++) {
+		address_format(&others[i], other, sizeof(other));
+		if (strcmp(text, other) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int
+listen_all(struct service *service, const struct config *config,
+	   const struct server_sockets *sockets)
+{
+	struct address adopted[CONFIG_LISTEN_MAX];
+	int error = adopt_all(service, sockets, adopted);
+
+	if (error < 0 || (sockets->count > 0 && config->listen_default))
+		return error;
+	for (size_t i = 0; i < config->listen_count; i++) {
+		struct address bound;
+
+		if (is_among(&config->listen[i], adopted, sockets->count))
+			continue;
+		error = service_listen(service, &config->listen[i], &bound);
 		if (error < 0)
 			return error;
-		address_format(&bound, text, sizeof(text));
-		log_info("listening on %s", text);
+		log_listening(&bound, "");
 	}
 	return 0;
 }
 
+/* After all is allocated, and without touching what nobody has used yet. */
+static int
+lock_memory(const struct config *config)
+{
+	if (!config->lock_memory || mlockall(MCL_CURRENT | MCL_ONFAULT) == 0)
+		return 0;
+	log_error("lock-memory: %s: set LimitMEMLOCK=infinity in the unit, or take lock-memory out",
+		  strerror(errno));
+	return -errno;
+}
+
 int
-server_start(const struct config *config, struct server **result)
+server_start(const struct config *config, const struct server_sockets *sockets,
+	     struct server **result)
 {
 	struct service_limits limits = {
 		.connections_max = config->connections_max,
+		.connections_per_client_max = config->connections_per_client_max,
 		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
-		.requests_per_connection = REQUESTS_PER_CONNECTION,
+		.requests_per_connection = config->requests_per_connection,
+		.handshake_s = config->handshake_s,
+		.dead_peer_s = config->dead_peer_s,
 		.access = &config->access,
 	};
 	struct server *server = calloc(1, sizeof(*server));
@@ -274,6 +264,10 @@ server_start(const struct config *config, struct server **result)
 
 	if (server == NULL)
 		return error;
+	error = limits_check(config);
+	if (error < 0)
+		goto err_after_server;
+	limits_raise_files();
 	error = open_volumes(config, &server->exports);
 	if (error < 0)
 		goto err_after_server;
@@ -286,13 +280,19 @@ server_start(const struct config *config, struct server **result)
 	error = watchdog_start(&server->cores, config->stall_ms, &server->watchdog);
 	if (error < 0)
 		goto err_after_cores;
+	error = heartbeat_create(&server->cores, &server->heartbeat);
+	if (error < 0)
+		goto err_after_watchdog;
 	error = start_volumes(server);
 	if (error < 0)
 		goto err_after_watchdog;
 	error = service_init(&server->service, &server->cores, &server->exports, &limits);
 	if (error < 0)
 		goto err_after_watchdog;
-	error = listen_all(&server->service, config);
+	error = listen_all(&server->service, config, sockets);
+	if (error < 0)
+		goto err_after_service;
+	error = lock_memory(config);
 	if (error < 0)
 		goto err_after_service;
 	service_start(&server->service);
@@ -305,6 +305,7 @@ err_after_watchdog:
 	watchdog_stop(server->watchdog);
 err_after_cores:
 	cores_stop(&server->cores);
+	heartbeat_destroy(server->heartbeat);
 err_after_calls:
 	call_pool_destroy(server->calls);
 err_after_volumes:
@@ -312,6 +313,12 @@ err_after_volumes:
 err_after_server:
 	free(server);
 	return error;
+}
+
+bool
+server_alive(struct server *server)
+{
+	return heartbeat_beat(server->heartbeat);
 }
 
 int
@@ -324,6 +331,7 @@ server_stop(struct server *server)
 	/* Before the cores: a helper may still be waking the one that it has sent its last result to. */
 	call_pool_destroy(server->calls);
 	cores_stop(&server->cores);
+	heartbeat_destroy(server->heartbeat);
 	service_fini(&server->service);
 	error = close_volumes(&server->exports);
 	free(server);
@@ -333,12 +341,15 @@ server_stop(struct server *server)
 int
 server_check(const struct config *config, FILE *out)
 {
-	int error = 0;
+	int error;
 
 	config_describe(config, out);
+	core_choice_describe("", &config->cores, out);
+	limits_describe(config, out);
+	error = limits_check(config);
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *export = &config->exports[i];
-		struct volume_options options = volume_options_of(export);
+		struct volume_options options = config_volume_options(export);
 		uint64_t size_bytes;
 		int result = volume_check(&options, &size_bytes);
 

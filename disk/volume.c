@@ -1,23 +1,36 @@
-/* The wrappers around a volume's operations. */
+/* The wrappers around a volume's operations, and the ends of requests.
+ *
+ * After a failed sync the kernel forgets what it could not write, and the next sync succeeds: so the volume
+ * remembers, and every later flush fails until it is opened again. */
 #include "disk/volume.h"
 
+#include <errno.h>
+
 #include "disk/volume_kinds.h"
+#include "reactor/log.h"
 
 static const struct volume_ops *const kinds[VOLUME_KIND_COUNT] = {
 	[VOLUME_KIND_FILE] = &file_volume_ops,
+	[VOLUME_KIND_MEMORY] = &memory_volume_ops,
+	[VOLUME_KIND_NULL] = &null_volume_ops,
+	[VOLUME_KIND_FAULT] = &fault_volume_ops,
 };
 
 int
 volume_open(const struct volume_options *options, struct volume **volume)
 {
-	CHECK(options->kind < VOLUME_KIND_COUNT);
+	char mistake[VOLUME_MISTAKE_BYTES];
+
+	CHECK(!volume_options_mistake(options, mistake, sizeof(mistake)));
 	return kinds[options->kind]->open(options, volume);
 }
 
 int
 volume_check(const struct volume_options *options, uint64_t *size_bytes)
 {
-	CHECK(options->kind < VOLUME_KIND_COUNT);
+	char mistake[VOLUME_MISTAKE_BYTES];
+
+	CHECK(!volume_options_mistake(options, mistake, sizeof(mistake)));
 	return kinds[options->kind]->check(options, size_bytes);
 }
 
@@ -26,7 +39,8 @@ volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
 	     struct call_pool *calls)
 {
 	CHECK(home_index < cores->count);
-	return volume->ops->start(volume, cores, home_index, calls);
+	return volume->ops->start == NULL ? 0
+					  : volume->ops->start(volume, cores, home_index, calls);
 }
 
 int
@@ -48,6 +62,12 @@ volume_buffer_bytes(const struct volume *volume, enum volume_command command, ui
 	if (command == VOLUME_COMMAND_WRITE && !whole_blocks)
 		end += 2 * (uint64_t)volume->block_bytes;
 	return end - start;
+}
+
+static void
+lost_before(struct op *op, long result)
+{
+	volume_finish(container_of(op, struct volume_request, op), (int)result);
 }
 
 void
@@ -76,7 +96,44 @@ volume_submit(struct volume *volume, struct volume_request *request)
 		break;
 	}
 	request->volume = volume;
+	/* Relaxed: a flush that runs beside the one that failed is answered for in volume_finish. */
+	if (request->command == VOLUME_COMMAND_FLUSH &&
+	    __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED)) {
+		op_init(&request->op, lost_before);
+		request->op.priority = request->priority;
+		reactor_complete(request->core->reactor, &request->op, -EIO);
+		return;
+	}
 	volume->ops->submit(volume, request);
+}
+
+static void
+remember_sync_failure(struct volume *volume)
+{
+	if (__atomic_exchange_n(&volume->sync_failed, true, __ATOMIC_RELAXED))
+		return;
+	log_error("%s: acknowledged writes may be lost: every flush fails until the volume is "
+		  "opened again",
+		  volume->path);
+}
+
+void
+volume_finish(struct volume_request *request, int error)
+{
+	struct volume *volume = request->volume;
+	bool is_flush = request->command == VOLUME_COMMAND_FLUSH;
+
+	/* Of two syncs at once only one is told of a loss: this one may have been the other. */
+	if (is_flush && error == 0 && __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED))
+		error = -EIO;
+	/* -EOPNOTSUPP: asked for only if it is fast, and it is not. */
+	if (error < 0 && error != -EOPNOTSUPP) {
+		failure_log_add(&volume->failures, request, error, kernel_clock_ns());
+		/* A durable write's sync may have taken the report of an earlier write's loss. */
+		if (is_flush || (request->durable && error == -EIO))
+			remember_sync_failure(volume);
+	}
+	request->done(request, error);
 }
 
 enum volume_peek

@@ -1,10 +1,11 @@
-/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c) stand behind one table of operations (volume_kinds.h),
- * each wrapped once here, which asserts what the kinds may rely on.
+/* Volumes: what an export's bytes are kept in.  Peer kinds (file.c, memory.c, null.c, fault.c) stand behind one table of operations
+ * (volume_kinds.h), each wrapped once here, which asserts what the kinds may rely on.
  *
  * A volume is opened before the cores run and used on all of them at once; a request lives on one core. */
 #ifndef DISK_VOLUME_H
 #define DISK_VOLUME_H
 
+#include "disk/failure_log.h"
 #include "disk/range_lock.h"
 #include "disk/volume_options.h"
 #include "reactor/call.h"
@@ -21,9 +22,13 @@ struct volume {
 	char *path;	     /* for messages */
 	uint64_t size_bytes; /* exact: need not be a multiple of block_bytes */
 	uint32_t
-		block_bytes; /* unit of direct I/O, a power of two from 512; others are read-modify-write */
+		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
-	bool trims; /* TRIM gives room back */
+	bool trims;  /* TRIM gives room back */
+	bool zeroes; /* WRITE_ZEROES is there: fast, if asked for, or not at all */
+	/* Private to volume.c. */
+	bool sync_failed; /* atomic: set once by any core, never cleared */
+	struct failure_log failures;
 };
 
 enum volume_command {
@@ -75,7 +80,9 @@ struct volume_request {
 		struct range_exclusive exclusive;
 	} range;
 	struct call call;
-	uint32_t progress_bytes;
+	uint64_t progress_bytes;
+	uint64_t slice_start, slice_end;
+	unsigned step;
 	int error;
 };
 
@@ -84,23 +91,27 @@ struct volume_ops {
 	const char *kind;
 	int (*open)(const struct volume_options *options, struct volume **volume);
 	int (*check)(const struct volume_options *options, uint64_t *size_bytes);
-	/* Everything is opened: prepare for use on CORES.  0 or a negative errno. */
+	/* Everything is opened: prepare for use on CORES.  0 or a negative errno.  NULL: nothing to do. */
 	int (*start)(struct volume *volume, struct cores *cores, unsigned home_index,
 		     struct call_pool *calls);
-	void (*submit)(struct volume *volume, struct volume_request *request);
+	void (*submit)(struct volume *volume,
+		       struct volume_request *request); /* ends in volume_finish */
 	/* As volume_peek; NULL: nothing is remembered. */
 	enum volume_peek (*peek)(const struct volume *volume, uint64_t offset, uint64_t length);
 	/* Make all that was written durable, and free.  0 or a negative errno; closed in any case. */
 	int (*close)(struct volume *volume);
 };
 
-/* Open the volume that OPTIONS describe.  Blocks: call before the cores run.
+/* Open the volume that OPTIONS, which volume_options_mistake finds nothing wrong with, describe.  Blocks: call before the cores
+ * run.
  * file: direct I/O on the regular file or block device at path; read_only: for reading only.  A writer locks it against all
  * others, a reader against writers.
+ * memory, null: of size_bytes, empty.
+ * fault: another volume, of the file at path, or of size_bytes in memory, that goes wrong as `fault` says.
  * On failure the reason is logged, with the path and what to do.
  * Returns 0, or a negative errno; then *volume is unchanged.
  * Errors: those of open(2); -EBUSY another process or export has it; -EISDIR; -EINVAL neither file nor
- * block device, or no direct I/O there, or empty. */
+ * block device, or no direct I/O there, or empty; -ENOMEM. */
 int volume_open(const struct volume_options *options, struct volume **volume) MUST_USE;
 
 /* What volume_open would find, without holding or locking anything; *size_bytes is set on success. */
@@ -141,5 +152,9 @@ enum volume_peek volume_peek(const struct volume *volume, uint64_t offset, uint6
  * -EIO what the device said, or the file is shorter than it was; -ENOSPC, -EDQUOT no room; or, for a FLUSH, -EIO for
  * ever after one flush has failed: what it should have written may be lost. */
 void volume_submit(struct volume *volume, struct volume_request *request);
+
+/* For the kinds: REQUEST, submitted, is over, with ERROR, 0 or a negative errno.  Logs a failure, remembers one of a sync, and calls
+ * done.  On the request's core, never from within submit. */
+void volume_finish(struct volume_request *request, int error);
 
 #endif

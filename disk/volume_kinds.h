@@ -4,6 +4,9 @@
 
 #include "disk/volume.h"
 
+extern const struct volume_ops fault_volume_ops;
 extern const struct volume_ops file_volume_ops;
+extern const struct volume_ops memory_volume_ops;
+extern const struct volume_ops null_volume_ops;
 
 #endif

@@ -4,18 +4,33 @@
 
 #include "reactor/check.h"
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum volume_kind {
-	VOLUME_KIND_FILE, /* a regular file or block device */
+	VOLUME_KIND_FILE,   /* a regular file or block device */
+	VOLUME_KIND_MEMORY, /* RAM, of the size given; gone when it is closed */
+	VOLUME_KIND_NULL,   /* zeros, of the size given; what is written is forgotten */
+	VOLUME_KIND_FAULT, /* the file at path, or memory of the size given, and what it does wrong */
 	VOLUME_KIND_COUNT,
 };
 
 /* The strings belong to the caller, who may free them after the call that they were given to. */
 struct volume_options {
 	enum volume_kind kind;
-	const char *path;
+	const char *path;    /* NULL: not given */
+	uint64_t size_bytes; /* 0: not given */
+	const char *fault;   /* see fault_settings.h; NULL: not given */
 	bool read_only;
 };
+
+/* The kinds' names, as in a configuration; the last is NULL. */
+extern const char *const volume_kind_names[VOLUME_KIND_COUNT + 1];
+
+#define VOLUME_MISTAKE_BYTES 512 /* room for any text of volume_options_mistake */
+
+/* Whether something is missing in OPTIONS, or should not be there.  If so TEXT of TEXT_BYTES says what, and how to put it right. */
+bool volume_options_mistake(const struct volume_options *options, char *text,
+			    size_t text_bytes) MUST_USE;
 
 #endif

@@ -12,11 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAPPED_BITS    96 /* of ::ffff:0:0/96 */
-#define IPV4_BITS      32
-#define IPV6_BITS      128
-#define CID_BITS       32
-#define CID_DIGITS_MAX 10
+#define MAPPED_BITS 96 /* of ::ffff:0:0/96 */
+#define IPV4_BITS   32
+#define IPV6_BITS   128
+#define CID_BITS    32
 
 static_assert(INET6_ADDRSTRLEN + sizeof("/128") <= ACCESS_RANGE_TEXT_BYTES, "every range fits");
 
@@ -77,21 +76,6 @@ access_peer_of(const struct address *address)
 
 /* ---- ranges as text ---- */
 
-/* Read the decimal number from 0 to MAX that TEXT is.  Returns false if it is anything else. */
-static bool
-parse_number(const char *text, uint32_t max, uint32_t *number)
-{
-	uint64_t parsed = 0;
-	size_t i;
-
-	for (i = 0; text[i] >= '0' && text[i] <= '9' && i < CID_DIGITS_MAX; i++)
-		parsed = parsed * 10 + (uint64_t)(text[i] - '0');
-	if (i == 0 || text[i] != '\0' || parsed > max)
-		return false;
-	*number = (uint32_t)parsed;
-	return true;
-}
-
 /* Whether BYTES has nothing but zeros behind its first BITS. */
 static bool
 is_prefix(const uint8_t *bytes, size_t count, unsigned bits)
@@ -136,7 +120,7 @@ parse_inet(const char *text, struct access_range *range)
 	range->family = ipv6 ? AF_INET6 : AF_INET;
 	if (inet_pton(range->family, address, range->bytes) != 1)
 		return not_a_range;
-	if (slash != NULL && !parse_number(slash + 1, bits, &bits))
+	if (slash != NULL && !address_parse_number(slash + 1, bits, &bits))
 		return ipv6 ? "behind the / of an IPv6 range comes a number from 0 to 128"
 			    : "behind the / of an IPv4 range comes a number from 0 to 32";
 	range->bits = (uint8_t)bits;
@@ -169,7 +153,7 @@ parse_range(const char *text, struct access_range *range)
 	}
 	if (strncmp(text, vsock, strlen(vsock)) != 0)
 		return parse_inet(text, range);
-	if (!parse_number(text + strlen(vsock), VMADDR_CID_ANY - 1, &cid))
+	if (!address_parse_number(text + strlen(vsock), VMADDR_CID_ANY - 1, &cid))
 		return "behind vsock: comes the CID of a machine, a number below 4294967295";
 	range->family = AF_VSOCK;
 	range->bits = CID_BITS;

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/vm_sockets.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -12,6 +13,8 @@
 #include <string.h>
 
 #define UNIX_PREFIX	 "unix:"
+#define VSOCK_PREFIX	 "vsock:"
+#define DIGITS_MAX	 10 /* of 32 bits */
 #define UNIX_PATH_OFFSET offsetof(struct sockaddr_un, sun_path)
 #define UNIX_PATH_MAX	 (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
 
@@ -26,24 +29,26 @@ struct host_port {
 };
 
 static const char *parse_unix(const char *path, struct address *address);
+static const char *parse_vsock(const char *text, struct address *address);
 static const char *parse_inet(const char *text, struct address *address);
 static const char *split(const char *text, struct host_port *parts);
-static bool port_valid(const char *text);
 static const char *look_up(const struct host_port *parts, int family, struct address *address);
 static size_t unix_path_bytes(const struct address *address);
+static void format_vsock(const struct sockaddr_vm *vm, char *text, size_t text_bytes);
 static bool inet_names(const struct address *address, struct host_port *parts);
 static void escape(const char *from, size_t from_bytes, char *to, size_t to_bytes);
 
 int
 address_parse(const char *text, struct address *address, const char **why)
 {
-	size_t prefix_bytes = strlen(UNIX_PREFIX);
 	struct address parsed;
 	const char *wrong;
 
 	memset(&parsed, 0, sizeof(parsed));
-	if (strncmp(text, UNIX_PREFIX, prefix_bytes) == 0)
-		wrong = parse_unix(text + prefix_bytes, &parsed);
+	if (strncmp(text, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0)
+		wrong = parse_unix(text + strlen(UNIX_PREFIX), &parsed);
+	else if (strncmp(text, VSOCK_PREFIX, strlen(VSOCK_PREFIX)) == 0)
+		wrong = parse_vsock(text + strlen(VSOCK_PREFIX), &parsed);
 	else
 		wrong = parse_inet(text, &parsed);
 	if (wrong) {
@@ -63,6 +68,8 @@ address_format(const struct address *address, char *text, size_t text_bytes)
 	if (address->storage.ss_family == AF_UNIX)
 		snprintf(text, text_bytes, UNIX_PREFIX "%.*s", (int)unix_path_bytes(address),
 			 un->sun_path);
+	else if (address->storage.ss_family == AF_VSOCK)
+		format_vsock((const struct sockaddr_vm *)&address->storage, text, text_bytes);
 	else if (!inet_names(address, &parts))
 		snprintf(text, text_bytes, "(not an address)");
 	else if (parts.bracketed)
@@ -83,8 +90,29 @@ address_format_uri(const struct address *address, char *text, size_t text_bytes)
 		snprintf(text, text_bytes, "nbd+unix:///?socket=%s", path);
 		return;
 	}
+	if (address->storage.ss_family == AF_VSOCK) {
+		const struct sockaddr_vm *vm = (const struct sockaddr_vm *)&address->storage;
+		unsigned cid = vm->svm_cid == VMADDR_CID_ANY ? VMADDR_CID_LOCAL : vm->svm_cid;
+
+		snprintf(text, text_bytes, "nbd+vsock://%u:%u", cid, vm->svm_port);
+		return;
+	}
 	address_format(address, authority, sizeof(authority));
 	snprintf(text, text_bytes, "nbd://%s", authority);
+}
+
+bool
+address_parse_number(const char *text, uint32_t max, uint32_t *number)
+{
+	uint64_t parsed = 0;
+	size_t i;
+
+	for (i = 0; text[i] >= '0' && text[i] <= '9' && i < DIGITS_MAX; i++)
+		parsed = parsed * 10 + (uint64_t)(text[i] - '0');
+	if (i == 0 || text[i] != '\0' || parsed > max)
+		return false;
+	*number = (uint32_t)parsed;
+	return true;
 }
 
 /* The parse functions return NULL, or what is wrong. */
@@ -102,6 +130,31 @@ parse_unix(const char *path, struct address *address)
 	un->sun_family = AF_UNIX;
 	memcpy(un->sun_path, path, path_bytes);
 	address->bytes = (socklen_t)(UNIX_PATH_OFFSET + path_bytes + 1);
+	return NULL;
+}
+
+/* Port 0 is the kernel's choice here as elsewhere, although vsock itself would take it for a port. */
+static const char *
+parse_vsock(const char *text, struct address *address)
+{
+	struct sockaddr_vm *vm = (struct sockaddr_vm *)&address->storage;
+	const char *colon = strchr(text, ':');
+	char cid[DIGITS_MAX + 1];
+
+	if (!colon || !address_parse_number(colon + 1, VMADDR_PORT_ANY - 1, &vm->svm_port))
+		return "no port from 0 to 4294967294 at the end; expected vsock:CID:PORT";
+	if (vm->svm_port == 0)
+		vm->svm_port = VMADDR_PORT_ANY;
+	snprintf(cid, sizeof(cid), "%.*s", (int)(colon - text), text);
+	if (strcmp(cid, "any") == 0)
+		vm->svm_cid = VMADDR_CID_ANY;
+	else if (strcmp(cid, "local") == 0)
+		vm->svm_cid = VMADDR_CID_LOCAL;
+	else if (colon - text > DIGITS_MAX ||
+		 !address_parse_number(cid, VMADDR_CID_ANY - 1, &vm->svm_cid))
+		return "behind vsock: comes any, local, or a CID below 4294967295 of this machine";
+	vm->svm_family = AF_VSOCK;
+	address->bytes = sizeof(*vm);
 	return NULL;
 }
 
@@ -125,10 +178,13 @@ split(const char *text, struct host_port *parts)
 	const char *colon = strrchr(text, ':');
 	const char *host = text;
 	size_t host_bytes;
+	uint32_t port;
 
-	if (!colon || !port_valid(colon + 1))
-		return "no port from 0 to 65535 at the end; expected HOST:PORT, [IPV6]:PORT or "
-		       "unix:PATH";
+	/* getaddrinfo(3) would take 65536 as 0. */
+	if (!colon || strlen(colon + 1) >= sizeof(parts->port) ||
+	    !address_parse_number(colon + 1, 65535, &port))
+		return "no port from 0 to 65535 at the end; expected HOST:PORT, [IPV6]:PORT, "
+		       "unix:PATH or vsock:CID:PORT";
 	host_bytes = (size_t)(colon - text);
 	parts->bracketed = host_bytes >= 2 && host[0] == '[' && host[host_bytes - 1] == ']';
 	if (parts->bracketed) {
@@ -145,18 +201,6 @@ split(const char *text, struct host_port *parts)
 	parts->host[host_bytes] = '\0';
 	strcpy(parts->port, colon + 1);
 	return NULL;
-}
-
-/* One to five digits, at most 65535.  getaddrinfo(3) would take 65536 as 0. */
-static bool
-port_valid(const char *text)
-{
-	unsigned port = 0;
-	size_t i;
-
-	for (i = 0; text[i] >= '0' && text[i] <= '9' && i < 5; i++)
-		port = port * 10 + (unsigned)(text[i] - '0');
-	return i > 0 && text[i] == '\0' && port <= 65535;
 }
 
 static const char *
@@ -194,6 +238,17 @@ unix_path_bytes(const struct address *address)
 	if (address->bytes <= UNIX_PATH_OFFSET)
 		return 0;
 	return strnlen(un->sun_path, address->bytes - UNIX_PATH_OFFSET);
+}
+
+static void
+format_vsock(const struct sockaddr_vm *vm, char *text, size_t text_bytes)
+{
+	unsigned port = vm->svm_port == VMADDR_PORT_ANY ? 0 : vm->svm_port;
+
+	if (vm->svm_cid == VMADDR_CID_ANY)
+		snprintf(text, text_bytes, VSOCK_PREFIX "any:%u", port);
+	else
+		snprintf(text, text_bytes, VSOCK_PREFIX "%u:%u", vm->svm_cid, port);
 }
 
 /* Write the numeric host and port of ADDRESS into PARTS.  Returns false if it is no IP address. */

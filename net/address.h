@@ -1,10 +1,12 @@
-/* Addresses to listen on, as people write them: HOST:PORT, [V6]:PORT, unix:PATH.
+/* Addresses to listen on, as people write them: HOST:PORT, [V6]:PORT, unix:PATH, vsock:CID:PORT.
  * Parsing may look a host name up (getaddrinfo blocks): call before the cores run. */
 #ifndef NET_ADDRESS_H
 #define NET_ADDRESS_H
 
 #include "reactor/check.h"
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -15,15 +17,21 @@ struct address {
 	socklen_t bytes;
 };
 
-/* Parse TEXT: "127.0.0.1:10809", "[::1]:10809", "localhost:10809", "unix:/run/millrace.sock".
+/* Parse TEXT: "127.0.0.1:10809", "[::1]:10809", "localhost:10809", "unix:/run/millrace.sock", "vsock:any:10809" (or "local", this
+ * machine itself, or a number instead of "any").
  * Port 0 lets the kernel choose.  On failure *why (static text) says what is wrong and what is expected.
- * Returns 0, or -EINVAL; then *address is unchanged.  Source: getaddrinfo(3), unix(7). */
+ * Returns 0, or -EINVAL; then *address is unchanged.  Source: getaddrinfo(3), unix(7), vsock(7). */
 int address_parse(const char *text, struct address *address, const char **why) MUST_USE;
 
 /* Write ADDRESS as address_parse takes it into TEXT, cut if it does not fit.  An unnamed Unix peer is "unix:". */
 void address_format(const struct address *address, char *text, size_t text_bytes);
 
-/* Write the NBD URI of export "" at ADDRESS into TEXT: nbd://127.0.0.1:10809 or nbd+unix:///?socket=PATH. */
+/* Write the NBD URI of export "" at ADDRESS, as this machine reaches it, into TEXT: nbd://127.0.0.1:10809,
+ * nbd+unix:///?socket=PATH or nbd+vsock://1:10809. */
 void address_format_uri(const struct address *address, char *text, size_t text_bytes);
+
+/* Read the decimal number from 0 to MAX that all of TEXT is, without sign or space.  Returns false, and leaves *number alone, if it is
+ * anything else. */
+bool address_parse_number(const char *text, uint32_t max, uint32_t *number) MUST_USE;
 
 #endif

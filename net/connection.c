@@ -2,12 +2,11 @@
 #include "net/connection.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/peer_socket.h"
 #include "net/transmission.h"
 #include "reactor/log.h"
 
@@ -15,7 +14,8 @@
 #define LINGER_NS	 ((uint64_t)5000000)
 #define LINGER_COUNT_MAX 2000
 
-#define HANDSHAKE_DEADLINE_NS ((uint64_t)10 * 1000000000)
+/* How long a client in the handshake has to ask for something, and so be told that the server is stopping. */
+#define SHUTDOWN_GRACE_NS ((uint64_t)200 * 1000000)
 
 static void connection_start(struct message *message);
 static void on_received(struct stream *stream, ssize_t result);
@@ -30,18 +30,6 @@ static void linger(struct timer *timer);
 
 /* ---- beginning ---- */
 
-static void
-tune_socket(int fd, const struct address *peer)
-{
-	int one = 1;
-
-	if (peer->storage.ss_family == AF_UNIX)
-		return;
-	/* Best effort: without them it is only slower to answer, or to notice a dead peer. */
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-}
-
 int
 connection_create(struct service_core *home, int fd, const struct address *peer)
 {
@@ -54,7 +42,7 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 		kernel_close(fd);
 		return -ENOMEM;
 	}
-	tune_socket(fd, peer);
+	peer_socket_tune(fd, peer, home->service->limits.dead_peer_s);
 	connection->home = home;
 	connection->state = CONNECTION_STATE_HANDSHAKE;
 	connection->room = room;
@@ -93,7 +81,7 @@ connection_start(struct message *message)
 		return;
 	}
 	reactor_timer_start(home->core->reactor, &connection->handshake_deadline,
-			    HANDSHAKE_DEADLINE_NS);
+			    (uint64_t)home->service->limits.handshake_s * 1000000000);
 	reactor_defer(home->core->reactor, &connection->flush);
 }
 
@@ -110,8 +98,15 @@ static void
 handshake_expired(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, handshake_deadline);
+	char text[64];
 
-	connection_drop(connection, "did not finish the handshake in 10 s");
+	if (connection->handshake.shutting_down) {
+		connection_drop(connection, NULL); /* it asked for nothing */
+		return;
+	}
+	(void)snprintf(text, sizeof(text), "did not finish the handshake in %u s (handshake-s)",
+		       connection->home->service->limits.handshake_s);
+	connection_drop(connection, text);
 }
 
 static void
@@ -126,6 +121,7 @@ on_closed(struct stream *stream)
 {
 	struct connection *connection = container_of(stream, struct connection, stream);
 	struct service_core *home = connection->home;
+	struct access_peer client = connection->handshake.peer;
 
 	CHECK(connection->io_count == 0 && connection->request_count == 0);
 	task_cancel(&connection->receive);
@@ -135,7 +131,7 @@ on_closed(struct stream *stream)
 	list_remove(&connection->node);
 	free(connection->room);
 	free(connection);
-	service_connection_gone(home);
+	service_connection_gone(home, &client);
 }
 
 static void
@@ -191,6 +187,14 @@ connection_finish(struct connection *connection)
 {
 	if (!is_open(connection))
 		return;
+	if (connection->state == CONNECTION_STATE_HANDSHAKE && !connection->transmission_follows) {
+		handshake_shut_down(&connection->handshake);
+		reactor_timer_stop(connection->home->core->reactor,
+				   &connection->handshake_deadline);
+		reactor_timer_start(connection->home->core->reactor,
+				    &connection->handshake_deadline, SHUTDOWN_GRACE_NS);
+		return;
+	}
 	connection->state = CONNECTION_STATE_FINISHING;
 	list_remove(&connection->starved_node);
 	connection_maybe_close(connection);
@@ -204,8 +208,9 @@ connection_drop(struct connection *connection, const char *why)
 	if (connection->state == CONNECTION_STATE_DROPPED)
 		return;
 	if (why != NULL)
-		log_warning("client %s: %s%s%s; connection closed", connection->peer,
-			    export == NULL ? "" : export->name, export == NULL ? "" : ": ", why);
+		service_log(connection->home, why, "client %s: %s%s%s; connection closed",
+			    connection->peer, export == NULL ? "" : export->name,
+			    export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
 	stream_abandon(&connection->stream);
 	transmission_discard(connection);
@@ -226,6 +231,8 @@ peer_gone(struct connection *connection, long result)
 	else if (connection->request_count > 0)
 		(void)snprintf(text, sizeof(text), "%s with %u requests in flight", why,
 			       connection->request_count);
+	else if (result < 0 && result != -ECONNRESET && result != -EPIPE)
+		(void)snprintf(text, sizeof(text), "%s while it was idle", why);
 	else {
 		/* Without DISC, but nothing is lost. */
 		connection_drop(connection, NULL);
@@ -243,7 +250,8 @@ log_denied(struct connection *connection)
 
 	connection->handshake.denied = NULL;
 	if (denied != NULL)
-		log_warning("client %s: %s: denied to this address (allow and deny of the export)",
+		service_log(connection->home, "asked for an export denied to its address",
+			    "client %s: %s: denied to this address (allow and deny of the export)",
 			    connection->peer, denied->name);
 }
 

@@ -2,6 +2,7 @@
 #include "net/listener.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
@@ -31,7 +32,11 @@ log_open_error(const struct address *address, int error)
 		      "user may write";
 		break;
 	case -EADDRNOTAVAIL:
-		fix = "; this machine has no such address";
+		fix = "; this machine has no such address (vsock:local needs the module "
+		      "vsock_loopback)";
+		break;
+	case -EAFNOSUPPORT:
+		fix = "; this kernel lacks that kind of socket: for vsock load the module vsock";
 		break;
 	case -ENOENT:
 		fix = "; create the socket's directory first";
@@ -91,6 +96,7 @@ listener_open(struct listener *listener, const struct address *address)
 		(void)close(listener->fd);
 		return error;
 	}
+	listener->adopted = false;
 	listener->address = *address;
 	listener->address.bytes = sizeof(listener->address.storage);
 	if (is_unix(address) ||
@@ -100,11 +106,49 @@ listener_open(struct listener *listener, const struct address *address)
 	return 0;
 }
 
+static bool
+listens(int fd)
+{
+	int type, accepts;
+	socklen_t bytes = sizeof(int);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM &&
+	       getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &bytes) == 0 && accepts;
+}
+
+int
+listener_adopt(struct listener *listener, int fd)
+{
+	struct address address = { .bytes = sizeof(address.storage) };
+	int family;
+
+	if (getsockname(fd, (struct sockaddr *)&address.storage, &address.bytes) != 0) {
+		int error = -errno;
+
+		log_error("socket %d, from the service manager: %s", fd, strerror(-error));
+		return error;
+	}
+	family = address.storage.ss_family;
+	if (!listens(fd) ||
+	    (family != AF_INET && family != AF_INET6 && family != AF_UNIX && family != AF_VSOCK)) {
+		log_error("socket %d, from the service manager, is not a listening stream socket: "
+			  "use ListenStream= and Accept=no",
+			  fd);
+		return -EINVAL;
+	}
+	if (fcntl(fd, F_SETFL, O_NONBLOCK) != 0)
+		return -errno; /* UNTESTED: it does not fail on a socket */
+	listener->fd = fd;
+	listener->adopted = true;
+	listener->address = address;
+	return 0;
+}
+
 void
 listener_close(struct listener *listener)
 {
 	kernel_close(listener->fd);
-	if (is_unix(&listener->address))
+	if (is_unix(&listener->address) && !listener->adopted)
 		(void)unlink(((struct sockaddr_un *)&listener->address.storage)->sun_path);
 }
 
@@ -135,10 +179,25 @@ accept_waiting(struct listener *listener)
 }
 
 static void
+log_accept_error(struct listener *listener, int error)
+{
+	char text[ADDRESS_TEXT_BYTES];
+	unsigned left_out;
+
+	if (!log_limit_take(&listener->complaints, kernel_clock_ns(), &left_out))
+		return;
+	address_format(&listener->address, text, sizeof(text));
+	if (left_out > 0)
+		log_warning("listen %s: %u more times in %u s:", text, left_out, LOG_LIMIT_S);
+	log_warning("listen %s: cannot accept: %s; clients wait (raise the limit of open files, or "
+		    "lower max-connections)",
+		    text, strerror(-error));
+}
+
+static void
 poll_done(struct op *op, long result)
 {
 	struct listener *listener = container_of(op, struct listener, poll);
-	char text[ADDRESS_TEXT_BYTES];
 	int error;
 
 	(void)result;
@@ -151,11 +210,7 @@ poll_done(struct op *op, long result)
 		arm(listener);
 		return;
 	}
-	address_format(&listener->address, text, sizeof(text));
-	log_warning("listen %s: cannot accept: %s; clients wait (raise the limit of open files, or "
-		    "lower "
-		    "max-connections)",
-		    text, strerror(-error));
+	log_accept_error(listener, error);
 	reactor_timer_start(listener->core->reactor, &listener->pause, PAUSE_NS);
 }
 
@@ -170,6 +225,7 @@ listener_start(struct listener *listener, struct core *core)
 {
 	listener->core = core;
 	listener->stopping = false;
+	listener->complaints = (struct log_limit){ 0 };
 	op_init(&listener->poll, poll_done);
 	timer_init(&listener->pause, pause_expired);
 	arm(listener);

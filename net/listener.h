@@ -4,6 +4,7 @@
 
 #include "net/address.h"
 #include "reactor/core.h"
+#include "reactor/log_limit.h"
 #include "reactor/reactor.h"
 
 struct listener {
@@ -16,9 +17,11 @@ struct listener {
 	/* Private. */
 	struct core *core;
 	int fd;
+	bool adopted;
 	bool stopping;
 	struct op poll;
 	struct timer pause;
+	struct log_limit complaints;
 };
 
 /* Open a socket that listens on ADDRESS.  A stale Unix socket is replaced.  Not yet accepting; the callbacks may
@@ -27,7 +30,13 @@ struct listener {
  * Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL and others of bind(2). */
 int listener_open(struct listener *listener, const struct address *address) MUST_USE;
 
-/* Close a listener that was never started, or has stopped; removes a Unix socket's path. */
+/* Take FD, a listening stream socket of the families that an address may have, which a service manager made; it is the
+ * listener's from then on, but a Unix socket's path stays the manager's.  The rest as listener_open.
+ * Returns 0, or a negative errno, logged; then FD is the caller's.
+ * Errors: -EINVAL it is no such socket; those of getsockname(2). */
+int listener_adopt(struct listener *listener, int fd) MUST_USE;
+
+/* Close a listener that was never started, or has stopped; removes the path of a Unix socket that it made. */
 void listener_close(struct listener *listener);
 
 /* Begin to accept, on CORE, whose thread must call this. */

@@ -4,6 +4,8 @@
 #ifndef NET_SERVICE_H
 #define NET_SERVICE_H
 
+#include "net/client_log.h"
+#include "net/client_table.h"
 #include "net/export.h"
 #include "net/listener.h"
 #include "reactor/core.h"
@@ -20,9 +22,12 @@ struct nbd_request;
 #define SERVICE_BUFFER_BYTES_LARGEST ((size_t)4 << 20)
 
 struct service_limits {
-	unsigned connections_max;   /* on all cores */
+	unsigned connections_max;	     /* on all cores */
+	unsigned connections_per_client_max; /* as client_table_init takes it */
 	unsigned requests_per_core; /* held at one time: with the disk, or being received or sent */
 	unsigned requests_per_connection;
+	unsigned handshake_s; /* within so many seconds a client has chosen its export */
+	unsigned dead_peer_s; /* as peer_socket_tune takes it */
 	const struct access_rules *access; /* who may connect; must outlive the service */
 };
 
@@ -30,7 +35,8 @@ struct service_limits {
 struct service_core {
 	struct core *core;
 	struct service *service;
-	unsigned connection_count;    /* atomic: raised by the core that places, lowered here */
+	unsigned
+		connection_count; /* atomic: raised by the core that places, lowered here; placement goes by it */
 	struct list_node connections; /* at work, or were lately */
 	struct list_node parked;      /* idle for long */
 	struct stream_parking parking;
@@ -41,7 +47,8 @@ struct service_core {
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
 	struct list_node starved;	 /* connections that wait for a request or a buffer */
 	struct task feed;
-	struct timer hunger; /* runs while connections starve */
+	struct timer hunger;	/* runs while connections starve */
+	struct timer log_flush; /* runs while lines were left out here: net/client_log.h */
 	struct timer drain_deadline;
 	bool draining;
 	struct message message; /* from service_start and service_stop */
@@ -56,8 +63,10 @@ struct service {
 	struct service_core *per_core;
 	struct list_node listeners; /* struct service_listener */
 	unsigned listener_count;
-	unsigned refused_count; /* atomic; connections over the limit since the last accepted one */
-	sem_t stopped;		/* a listener, later a core, has */
+	unsigned connection_count; /* atomic: on all cores */
+	struct client_table clients;
+	struct client_log client_log;
+	sem_t stopped; /* a listener, later a core, has */
 };
 
 /* Prepare to serve EXPORTS on CORES, which run; both must outlive the service.
@@ -69,6 +78,10 @@ int service_init(struct service *service, struct cores *cores, const struct expo
  * Returns 0, or the negative errno of listener_open, logged. */
 int service_listen(struct service *service, const struct address *address,
 		   struct address *bound) MUST_USE;
+
+/* Listen on FD, which a service manager made, in the same way; it is the service's then.
+ * Returns 0, or the negative errno of listener_adopt, logged. */
+int service_adopt(struct service *service, int fd, struct address *bound) MUST_USE;
 
 /* Accept connections. */
 void service_start(struct service *service);
@@ -89,8 +102,13 @@ void service_connection_parked(struct connection *connection);
 /* Where the streams of CORE's connections are parked; NULL: nowhere. */
 struct stream_parking *service_parking(struct service_core *core);
 
-/* A connection of CORE is gone. */
-void service_connection_gone(struct service_core *core);
+/* A connection of CORE, from CLIENT, is gone. */
+void service_connection_gone(struct service_core *core, const struct access_peer *client);
+
+/* Log a warning that a client has caused, FORMAT as printf(3), because of REASON, unless there are too many of them already: see
+ * net/client_log.h.  On the core's thread. */
+void service_log(struct service_core *core, const char *reason, const char *format, ...)
+	PRINTF_LIKE(3, 4);
 
 /* A connection of CORE has begun to starve.  If that lasts, connections that hold buffers and neither read their replies
  * nor send the rest of their payload are dropped. */

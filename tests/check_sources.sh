@@ -3,7 +3,7 @@
 # never ran, would not be noticed otherwise.
 set -u
 status=0
-for source in $(find reactor disk net daemon tests -name '*.c' | sort); do
+for source in $(find reactor disk net daemon bench/load tests -name '*.c' | sort); do
 	for variant in release sanitize; do
 		object=build/$variant/${source%.c}.o
 		if ! grep -qE "^build $object *: [a-z_]+ $source\$" build.ninja; then

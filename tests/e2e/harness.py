@@ -248,7 +248,7 @@ class Daemon:
             return re.search(r"info: ready\s*$", self.log(), re.MULTILINE)
 
         wait_until(ready, READY_SECONDS, "the daemon says that it is ready")
-        found = re.findall(r"info: listening on (\S+)\s*$", self.log(), re.MULTILINE)
+        found = re.findall(r"info: listening on (\S+)(?: \(.*\))?\s*$", self.log(), re.MULTILINE)
         self.addresses = [Address(text) for text in found]
 
     def send_signal(self, number):
@@ -423,14 +423,15 @@ class Env:
         write_text(path, text)
         return path
 
-    def launch(self, arguments, prefix=()):
-        """Start the daemon, don't wait for anything."""
+    def launch(self, arguments, prefix=(), variables=(), pass_fds=()):
+        """Start the daemon with more VARIABLES in its environment and PASS_FDS open, don't wait for anything."""
         log_path = self.path("daemon.log")
         environment = dict(os.environ)
         environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+        environment.update(variables)
         with open(log_path, "wb") as log:
             process = start_process(
-                [*prefix, self.binary, *arguments], stdout=log, stderr=log, env=environment
+                [*prefix, self.binary, *arguments], stdout=log, stderr=log, env=environment, pass_fds=pass_fds
             )
         self.processes.append(process)
         daemon = Daemon(process, log_path)

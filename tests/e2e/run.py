@@ -20,11 +20,19 @@ MODULES = (
     "test_unaligned",
     "test_durability",
     "test_wire",
+    "test_protocol",
+    "test_sparse",
     "test_faults",
     "test_bounds",
     "test_bad_input",
+    "test_floods",
     "test_access",
+    "test_vsock",
+    "test_dead_peers",
     "test_memory",
+    "test_service",
+    "test_kinds",
+    "test_bench",
 )
 LOG_LINES_SHOWN = 60
 

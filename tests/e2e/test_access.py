@@ -7,8 +7,9 @@ import json
 import socket
 
 import wire
-from harness import FILE, MIB, TCP, TCP6, UNIX
-from harness import check, equal, random_bytes, same_bytes, test, two_cores
+from harness import FILE, MIB, TCP, TCP6, UNIX, Address, Skip
+from harness import check, equal, has_ipv6, random_bytes, same_bytes, test, two_cores, wait_until
+from test_service import hand_over, renumbered
 from wire import Wire
 
 
@@ -133,3 +134,84 @@ def real_client_sees_its_view(env):
     equal([export["export-name"] for export in listed["exports"]], ["disk"], "nbdinfo --list")
     refused = env.run(["nbdinfo", daemon.uri("hidden")], expect=1)
     check("hidden" in refused.err or "export" in refused.err, refused.err)
+
+
+@test(quick=True)
+def each_client_address_has_its_limit(env):
+    content = random_bytes(MIB)
+    daemon = serve(env, "max-connections-per-client = 2", export_text("disk", env.image(FILE, MIB, content)))
+    first = [connect(env, daemon.address) for _ in range(2)]
+    for client in first:
+        client.go("disk")
+    for _ in range(3):
+        connect(env, daemon.address).expect_closed()
+    equal(len(lines_with(daemon, "client 127.0.0.1:", "max-connections-per-client")), 3, "log lines")
+    connect(env, From(daemon.address, "127.0.0.2")).go("disk")
+    first.pop().close()
+    newcomer = wait_until(lambda: gets_in(env, daemon.address), 5, "there is room again")
+    same_bytes(newcomer.read(10, 5000), content[10:5010], "a read of the one that came later")
+    check(gets_in(env, daemon.address) is None, "a third one got in")
+
+
+def gets_in(env, address):
+    """A connection in transmission, or None while it is refused."""
+    client = connect(env, address)
+    try:
+        client.go("disk")
+    except (wire.Closed, ConnectionError):
+        return None
+    return client
+
+
+@test(quick=True)
+def unix_clients_have_no_limit_each(env):
+    daemon = serve(env, "max-connections-per-client = 1", export_text("disk", env.image(FILE, MIB)), UNIX)
+    for _ in range(3):
+        connect(env, daemon.address).go("disk")
+
+
+@test(over=[("garbage",), ("denied",), ("vanished",)], quick=True)
+def log_of_bad_clients_is_limited_and_counted(env, kind):
+    """Ten lines for a reason; the rest is a number, at the latest when the daemon stops."""
+    count = 200
+    daemon = serve(env, "deny = 127.0.0.9", export_text("disk", env.image(FILE, MIB)))
+    reason = {"garbage": "no NBD option", "denied": "denied", "vanished": "during the handshake"}[kind]
+    for _ in range(count):
+        client = Wire(From(daemon.address, "127.0.0.9") if kind == "denied" else daemon.address)
+        if kind == "garbage":
+            client.greet()
+            client.send(b"x" * 16)
+        if kind == "vanished":
+            client.receive_greeting()
+        else:
+            client.expect_closed()
+        client.close()
+    wait_until(lambda: len(lines_with(daemon, reason)) >= 10, 5, "ten lines")
+    daemon.stop()
+    found = lines_with(daemon, reason)
+    equal(len([line for line in found if "client 127.0.0." in line]), 10, "lines about one client")
+    equal(
+        [line for line in found if "clients:" in line and f" {count - 10} more times in 60 s" in line],
+        found[10:],
+        "the line behind them",
+    )
+    equal(len(found), 11, "lines in all")
+
+
+@test(quick=True)
+def ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client(env):
+    """Our own listeners are for one family; a socket that is handed over need not be."""
+    if not has_ipv6():
+        raise Skip("no IPv6 on the loopback interface")
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as made:
+        both = renumbered(env, made)
+    rules = "[server]\nallow = 127.0.0.0/8, ::1\ndeny = 127.0.0.2\n"
+    config = env.config(rules + export_text("disk", env.image(FILE, MIB), "read-only-for = 127.0.0.3"))
+    daemon = hand_over(env, [both], ["--config", config])
+    daemon.wait_ready()
+    address = Address(f"127.0.0.1:{both.getsockname()[1]}")
+    connect(env, From(address, "127.0.0.2")).expect_closed()
+    equal(len(lines_with(daemon, "127.0.0.2", "denied")), 1, "log lines about it")
+    for source, read_only in (("127.0.0.1", 0), ("127.0.0.3", wire.TRANSMIT_READ_ONLY)):
+        _, flags = connect(env, From(address, source)).go("disk")
+        equal(flags & wire.TRANSMIT_READ_ONLY, read_only, f"READ_ONLY for {source}")

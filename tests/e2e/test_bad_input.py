@@ -350,6 +350,81 @@ def check_does_not_listen_or_touch_the_image(env):
         same_bytes(file.read(), content, "the image")
 
 
+def exports_directory(env):
+    """exports.d beside the files that env.config makes."""
+    directory = os.path.join(env.directory, "exports.d")
+    os.mkdir(directory)
+    return directory
+
+
+@test(quick=True)
+def exports_in_a_directory_are_served_and_mistakes_in_them_named(env):
+    directory = exports_directory(env)
+    path = env.config("[server]\nlisten = 127.0.0.1:0\nexports-dir = exports.d\n")
+    image = env.file(MIB)
+    write_text(os.path.join(directory, "b.conf"), f"[export b]\npath = {image}\n")
+    write_text(os.path.join(directory, "ignored.conf.bak"), "nonsense\n")
+    daemon = env.serve("--config", path)
+    equal(env.run(["nbdinfo", "--size", daemon.uri("b")]).out.strip(), str(MIB), "size of the export in the directory")
+    write_text(os.path.join(directory, "a.conf"), f"[export b]\npath = {image}\n[reactor]\npoll-us = 1\n")
+    expect_refusal(
+        env,
+        ["--config", path, "--check"],
+        f"{directory}/a.conf:3: [reactor]: only [export NAME]",
+        f'{directory}/b.conf:1: [export b]: export "b" of {directory}/a.conf:1 has this name already',
+    )
+
+
+@test(quick=True)
+def missing_directory_of_exports_is_named(env):
+    path = env.config("[server]\nexports-dir = gone\n")
+    expect_refusal(env, ["--config", path], f"{env.directory}/gone", "No such file")
+
+
+# What the configuration needs of the machine's limits.
+
+
+@test(quick=True)
+def too_few_files_name_both_numbers_and_the_fix(env):
+    arguments = ["--export", f"disk={env.file(MIB)}", "--listen", "127.0.0.1:0", "--cores", "0"]
+    needed = 1024 + 1 + 1 + 4 + 64
+    words = (f"need {needed} open files", "RLIMIT_NOFILE is 1000", f"LimitNOFILE={needed}", "max-connections = 1024")
+    for more in ([], ["--check"]):
+        expect_refusal(env, [*arguments, *more], *words, prefix=("prlimit", "--nofile=1000"))
+
+
+@test(quick=True)
+def more_memory_than_there_is_is_refused(env):
+    with open("/proc/meminfo", encoding="utf-8") as file:
+        total = int(file.readline().split()[1]) >> 10
+    if total >= 65536:
+        raise Skip("this machine has more memory than can be asked for")
+    path = env.config(good_config(env, reactor="buffer-memory = 64G\ncores = 0"))
+    expect_refusal(env, ["--config", path], "need 65600 MiB", f"there are {total} MiB", "lower buffer-memory")
+
+
+@test(quick=True)
+def locked_memory_needs_its_limit(env):
+    path = env.config(good_config(env, reactor="lock-memory = yes\ncores = 0"))
+    prefix = ["prlimit", "--memlock=65536"]
+    if os.geteuid() == 0:
+        # Root may lock without limit, unless it gives that up.
+        prefix += ["setpriv", "--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock"]
+        if env.run([*prefix, "true"], expect=None).code != 0:
+            raise Skip("root locks without limit, and setpriv can't take that away")
+    words = ("192 MiB", "RLIMIT_MEMLOCK is 64 KiB", "LimitMEMLOCK=infinity")
+    expect_refusal(env, ["--config", path, "--check"], *words, prefix=prefix)
+
+
+@test()
+def locked_memory_is_locked(env):
+    if os.geteuid() != 0 or env.quick:
+        raise Skip("needs root, and is without effect under the sanitizers")
+    daemon = env.serve("--config", env.config(good_config(env, reactor="lock-memory = yes")))
+    locked = re.search(r"^VmLck:\s+(\d+) kB", read_text(f"/proc/{daemon.pid}/status"), re.MULTILINE)
+    check(int(locked[1]) >= 128 << 10, f"VmLck is {locked[1]} KiB")
+
+
 def example_config():
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return read_text(os.path.join(root, "etc", "millrace.conf"))
@@ -357,18 +432,15 @@ def example_config():
 
 @test(quick=True)
 def example_configuration_is_accepted(env):
-    """etc/millrace.conf, with its images replaced by one that is there."""
-    lines = []
-    for line in example_config().splitlines():
-        if line.split("=")[0].strip() == "path":
-            line = f"path = {env.file(MIB)}"
-        lines.append(line)
-    check_config(env, env.config("\n".join(lines) + "\n"))
+    """etc/millrace.conf, with an export in the directory that it names."""
+    write_text(os.path.join(exports_directory(env), "a.conf"), f"[export a]\npath = {env.file(MIB)}\n")
+    check_config(env, env.config(example_config()))
 
 
 @test()
 def settings_that_the_example_shows_in_comments_are_accepted(env):
     """Each setting or section that is commented out works when its # is removed, with what it shows."""
+    exports_directory(env)
     lines = []
     for line in example_config().splitlines():
         if re.match(r"#([a-z-]+ = |\[)", line):

@@ -139,6 +139,22 @@ def send_together(clients, streams, step=50_000):
             client.send(stream[position : position + step])
 
 
+@test(quick=True)
+def requests_over_the_limit_wait_and_are_answered(env):
+    """With one at a time a short read can not overtake the long one before it."""
+    content = random_bytes(4 * MIB)
+    daemon = serve_limited(env, env.image(FILE, len(content), content), "requests-per-connection = 1")
+    client = connect(env, daemon)
+    asked = []
+    for turn in range(50):
+        for offset, length in ((turn * 1000, 2 * MIB), (turn * 3000, 10)):
+            asked.append((client.request(wire.CMD_READ, offset, length), content[offset : offset + length]))
+    for cookie, data in asked:
+        answered, error, got = client.reply()
+        equal((answered, error), (cookie, 0), "cookie and error of a reply")
+        same_bytes(got, data, f"data of request {cookie}")
+
+
 @test(over=[(1, TCP), (1, UNIX), (4, TCP)], quick=[(1, TCP)])
 def clients_that_never_read_stall_only_themselves(env, stalled_count, transport):
     content = random_bytes(4 * MIB)

@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <linux/vm_sockets.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
@@ -225,4 +226,39 @@ Test(address, a_uri_escapes_what_would_end_its_path)
 {
 	cr_assert_str_eq(uri("unix:/a b&c#d%e?f=\xc3\xa9"),
 			 "nbd+unix:///?socket=/a%20b%26c%23d%25e%3Ff%3D%C3%A9");
+}
+
+Test(address, vsock)
+{
+	struct address address = parsed("vsock:any:10809");
+	struct sockaddr_vm *vm = (struct sockaddr_vm *)&address.storage;
+
+	cr_assert_eq(address.bytes, sizeof(*vm));
+	cr_assert_eq(vm->svm_family, AF_VSOCK);
+	cr_assert_eq(vm->svm_cid, VMADDR_CID_ANY);
+	cr_assert_eq(vm->svm_port, 10809);
+	address = parsed("vsock:local:0");
+	cr_assert_eq(vm->svm_cid, VMADDR_CID_LOCAL);
+	cr_assert_eq(vm->svm_port, VMADDR_PORT_ANY);
+	cr_assert_str_eq(reformat("vsock:any:0"), "vsock:any:0");
+	cr_assert_str_eq(reformat("vsock:local:7"), "vsock:1:7");
+	cr_assert_str_eq(reformat("vsock:3:4294967294"), "vsock:3:4294967294");
+	cr_assert_str_eq(uri("vsock:3:10809"), "nbd+vsock://3:10809");
+	cr_assert_str_eq(uri("vsock:any:10809"), "nbd+vsock://1:10809");
+}
+
+Test(address, refuses_wrong_vsock_addresses)
+{
+	assert_refused("vsock:", "port");
+	assert_refused("vsock:3", "port");
+	assert_refused("vsock:3:", "port");
+	assert_refused("vsock:3:x", "port");
+	assert_refused("vsock:3:4294967295", "port"); /* VMADDR_PORT_ANY */
+	assert_refused("vsock:3:10809:1", "port");
+	assert_refused("vsock::1", "CID");
+	assert_refused("vsock:4294967295:1", "CID"); /* VMADDR_CID_ANY */
+	assert_refused("vsock:anyone:1", "CID");
+	assert_refused("vsock:-1:1", "CID");
+	assert_refused("vsock:10000000000:1", "CID");
+	assert_refused("vsock:00000000000000000003:1", "CID");
 }

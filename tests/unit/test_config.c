@@ -69,10 +69,34 @@ Test(config_option, a_mistake_leaves_the_config_unchanged)
 		"--export a=/b: export \"a\" of --export has this name already; give each export a "
 		"name of its own\n"
 		"--listen [::1]: no port from 0 to 65535 at the end; expected HOST:PORT, "
-		"[IPV6]:PORT "
-		"or unix:PATH\n"
+		"[IPV6]:PORT, unix:PATH or vsock:CID:PORT\n"
 		"--cores x: not a list of cores, or a core is in it twice; expected auto or a list "
 		"such as 0-3,8\n");
+	trial_fini(&trial);
+}
+
+Test(config_option, memory_and_null_need_no_file)
+{
+	struct trial trial;
+	const struct config_export *exports;
+
+	trial_init(&trial);
+	cr_assert_eq(config_add_export(&trial.config, "m=memory:10G", trial.errors), 0);
+	cr_assert_eq(config_add_export(&trial.config, "=null:1000", trial.errors), 0);
+	cr_assert_eq(config_add_export(&trial.config, "f=./null:1000", trial.errors), 0);
+	cr_assert_eq(config_add_export(&trial.config, "x=memory:", trial.errors), -EINVAL);
+	fflush(trial.errors);
+	exports = trial.config.exports;
+	cr_assert_eq(trial.config.export_count, 3);
+	cr_assert_eq(exports[0].type, VOLUME_KIND_MEMORY);
+	cr_assert_eq(exports[0].size_bytes, (uint64_t)10 << 30);
+	cr_assert_null(exports[0].path);
+	cr_assert_eq(exports[1].type, VOLUME_KIND_NULL);
+	cr_assert_eq(exports[1].size_bytes, 1000);
+	cr_assert_eq(exports[2].type, VOLUME_KIND_FILE);
+	cr_assert_str_eq(exports[2].path, "./null:1000");
+	cr_assert_str_eq(trial.said, "--export x=memory:: expected bytes from 1 to 1024T; K, M, G "
+				     "and T are powers of 1024\n");
 	trial_fini(&trial);
 }
 
@@ -149,6 +173,35 @@ Test(config_finish, refuses_a_core_outside_the_affinity_mask)
 	trial_fini(&trial);
 }
 
+Test(config_finish, refuses_to_skip_cores_of_a_list)
+{
+	struct trial trial;
+
+	trial_read_good(&trial, "[reactor]\ncores=0\nskip-smt=yes\n" EXPORT_LINES);
+	cr_assert_eq(config_finish(&trial.config, trial.errors), -EINVAL);
+	fflush(trial.errors);
+	cr_assert_str_eq(trial.said, "skip-smt: is for cores = auto only; leave the cores out of "
+				     "the list instead\n");
+	trial_fini(&trial);
+}
+
+Test(config_finish, refuses_to_skip_the_only_core)
+{
+	struct trial trial;
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(0, &one);
+	if (sched_setaffinity(0, sizeof(one), &one) != 0)
+		cr_skip_test("core 0 is not ours");
+	trial_read_good(&trial, "[reactor]\nskip-core-0=yes\n" EXPORT_LINES);
+	cr_assert_eq(config_finish(&trial.config, trial.errors), -EINVAL);
+	fflush(trial.errors);
+	cr_assert_str_eq(trial.said, "skip-core-0: no core is left, this process may use only 0; "
+				     "take skip-core-0 out, or allow it more\n");
+	trial_fini(&trial);
+}
+
 Test(config_describe, says_everything)
 {
 	struct trial trial;
@@ -161,30 +214,45 @@ Test(config_describe, says_everything)
 			"[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
 			"deny=10.0.0.0/8,::1\n"
 			"[export]\npath=/a\nallow=unix all\nread-only-for=::/0\n"
-			"[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n");
+			"[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n"
+			"[export m]\ntype=memory\nsize=3T\n");
 	config_describe(&trial.config, out);
 	fclose(out);
 	cr_assert_str_eq(text, "cores            0-2\n"
+			       "skip-core-0      no\n"
+			       "skip-smt         no\n"
 			       "queue-depth      256 disk requests per core\n"
 			       "poll-us          0 (sleep at once)\n"
 			       "socket-batch     0 (never)\n"
 			       "stall-ms         500\n"
 			       "buffer-memory    96M per core\n"
+			       "lock-memory      no\n"
 			       "listen           127.0.0.1:1\n"
 			       "listen           unix:/a\n"
 			       "max-connections  1024\n"
+			       "max-connections-per-client 0 (any number)\n"
+			       "requests-per-connection 128\n"
+			       "handshake-s      10\n"
+			       "dead-peer-s      60\n"
 			       "deny             10.0.0.0/8, ::1\n"
 			       "export           \"\" (the default export)\n"
+			       "  type           file\n"
 			       "  path           /a\n"
 			       "  read-only      no\n"
 			       "  read-only-for  ::/0\n"
 			       "  allow          unix, all\n"
 			       "  priority       normal\n"
 			       "export           \"b\"\n"
+			       "  type           file\n"
 			       "  path           /b\n"
 			       "  read-only      yes\n"
 			       "  priority       background\n"
-			       "  description    B\n");
+			       "  description    B\n"
+			       "export           \"m\"\n"
+			       "  type           memory\n"
+			       "  size           3T\n"
+			       "  read-only      no\n"
+			       "  priority       normal\n");
 	free(text);
 	trial_fini(&trial);
 }

@@ -43,6 +43,10 @@ Test(config_key, every_key_is_read)
 				"listen = 127.0.0.1:1\n"
 				"listen = unix:/run/x\n"
 				"max-connections = 7\n"
+				"max-connections-per-client = 8\n"
+				"requests-per-connection = 9\n"
+				"handshake-s = 11\n"
+				"dead-peer-s = 12\n"
 				"allow = 10.0.0.0/8,  ::1 ,unix\n"
 				"allow = vsock:3\n"
 				"deny = 10.0.0.1\n"
@@ -67,6 +71,10 @@ Test(config_key, every_key_is_read)
 	address_format(&config->listen[1], address, sizeof(address));
 	cr_assert_str_eq(address, "unix:/run/x");
 	cr_assert_eq(config->connections_max, 7);
+	cr_assert_eq(config->connections_per_client_max, 8);
+	cr_assert_eq(config->requests_per_connection, 9);
+	cr_assert_eq(config->handshake_s, 11);
+	cr_assert_eq(config->dead_peer_s, 12);
 	assert_ranges(&config->access.allow, "10.0.0.0/8 ::1 unix vsock:3 ");
 	assert_ranges(&config->access.deny, "10.0.0.1 ");
 	cr_assert_eq(config->export_count, 2);
@@ -81,7 +89,7 @@ Test(config_key, every_key_is_read)
 	cr_assert_eq(config->exports[0].priority, PRIORITY_LATENCY);
 	cr_assert_eq(config->exports[1].priority, PRIORITY_NORMAL);
 	cr_assert_eq(config->socket_batch, 6);
-	snprintf(origin, sizeof(origin), "%s:17", trial.path);
+	snprintf(origin, sizeof(origin), "%s:21", trial.path);
 	cr_assert_str_eq(config->exports[0].origin, origin);
 	cr_assert_str_eq(config->exports[1].name, "");
 	cr_assert_str_eq(config->exports[1].path, "relative.img");
@@ -101,31 +109,36 @@ Test(config_key, the_example_is_valid_and_holds_the_defaults)
 	fflush(trial.errors);
 	cr_assert_eq(trial.result, 0, "%s", trial.said);
 	cr_assert_eq(trial.config.queue_depth, defaults.queue_depth);
-	cr_assert_eq(trial.config.export_count, 1);
-	cr_assert_str_eq(trial.config.exports[0].name, "disk");
+	cr_assert_eq(trial.config.export_count, 0);
+	cr_assert_str_eq(trial.config.exports_dir, "etc/exports.d");
 	trial_fini(&trial);
 	config_fini(&defaults);
 }
 
-/* LINE, "#KEY = VALUE" of a SECTION's KEY, as a setting, and that KEY; or LINE and NULL. */
+/* LINE, "#KEY = VALUE" or "KEY = VALUE" of a SECTION's KEY, as a setting, and that KEY; a section that is commented out as one; or
+ * LINE and NULL. */
 static const char *
 uncommented(const struct config_section *section, const char *line, const struct config_key **key)
 {
-	for (unsigned i = 0; section && line[0] == '#' && i < section->key_count; i++) {
+	const char *setting = line[0] == '#' ? line + 1 : line;
+
+	for (unsigned i = 0; section && i < section->key_count; i++) {
 		const char *name = section->keys[i].name;
 
 		*key = &section->keys[i];
-		if (strncmp(line + 1, name, strlen(name)) == 0 &&
-		    strncmp(line + 1 + strlen(name), " = ", 3) == 0)
-			return line + 1;
+		if (strncmp(setting, name, strlen(name)) == 0 &&
+		    strncmp(setting + strlen(name), " = ", 3) == 0)
+			return setting;
 	}
 	*key = NULL;
-	return line;
+	return setting[0] == '[' ? setting : line;
 }
 
 static const struct config_section *
 section_of(const char *line, const struct config_section *before)
 {
+	if (line[0] == '#')
+		line++;
 	for (unsigned i = 0; line[0] == '[' && i < config_section_count; i++) {
 		const char *name = config_sections[i].name;
 
@@ -151,13 +164,13 @@ Test(config_key, the_examples_commented_settings_are_valid)
 		const struct config_key *key;
 		const char *start;
 
-		section = section_of(line, section);
 		start = uncommented(section, line, &key);
+		section = section_of(start, section);
 		if (key)
 			shown[section - config_sections][key - section->keys] = true;
-		else if (strncmp(line, "path = ", 7) == 0)
-			shown[section - config_sections][0] = true;
-		trial_append(&text, &bytes, start, strlen(start));
+		/* There is none beside the trial's file. */
+		if (!key || strcmp(key->name, "exports-dir") != 0)
+			trial_append(&text, &bytes, start, strlen(start));
 	}
 	fclose(example);
 	for (unsigned i = 0; i < config_section_count; i++) {
@@ -173,6 +186,10 @@ Test(config_key, the_examples_commented_settings_are_valid)
 	cr_assert_eq(trial.config.stall_ms, defaults.stall_ms);
 	cr_assert_eq(trial.config.buffer_memory_bytes, defaults.buffer_memory_bytes);
 	cr_assert_eq(trial.config.connections_max, defaults.connections_max);
+	cr_assert_eq(trial.config.connections_per_client_max, defaults.connections_per_client_max);
+	cr_assert_eq(trial.config.requests_per_connection, defaults.requests_per_connection);
+	cr_assert_eq(trial.config.handshake_s, defaults.handshake_s);
+	cr_assert_eq(trial.config.dead_peer_s, defaults.dead_peer_s);
 	cr_assert_not(trial.config.exports[0].read_only);
 	free(text);
 	trial_fini(&trial);
@@ -181,15 +198,36 @@ Test(config_key, the_examples_commented_settings_are_valid)
 
 Test(config_key, an_unknown_key_is_refused_with_those_that_exist)
 {
-	trial_assert_mistakes(
-		"[reactor]\npoll_us = 1\n[server]\ncores = 1\n[export a]\npath = "
-		"/a\nreadonly=1\n",
-		"@:2: [reactor] poll_us = 1: unknown key; [reactor] has cores, "
-		"queue-depth, poll-us, socket-batch, stall-ms, buffer-memory\n"
-		"@:4: [server] cores = 1: unknown key; [server] has listen, "
-		"max-connections, allow, deny\n"
-		"@:7: [export a] readonly = 1: unknown key; [export] has path, read-only, "
-		"read-only-for, allow, deny, priority, description\n");
+	static const char *const texts[] = { "[reactor]\npoll_us = 1\n", "[server]\ncores = 1\n",
+					     "[export]\nreadonly = 1\npath = /a\n" };
+	static const char *const wrong[] = { "poll_us", "cores", "readonly" };
+
+	for (size_t i = 0; i < ARRAY_COUNT(texts); i++) {
+		const struct config_section *section = section_of(texts[i], NULL);
+		char keys[1024], said[2048];
+
+		config_key_list(section, keys, sizeof(keys));
+		snprintf(said, sizeof(said), "@:2: [%s] %s = 1: unknown key; [%s] has %s\n",
+			 section->name, wrong[i], section->name, keys);
+		trial_assert_mistakes(texts[i], said);
+	}
+}
+
+Test(config_key, lists_name_all_there_are)
+{
+	static const struct config_key three[] = { { .name = "a" },
+						   { .name = "b" },
+						   { .name = "c" } };
+	struct config_section section = { .name = "s", .keys = three, .key_count = 3 };
+	char text[1024];
+
+	config_key_list(&section, text, sizeof(text));
+	cr_assert_str_eq(text, "a, b, c");
+	config_key_list(&section, text, 5);
+	cr_assert_str_eq(text, "a, b");
+	config_section_list("and", text, sizeof(text));
+	cr_assert_eq(strncmp(text, "[reactor], [server]", 19), 0, "%s", text);
+	cr_assert_str_eq(text + strlen(text) - strlen(" and [export NAME]"), " and [export NAME]");
 }
 
 Test(config_key, names_and_descriptions_must_be_utf8_of_4096_bytes)
@@ -237,6 +275,12 @@ Test(config_key, numbers_have_limits)
 			     (const char *const[]){ "-1", "10001", "", NULL });
 	trial_assert_refused("server", "max-connections", "a number from 1 to 20000",
 			     (const char *const[]){ "0", "20001", NULL });
+	trial_assert_refused("server", "requests-per-connection", "a number from 1 to 4096",
+			     (const char *const[]){ "0", "4097", NULL });
+	trial_assert_refused("server", "handshake-s", "a number from 1 to 3600",
+			     (const char *const[]){ "0", "3601", NULL });
+	trial_assert_refused("server", "dead-peer-s", "a number from 5 to 3600",
+			     (const char *const[]){ "0", "4", "3601", NULL });
 	for (const char *const *value = limits; *value; value++) {
 		struct trial trial;
 		char text[64];

@@ -197,7 +197,7 @@ Test(options, mistakes_of_the_file_and_the_command_line_are_all_said)
 		       "/nonexistent: cannot open: No such file or directory\n"
 		       "--export x: no \"=\"; expected NAME=PATH, or =PATH for the default export\n"
 		       "--listen 1: no port from 0 to 65535 at the end; expected HOST:PORT, "
-		       "[IPV6]:PORT or unix:PATH\n");
+		       "[IPV6]:PORT, unix:PATH or vsock:CID:PORT\n");
 }
 
 Test(options, single_ones_twice_are_refused)

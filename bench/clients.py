@@ -1,0 +1,128 @@
+"""The clients that put a load on a server, or on the storage itself: fio, and millrace-bench.
+
+Each gives figures of the same names: iops, requests, mib (per second), p50_us, p99_us, p999_us, and client_cpu_us per
+request.
+"""
+
+import json
+import os
+
+from processes import Child, ChildError
+from servers import EXPORT
+
+GRACE_SECONDS = 30
+FIO_CONNECTIONS_MAX = 64  # fio has a process for each
+
+
+class Client:
+    def __init__(self, directory, cpus):
+        self.directory = directory
+        self.cpus = cpus
+        self.turns = 0
+
+    def scratch(self, name):
+        return os.path.join(self.directory, name)
+
+    def run(self, argv, output, log, seconds):
+        """Run the client.  Returns what it wrote to OUTPUT, and its CPU seconds."""
+        if os.path.exists(output):
+            os.unlink(output)
+        with Child(argv, self.scratch(log), self.cpus) as child:
+            if not child.wait(seconds + GRACE_SECONDS):
+                child.fail(f"did not end after {seconds} + {GRACE_SECONDS} s")
+            if child.status != 0:
+                child.fail(f"ended with status {child.status}")
+            with open(output) as report:
+                text = report.read()
+            return json.loads(text[text.index("{"):]), child.usage.ru_utime + child.usage.ru_stime
+
+
+class Fio(Client):
+    name = "fio"
+
+    def can(self, load):
+        # Its NBD engine has TLS only as far as the URI says, and no file of keys there.
+        return load.connections <= FIO_CONNECTIONS_MAX and not load.tls
+
+    def argv(self, load, target, seconds):
+        # Total latency, from the submit to the end: what libaio spends in io_submit and what the nbd engine spends in send
+        # are then both inside.  The seed differs from turn to turn, so that no turn reads what the last one has warmed up.
+        self.turns += 1
+        argv = ["fio", f"--name={load.name}", f"--rw={load.rw}", f"--bs={load.block_bytes}", f"--iodepth={load.depth}",
+                f"--numjobs={load.connections}", "--group_reporting", "--time_based", f"--runtime={seconds}",
+                "--norandommap", "--randrepeat=0", f"--randseed={self.turns * 7919}", "--clat_percentiles=0",
+                "--lat_percentiles=1", "--percentile_list=50:99:99.9", "--output-format=json",
+                f"--output={self.scratch('fio.json')}"]
+        if not load.writes:
+            argv.append("--readonly")
+        if load.flush_every:
+            argv.append(f"--fsync={load.flush_every}")
+        if load.read_percent is not None:
+            argv.append(f"--rwmixread={load.read_percent}")
+        return argv + target
+
+    def measure(self, load, target, seconds):
+        report, cpu_seconds = self.run(self.argv(load, target, seconds), self.scratch("fio.json"), "fio.log", seconds)
+        return fio_figures(report["jobs"][0], load, cpu_seconds)
+
+    def on_storage(self, load, path, seconds):
+        return self.measure(load, ["--ioengine=libaio", "--direct=1", f"--filename={path}"], seconds)
+
+    def on_server(self, load, endpoint, seconds):
+        return self.measure(load, ["--ioengine=nbd", f"--uri={endpoint.uri}"], seconds)
+
+
+def fio_figures(job, load, cpu_seconds):
+    halves = [job[half] for half in ("read", "write") if job[half]["total_ios"]]
+    requests = sum(half["total_ios"] for half in halves)
+    if job["error"] or not requests:
+        raise ChildError(f"fio: error {job['error']}, {requests} requests")
+    # Of a mix, the latencies are those of its larger half.
+    largest = max(halves, key=lambda half: half["total_ios"])
+    percentile = largest["lat_ns"]["percentile"]
+    iops = sum(half["iops"] for half in halves)
+    return {"iops": iops, "requests": requests, "mib": iops * load.block_bytes / (1 << 20),
+            "p50_us": percentile["50.000000"] / 1e3, "p99_us": percentile["99.000000"] / 1e3,
+            "p999_us": percentile["99.900000"] / 1e3, "client_cpu_us": cpu_seconds * 1e6 / requests}
+
+
+class MillraceBench(Client):
+    name = "millrace-bench"
+
+    def __init__(self, directory, cpus, program):
+        super().__init__(directory, cpus)
+        self.program = program
+
+    def can(self, load):
+        return True
+
+    def argv(self, load, uri, seconds):
+        self.turns += 1
+        argv = [self.program, "run", uri, "--quiet", "--rw", load.rw, "--bs", str(load.block_bytes), "--depth",
+                str(load.depth), "--connections", str(load.connections), "--time", str(seconds), "--seed",
+                str(self.turns * 7919), "--json", self.scratch("bench.json")]
+        if load.flush_every:
+            argv += ["--mix", f"write={load.flush_every},flush=1"]
+        elif load.read_percent is not None:
+            argv += ["--mix", f"read={load.read_percent},write={100 - load.read_percent}"]
+        if self.cpus:
+            argv += ["--cores", str(max(self.cpus))]
+        return argv
+
+    def on_server(self, load, endpoint, seconds):
+        report, cpu_seconds = self.run(self.argv(load, endpoint.uri, seconds), self.scratch("bench.json"), "bench.log",
+                                       seconds)
+        figures, latency = report["all"], report["all"]["latency_us"]
+        if not figures["requests"]:
+            raise ChildError("millrace-bench: no requests")
+        return {"iops": figures["iops"], "requests": figures["requests"],
+                "mib": figures["bytes_per_second"] / (1 << 20), "p50_us": latency["p50"], "p99_us": latency["p99"],
+                "p999_us": latency["p99.9"], "client_cpu_us": cpu_seconds * 1e6 / figures["requests"]}
+
+
+class Endpoint:
+    """Where a server is reached."""
+
+    def __init__(self, port, tls_directory=None):
+        scheme, query = ("nbds", f"?tls-certificates={tls_directory}") if tls_directory else ("nbd", "")
+        self.uri = f"{scheme}://127.0.0.1:{port}/{EXPORT}{query}"

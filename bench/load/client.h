@@ -1,0 +1,75 @@
+/* One connection in its transmission phase, as a client: requests out, replies in, on a stream of one reactor.
+ * The requests of a turn leave in one send.  Replies come in any order.  What fails ends the client: `on_failed` is called once, the
+ * requests that were under way are not done, and nothing more may be submitted.
+ * All on the reactor's thread; no callback comes from within a call. */
+#ifndef BENCH_LOAD_CLIENT_H
+#define BENCH_LOAD_CLIENT_H
+
+#include "net/nbd.h"
+#include "reactor/list.h"
+#include "reactor/stream.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Requests in one sendmsg; each has a header, and a WRITE a payload. */
+#define CLIENT_SEND_REQUESTS 64u
+
+/* One request; embedded by its owner, the client's from client_submit until done. */
+struct client_request {
+	enum nbd_command command;
+	uint16_t flags; /* NBD_CMD_FLAG_ */
+	uint64_t offset;
+	uint32_t length;
+	/* LENGTH bytes: what to WRITE; or room for what is READ, NULL: it is thrown away. */
+	uint8_t *buffer;
+	/* Private. */
+	struct nbd_wire_request header;
+	struct list_node node;
+};
+
+struct client {
+	/* The reply is here.  error: 0, or the server's NBD error. */
+	void (*on_done)(struct client *client, struct client_request *request, uint32_t error);
+	/* Why: static text. */
+	void (*on_failed)(struct client *client, const char *why);
+	/* The end of client_close. */
+	void (*on_closed)(struct client *client);
+	/* Private. */
+	struct reactor *reactor;
+	int fd; /* the stream's */
+	struct stream stream;
+	struct client_request **slots; /* [depth]; the cookie is the index */
+	unsigned depth;
+	unsigned *unused; /* a stack of the indices that are */
+	unsigned unused_count;
+	bool failed;
+	struct task flush;
+	struct list_node
+		unsent; /* requests, in order, behind those in the batch that is being sent */
+	struct nbd_wire_request headers[CLIENT_SEND_REQUESTS];
+	struct iovec parts[2 * CLIENT_SEND_REQUESTS];
+	struct iovec *part; /* the first that is not sent */
+	unsigned part_count;
+	struct iovec receive_part;
+	uint8_t *input; /* of input_bytes */
+	size_t input_bytes, input_used;
+	struct client_request *reading; /* whose payload comes */
+	uint32_t payload_left;
+};
+
+/* Take over FD, whose transmission phase has begun; it becomes non-blocking.  At most DEPTH requests at a time; payloads are mostly of
+ * LENGTH bytes.  The callbacks must be set.  PARKING: as for stream_init.
+ * Returns 0 or -ENOMEM; then FD is the caller's. */
+int client_init(struct client *client, struct reactor *reactor, struct stream_parking *parking,
+		int fd, unsigned depth, uint32_t length) MUST_USE;
+
+/* Send REQUEST at the end of this turn.  Fewer than DEPTH may be under way. */
+void client_submit(struct client *client, struct client_request *request);
+
+/* Say goodbye (DISC), as far as it goes out at once, and close; on_closed follows.  What was under way is forgotten. */
+void client_close(struct client *client);
+
+/* Free what client_init made; after on_closed. */
+void client_fini(struct client *client);
+
+#endif

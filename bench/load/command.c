@@ -1,0 +1,161 @@
+/* The subcommands that measure: run and ramp; and compare. */
+#include "bench/load/command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bench/load/bench_options.h"
+#include "bench/load/report.h"
+
+/* Parse, and answer --help.  Returns true if the command is to go on; else *status is its exit status. */
+static bool
+begin(enum bench_command command, int argc, char **argv, struct bench_options *options, int *status)
+{
+	*status = EXIT_FAILURE;
+	if (bench_options_parse(command, argc, argv, options, stderr) < 0)
+		return false;
+	if (!options->help)
+		return true;
+	bench_options_print_help(command, stdout);
+	*status = EXIT_SUCCESS;
+	return false;
+}
+
+static int
+run_once(const struct bench_options *options, struct load_result *result)
+{
+	struct report_live live;
+	int error;
+
+	report_live_init(&live, stderr);
+	error = load_run(&options->load, options->quiet ? NULL : &live.progress, result, stderr);
+	report_live_end(&live);
+	return error;
+}
+
+static int
+write_reports(const struct bench_options *options, const struct load_result *result)
+{
+	int error = 0;
+
+	if (options->json_path != NULL)
+		error = report_json(options, result, options->json_path, stderr);
+	if (options->html_path != NULL &&
+	    report_html(options, result, options->html_path, stderr) < 0)
+		error = -1;
+	return error;
+}
+
+int
+command_run(int argc, char **argv)
+{
+	struct bench_options options;
+	struct target target;
+	struct load_result result;
+	int status;
+
+	if (!begin(BENCH_COMMAND_RUN, argc, argv, &options, &status))
+		return status;
+	if (target_parse(options.uri, &target, stderr) < 0)
+		return EXIT_FAILURE;
+	options.load.target = &target;
+	status = EXIT_FAILURE;
+	if (run_once(&options, &result) == 0) {
+		report_table(&options, &result, stdout);
+		if (write_reports(&options, &result) == 0 && !result.partial && result.errors == 0)
+			status = EXIT_SUCCESS;
+		load_result_fini(&result);
+	}
+	target_fini(&target);
+	return status;
+}
+
+/* ---- ramp ---- */
+
+/* One step.  Returns 1 if the rate held, 0 if not, or a negative number if the server failed. */
+static int
+ramp_step(const struct bench_options *options, double *p99_us)
+{
+	struct load_result result;
+	struct histogram all;
+	double rate;
+	int held = -1;
+
+	if (run_once(options, &result) < 0)
+		return held;
+	load_result_latency(&result, &all);
+	*p99_us = (double)histogram_percentile_ns(&all, 990000) / 1000;
+	rate = (double)load_result_requests(&result) / ((double)result.measured_ns * 1e-9);
+	printf("%12.0f %12.0f %12.1f %12.1f %12.1f\n", options->load.rate, rate,
+	       (double)histogram_percentile_ns(&all, 500000) / 1000, *p99_us,
+	       (double)all.max_ns / 1000);
+	fflush(stdout);
+	if (result.partial || result.errors > 0)
+		report_table(options, &result, stderr);
+	else
+		held = *p99_us <= options->p99_max_us && rate >= 0.98 * options->load.rate;
+	load_result_fini(&result);
+	return held;
+}
+
+/* Raise the rate until it does not hold; then look between the last two, twice. */
+static int
+ramp(struct bench_options *options, double *best)
+{
+	double rate = options->rate_start, low = 0, high = 0, p99_us;
+	int held;
+
+	for (unsigned closer = 0; closer < 3;) {
+		options->load.rate = rate;
+		held = ramp_step(options, &p99_us);
+		if (held < 0)
+			return -1;
+		if (held)
+			low = rate;
+		else
+			high = rate;
+		if (high > 0)
+			closer++;
+		rate = high > 0 ? (low + high) / 2 : rate * options->rate_factor;
+	}
+	*best = low;
+	return 0;
+}
+
+int
+command_ramp(int argc, char **argv)
+{
+	struct bench_options options;
+	struct target target;
+	double best;
+	int status;
+
+	if (!begin(BENCH_COMMAND_RAMP, argc, argv, &options, &status))
+		return status;
+	if (target_parse(options.uri, &target, stderr) < 0)
+		return EXIT_FAILURE;
+	options.load.target = &target;
+	status = EXIT_FAILURE;
+	printf("%12s %12s %12s %12s %12s\n", "wanted/s", "reached/s", "p50 us", "p99 us", "max us");
+	if (ramp(&options, &best) == 0) {
+		status = EXIT_SUCCESS;
+		if (best > 0)
+			printf("%.0f requests/s held a p99 of at most %.0f us\n", best,
+			       options.p99_max_us);
+		else
+			printf("not even %.0f requests/s held a p99 of at most %.0f us\n",
+			       options.rate_start, options.p99_max_us);
+	}
+	target_fini(&target);
+	return status;
+}
+
+int
+command_compare(int argc, char **argv)
+{
+	if (argc != 3) {
+		fprintf(stderr, "Usage: millrace-bench compare A.json B.json\n");
+		return EXIT_FAILURE;
+	}
+	return report_compare(argv[1], argv[2], stdout, stderr) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,137 @@
+/* Is my data right?  Rounds of writing, closing all connections, and reading all back over new ones. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "bench/load/bench_options.h"
+#include "bench/load/command.h"
+#include "bench/load/verifier.h"
+
+/* Begin a ledger for the part of the export that OPTIONS names. */
+static int
+begin_ledger(const struct bench_options *options, struct ledger *ledger)
+{
+	const struct load_options *load = &options->load;
+	uint32_t block_bytes = pattern_length_max(&load->mix);
+	struct target_session session;
+	uint64_t bytes = load->region_bytes, run;
+
+	if (load->mix.size_count != 1 || block_bytes % STAMP_SECTOR_BYTES != 0) {
+		fprintf(stderr, "--bs %s: verify takes one size, a multiple of %u\n",
+			options->sizes, STAMP_SECTOR_BYTES);
+		return -1;
+	}
+	if (target_connect(load->target, &session, stderr) < 0)
+		return -1;
+	(void)close(session.fd);
+	if ((session.flags & NBD_FLAG_READ_ONLY) != 0) {
+		fprintf(stderr, "%s: is read-only; only --check can be done\n", options->uri);
+		return -1;
+	}
+	if (load->region_start > session.size_bytes ||
+	    bytes > session.size_bytes - load->region_start) {
+		fprintf(stderr, "%s: has %" PRIu64 " bytes; the region must lie within\n",
+			options->uri, session.size_bytes);
+		return -1;
+	}
+	if (bytes == 0)
+		bytes = session.size_bytes - load->region_start;
+	if (getrandom(&run, sizeof(run), 0) != sizeof(run) ||
+	    ledger_init(ledger, run, load->region_start, bytes / block_bytes, block_bytes) < 0) {
+		fprintf(stderr, "no memory for %" PRIu64 " blocks; lower --size\n",
+			bytes / block_bytes);
+		return -1;
+	}
+	return 0;
+}
+
+static void
+print_findings(const struct verifier_report *report)
+{
+	for (unsigned i = 0; i < report->text_count; i++)
+		printf("  %s\n", report->texts[i]);
+	printf("%" PRIu64 " blocks written, %" PRIu64 " read: %" PRIu64 " right", report->written,
+	       report->read, report->findings[STAMP_RIGHT]);
+	for (unsigned i = STAMP_RIGHT + 1; i < STAMP_FINDING_COUNT; i++) {
+		if (report->findings[i] > 0)
+			printf(", %" PRIu64 " %s", report->findings[i],
+			       stamp_finding_name((enum stamp_finding)i));
+	}
+	if (report->errors > 0)
+		printf(", %" PRIu64 " requests failed", report->errors);
+	putchar('\n');
+}
+
+/* One pass.  Returns false if nothing more can be done. */
+static bool
+pass(const struct bench_options *options, enum verifier_pass kind, uint64_t round,
+     struct ledger *ledger, struct verifier_report *report)
+{
+	if (!options->quiet)
+		fprintf(stderr, "round %" PRIu64 " of %" PRIu64 ": %s\n", round, options->rounds,
+			kind == VERIFIER_PASS_WRITE ? "writing" : "reading all back");
+	if (verifier_run(&options->load, kind, ledger, report, stderr) < 0)
+		report->failed = true;
+	else if (report->failed)
+		fprintf(stderr, "%s: %s\n", options->uri, report->why);
+	return !report->failed;
+}
+
+static bool
+all_right(const struct verifier_report *report)
+{
+	return !report->failed && report->errors == 0 &&
+	       report->findings[STAMP_RIGHT] == report->read;
+}
+
+static int
+verify(struct bench_options *options, struct ledger *ledger)
+{
+	struct verifier_report report = { 0 };
+	bool go_on = true;
+
+	for (uint64_t round = 1; go_on && round <= options->rounds; round++) {
+		options->load.seed++;
+		go_on = options->check_only ||
+			pass(options, VERIFIER_PASS_WRITE, round, ledger, &report);
+		go_on = go_on && pass(options, VERIFIER_PASS_READ, round, ledger, &report);
+	}
+	print_findings(&report);
+	if (report.failed)
+		printf("PARTIAL: the server failed; what was acknowledged and flushed before can "
+		       "be checked with --check\n");
+	if (options->state_path != NULL && !options->check_only &&
+	    ledger_save(ledger, options->state_path, stderr) < 0)
+		return EXIT_FAILURE;
+	return all_right(&report) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int
+command_verify(int argc, char **argv)
+{
+	struct bench_options options;
+	struct target target;
+	struct ledger ledger;
+	int status = EXIT_FAILURE;
+
+	if (bench_options_parse(BENCH_COMMAND_VERIFY, argc, argv, &options, stderr) < 0)
+		return EXIT_FAILURE;
+	if (options.help) {
+		bench_options_print_help(BENCH_COMMAND_VERIFY, stdout);
+		return EXIT_SUCCESS;
+	}
+	if (target_parse(options.uri, &target, stderr) < 0)
+		return EXIT_FAILURE;
+	options.load.target = &target;
+	if (options.check_only)
+		options.rounds = 1;
+	if ((options.check_only ? ledger_load(&ledger, options.state_path, stderr)
+				: begin_ledger(&options, &ledger)) == 0) {
+		status = verify(&options, &ledger);
+		ledger_fini(&ledger);
+	}
+	target_fini(&target);
+	return status;
+}

@@ -1,0 +1,117 @@
+/* Each thread takes the next index, until there is none or one has failed. */
+#include "bench/load/crowd.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define THREADS_MAX	       32u
+#define CONNECTIONS_PER_THREAD 4u /* below that a thread is not worth it */
+
+struct crowd {
+	const struct target *target;
+	unsigned count;
+	int *fds; /* -1: not there */
+	struct target_session first;
+	unsigned next;	      /* atomic */
+	bool failed;	      /* atomic */
+	pthread_mutex_t lock; /* of error and errors */
+	int error;
+	FILE *errors;
+};
+
+/* Of those that fail only the first is told of. */
+static void
+fail(struct crowd *crowd, int error, const char *text)
+{
+	pthread_mutex_lock(&crowd->lock);
+	if (crowd->error == 0) {
+		crowd->error = error;
+		fputs(text, crowd->errors);
+	}
+	pthread_mutex_unlock(&crowd->lock);
+	/* Relaxed: it only saves the others the trouble. */
+	__atomic_store_n(&crowd->failed, true, __ATOMIC_RELAXED);
+}
+
+static void
+connect_one(struct crowd *crowd, unsigned index)
+{
+	struct target_session session;
+	char *text = NULL;
+	size_t bytes;
+	FILE *errors = open_memstream(&text, &bytes);
+	int error = errors == NULL ? -ENOMEM : target_connect(crowd->target, &session, errors);
+
+	if (errors != NULL)
+		(void)fclose(errors);
+	if (error < 0)
+		fail(crowd, error, text == NULL ? "no memory\n" : text);
+	else
+		crowd->fds[index] = session.fd;
+	if (error == 0 && index == 0)
+		crowd->first = session;
+	free(text);
+}
+
+static void *
+work(void *argument)
+{
+	struct crowd *crowd = argument;
+
+	while (!__atomic_load_n(&crowd->failed, __ATOMIC_RELAXED)) {
+		unsigned index = __atomic_fetch_add(&crowd->next, 1, __ATOMIC_RELAXED);
+
+		if (index >= crowd->count)
+			break;
+		connect_one(crowd, index);
+	}
+	return NULL;
+}
+
+static void
+work_together(struct crowd *crowd)
+{
+	unsigned wanted = crowd->count / CONNECTIONS_PER_THREAD, helpers = 0;
+	pthread_t threads[THREADS_MAX];
+
+	if (wanted > THREADS_MAX)
+		wanted = THREADS_MAX;
+	while (helpers < wanted && pthread_create(&threads[helpers], NULL, work, crowd) == 0)
+		helpers++;
+	/* This thread too: there may be no other. */
+	work(crowd);
+	while (helpers > 0)
+		(void)pthread_join(threads[--helpers], NULL);
+}
+
+int
+crowd_connect(const struct target *target, unsigned count, int *fds, struct target_session *session,
+	      FILE *errors)
+{
+	struct crowd crowd = { .target = target,
+			       .count = count,
+			       .fds = fds,
+			       .lock = PTHREAD_MUTEX_INITIALIZER,
+			       .errors = errors };
+	unsigned made = 0;
+
+	memset(fds, 0xff, count * sizeof(fds[0]));
+	work_together(&crowd);
+	if (crowd.error == 0) {
+		*session = crowd.first;
+		return 0;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		if (fds[i] < 0)
+			continue;
+		made++;
+		(void)close(fds[i]);
+	}
+	if (made > 0)
+		fprintf(errors, "%s: %u of %u connections were made\n", target->uri, made, count);
+	return crowd.error;
+}

@@ -1,0 +1,312 @@
+/* One file with pictures, drawn as SVG here, so that it needs no network and no script: the percentile curve, the throughput over time, and a
+ * heat map of the latencies over time. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/load/report.h"
+
+#define WIDTH  900
+#define HEIGHT 260
+#define LEFT   80
+#define BOTTOM 40
+#define TOP    10
+
+/* The curve's right end: one in a million. */
+#define NINES_MAX 6.0
+
+struct axis {
+	double min, max; /* of the values; on a logarithmic one above 0 */
+	bool logarithmic;
+};
+
+static double
+fraction(const struct axis *axis, double value)
+{
+	if (axis->logarithmic)
+		return (log(value) - log(axis->min)) / (log(axis->max) - log(axis->min));
+	return (value - axis->min) / (axis->max - axis->min);
+}
+
+static double
+x_of(const struct axis *axis, double value)
+{
+	return LEFT + fraction(axis, value) * (WIDTH - LEFT);
+}
+
+static double
+y_of(const struct axis *axis, double value)
+{
+	return HEIGHT - BOTTOM - fraction(axis, value) * (HEIGHT - BOTTOM - TOP);
+}
+
+static void
+escape(const char *text, FILE *out)
+{
+	for (; *text != '\0'; text++) {
+		switch (*text) {
+		case '&':
+			fputs("&amp;", out);
+			break;
+		case '<':
+			fputs("&lt;", out);
+			break;
+		case '>':
+			fputs("&gt;", out);
+			break;
+		case '"':
+			fputs("&quot;", out);
+			break;
+		default:
+			fputc(*text, out);
+		}
+	}
+}
+
+static void
+begin_picture(const char *title, FILE *out)
+{
+	fprintf(out, "<h2>%s</h2>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">\n",
+		title, WIDTH, HEIGHT, title);
+}
+
+static void
+label_y(const struct axis *axis, double value, const char *format, FILE *out)
+{
+	double y = y_of(axis, value);
+
+	fprintf(out,
+		"<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
+		"<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">",
+		LEFT, WIDTH, y, y, LEFT - 6, y + 4);
+	fprintf(out, format, value);
+	fputs("</text>\n", out);
+}
+
+static void
+label_x(const struct axis *axis, double value, const char *text, FILE *out)
+{
+	fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n",
+		x_of(axis, value), HEIGHT - BOTTOM + 18, text);
+}
+
+/* Powers of ten on a logarithmic axis of microseconds. */
+static void
+label_decades(const struct axis *axis, FILE *out)
+{
+	for (double value = pow(10, ceil(log10(axis->min))); value <= axis->max; value *= 10)
+		label_y(axis, value, "%.0f us", out);
+}
+
+static struct axis
+latency_axis(const struct histogram *latency)
+{
+	struct axis axis = { .min = (double)latency->min_ns / 1000,
+			     .max = (double)latency->max_ns / 1000,
+			     .logarithmic = true };
+
+	if (axis.min < 0.1)
+		axis.min = 0.1;
+	if (axis.max < axis.min * 2)
+		axis.max = axis.min * 2;
+	return axis;
+}
+
+/* ---- the percentile curve ---- */
+
+static void
+draw_curve(const struct histogram *latency, const struct axis *nines, const struct axis *us,
+	   const char *class, FILE *out)
+{
+	fprintf(out, "<polyline class=\"%s\" points=\"", class);
+	for (double n = 0; n <= NINES_MAX; n += 0.05) {
+		unsigned per_million = (unsigned)(1e6 * (1 - pow(10, -n)));
+		double value = (double)histogram_percentile_ns(latency, per_million) / 1000;
+
+		fprintf(out, "%.1f,%.1f ", x_of(nines, n),
+			y_of(us, value < us->min ? us->min : value));
+	}
+	fputs("\"/>\n", out);
+}
+
+static void
+draw_percentiles(const struct load_result *result, const struct histogram *all, FILE *out)
+{
+	static const char *const labels[] = {
+		"0", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %"
+	};
+	struct axis nines = { .max = NINES_MAX }, us = latency_axis(all);
+
+	begin_picture("Latency by percentile", out);
+	label_decades(&us, out);
+	for (size_t i = 0; i < sizeof(labels) / sizeof(labels[0]); i++)
+		label_x(&nines, (double)i, labels[i], out);
+	for (unsigned kind = 0; kind < LOAD_KIND_COUNT; kind++) {
+		if (result->latency[kind].count > 0)
+			draw_curve(&result->latency[kind], &nines, &us, load_kind_name(kind), out);
+	}
+	fputs("</svg>\n<p class=\"key\">", out);
+	for (unsigned kind = 0; kind < LOAD_KIND_COUNT; kind++) {
+		if (result->latency[kind].count > 0)
+			fprintf(out, "<span class=\"%s\">&#9644; %s</span> ", load_kind_name(kind),
+				load_kind_name(kind));
+	}
+	fputs("</p>\n", out);
+}
+
+/* ---- over time ---- */
+
+static double
+interval_s(const struct load_result *result)
+{
+	return (double)result->interval_ns * 1e-9;
+}
+
+static void
+label_time(const struct axis *time, FILE *out)
+{
+	for (unsigned i = 0; i <= 5; i++) {
+		char text[24];
+		double second = time->max * i / 5;
+
+		snprintf(text, sizeof(text), "%.1f s", second);
+		if (i < 5)
+			label_x(time, second, text, out);
+	}
+}
+
+static void
+draw_throughput(const struct load_result *result, FILE *out)
+{
+	double step_s = interval_s(result);
+	struct axis time = { .max = step_s * result->interval_count }, rate = { .max = 1 };
+
+	for (unsigned i = 0; i < result->interval_count; i++) {
+		double value = (double)result->intervals[i].requests / step_s;
+
+		if (value > rate.max)
+			rate.max = value;
+	}
+	begin_picture("Requests per second over time", out);
+	for (unsigned i = 0; i <= 4; i++)
+		label_y(&rate, rate.max * i / 4, "%.0f", out);
+	label_time(&time, out);
+	fputs("<polyline class=\"read\" points=\"", out);
+	for (unsigned i = 0; i < result->interval_count; i++)
+		fprintf(out, "%.1f,%.1f ", x_of(&time, (i + 0.5) * step_s),
+			y_of(&rate, (double)result->intervals[i].requests / step_s));
+	fputs("\"/>\n</svg>\n", out);
+}
+
+static uint32_t
+most_in_a_row(const struct load_result *result)
+{
+	uint32_t most = 1;
+
+	for (unsigned i = 0; i < result->interval_count; i++) {
+		for (unsigned row = 0; row < LOAD_ROW_COUNT; row++) {
+			if (result->intervals[i].rows[row] > most)
+				most = result->intervals[i].rows[row];
+		}
+	}
+	return most;
+}
+
+/* One rectangle for each row of each moment in which anything ended; the darker, the more, on a logarithmic scale. */
+static void
+draw_heat(const struct load_result *result, const struct histogram *all, FILE *out)
+{
+	double step_s = interval_s(result), most = log1p((double)most_in_a_row(result));
+	struct axis time = { .max = step_s * result->interval_count }, us = latency_axis(all);
+
+	begin_picture("Latencies over time", out);
+	for (unsigned i = 0; i < result->interval_count; i++) {
+		for (unsigned row = 0; row < LOAD_ROW_COUNT; row++) {
+			uint32_t number = result->intervals[i].rows[row];
+			double low =
+				(double)histogram_bucket_start_ns(row * LOAD_ROW_BUCKETS) / 1000;
+			double high =
+				(double)histogram_bucket_start_ns((row + 1) * LOAD_ROW_BUCKETS) /
+				1000;
+
+			if (number == 0 || high <= us.min)
+				continue;
+			low = low < us.min ? us.min : low;
+			high = high > us.max ? us.max : high;
+			fprintf(out,
+				"<rect class=\"heat\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
+				"height=\"%.1f\" opacity=\"%.2f\"/>\n",
+				x_of(&time, i * step_s), y_of(&us, high),
+				x_of(&time, (i + 1) * step_s) - x_of(&time, i * step_s),
+				y_of(&us, low) - y_of(&us, high), log1p(number) / most);
+		}
+	}
+	label_decades(&us, out);
+	label_time(&time, out);
+	fputs("</svg>\n", out);
+}
+
+/* ---- the page ---- */
+
+static const char head[] =
+	"<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
+	"<title>millrace-bench</title>\n<style>\n"
+	"body { font: 15px sans-serif; max-width: 960px; margin: 2em auto; color: #222; }\n"
+	"svg { width: 100%; } svg text { font-size: 12px; fill: #555; }\n"
+	"pre { overflow-x: auto; } polyline { fill: none; stroke-width: 2; }\n"
+	".grid { stroke: #ddd; } .heat { fill: #b3261e; }\n"
+	"polyline.read { stroke: #1f77b4; } span.read { color: #1f77b4; }\n"
+	"polyline.write { stroke: #d62728; } span.write { color: #d62728; }\n"
+	"polyline.trim { stroke: #2ca02c; } span.trim { color: #2ca02c; }\n"
+	"polyline.zeroes { stroke: #9467bd; } span.zeroes { color: #9467bd; }\n"
+	"polyline.flush { stroke: #ff7f0e; } span.flush { color: #ff7f0e; }\n"
+	"</style>\n<h1>millrace-bench</h1>\n";
+
+static void
+write_table(const struct bench_options *options, const struct load_result *result, FILE *out)
+{
+	char *text = NULL;
+	size_t bytes;
+	FILE *table = open_memstream(&text, &bytes);
+
+	if (table == NULL)
+		return;
+	report_table(options, result, table);
+	if (fclose(table) == 0) {
+		fputs("<pre>", out);
+		escape(text, out);
+		fputs("</pre>\n", out);
+	}
+	free(text);
+}
+
+int
+report_html(const struct bench_options *options, const struct load_result *result, const char *path,
+	    FILE *errors)
+{
+	FILE *out = fopen(path, "we");
+	struct histogram all;
+	int error = 0;
+
+	if (out == NULL) {
+		error = -errno;
+	} else {
+		load_result_latency(result, &all);
+		fputs(head, out);
+		write_table(options, result, out);
+		if (all.count > 0 && result->interval_count > 0) {
+			draw_percentiles(result, &all, out);
+			draw_throughput(result, out);
+			draw_heat(result, &all, out);
+		}
+		fputs("</html>\n", out);
+		if (ferror(out) != 0)
+			error = -EIO;
+		if (fclose(out) != 0)
+			error = -errno;
+	}
+	if (error < 0)
+		fprintf(errors, "%s: cannot be written: %s\n", path, strerror(-error));
+	return error;
+}

@@ -1,0 +1,37 @@
+/* What is to be loaded: an NBD URI, taken apart.  nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH.
+ * Source: the NBD URI specification, doc/uri.md of the reference implementation. */
+#ifndef BENCH_LOAD_TARGET_H
+#define BENCH_LOAD_TARGET_H
+
+#include "net/address.h"
+#include "reactor/check.h"
+#include <stdint.h>
+#include <stdio.h>
+
+struct target {
+	const char *uri; /* as it was given; the caller's */
+	struct address address;
+	char *export_name; /* owned; "" is the default export */
+};
+
+/* Take URI apart and look its host up, which blocks.  URI must outlive TARGET; target_fini frees the rest.
+ * Returns 0 or -EINVAL; then what is wrong is written to ERRORS, and TARGET needs no target_fini. */
+int target_parse(const char *uri, struct target *target, FILE *errors) MUST_USE;
+void target_fini(struct target *target);
+
+/* A connection that is negotiated: transmission has begun on it, and nothing was sent yet. */
+struct target_session {
+	int fd;					   /* blocking; the caller's to close */
+	uint64_t size_bytes;			   /* of the export */
+	uint16_t flags;				   /* NBD_FLAG_ */
+	uint32_t block_bytes_min, block_bytes_max; /* 1 and 32 MiB if the server does not say */
+};
+
+/* Connect to TARGET and ask for its export.  Blocks, at most some TARGET_TIMEOUT_S for each answer.
+ * Returns 0, or a negative errno; then why is written to ERRORS, and *session is unchanged. */
+int target_connect(const struct target *target, struct target_session *session,
+		   FILE *errors) MUST_USE;
+
+#define TARGET_TIMEOUT_S 10
+
+#endif

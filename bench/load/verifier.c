@@ -1,0 +1,460 @@
+/* In a pass that writes, block b is connection b modulo their number's, so that at most one request is under way on it and what may be found is
+ * known.  In a pass that reads, another connection than the one that wrote it reads each. */
+#include "bench/load/verifier.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench/load/client.h"
+#include "bench/load/crowd.h"
+#include "bench/load/pattern.h"
+#include "reactor/core.h"
+
+#define NS_PER_S ((uint64_t)1000000000)
+
+#define DISK_SLOTS   16u
+#define POLL_SLOTS   1024u
+#define BUFFER_BYTES ((size_t)1 << 20)
+
+struct verifier;
+
+struct verifier_request {
+	struct client_request io;
+	struct verifier_connection *connection;
+	uint64_t block;
+	uint32_t generation; /* of a WRITE */
+};
+
+struct verifier_connection {
+	struct verifier *verifier;
+	struct client client;
+	unsigned index;
+	uint64_t random;
+	uint64_t next_block; /* of a reading pass */
+	unsigned in_flight;
+	bool flushing;
+	bool open;
+	struct verifier_request flush;
+	struct verifier_request *requests; /* [depth] */
+};
+
+struct verifier {
+	const struct load_options *options;
+	enum verifier_pass pass;
+	struct ledger *ledger;
+	struct verifier_report *report;
+	bool *busy; /* [block_count]: a request is under way */
+	uint8_t *buffers;
+	struct cores cores;
+	struct reactor *reactor;
+	struct stream_parking parking;
+	struct verifier_connection *connections;
+	struct verifier_request *requests;
+	int *fds;
+	unsigned open_count;
+	bool stopping;
+	uint64_t answered_ns;
+	struct timer end, watch;
+	struct message start;
+	sem_t stopped;
+};
+
+/* ---- findings ---- */
+
+static void
+note(struct verifier *verifier, const struct verifier_request *request, enum stamp_finding finding,
+     uint64_t found)
+{
+	struct verifier_report *report = verifier->report;
+	const struct ledger_block *block = &verifier->ledger->blocks[request->block];
+
+	report->findings[finding]++;
+	if (finding == STAMP_RIGHT || report->text_count == VERIFIER_TEXTS_MAX)
+		return;
+	snprintf(report->texts[report->text_count++], VERIFIER_TEXT_BYTES,
+		 "%u bytes at offset %llu are %s: found write %llu; write %u was acknowledged, %u "
+		 "sent",
+		 request->io.length, (unsigned long long)request->io.offset,
+		 stamp_finding_name(finding), (unsigned long long)found, block->acknowledged,
+		 block->issued);
+}
+
+static void
+check_block(struct verifier *verifier, struct verifier_request *request)
+{
+	struct ledger *ledger = verifier->ledger;
+	struct ledger_block *block = &ledger->blocks[request->block];
+	uint64_t found;
+	enum stamp_finding finding =
+		stamp_check(request->io.buffer, ledger->block_bytes, ledger->run,
+			    request->io.offset, block->acknowledged, block->issued, &found);
+
+	verifier->report->read++;
+	note(verifier, request, finding, found);
+	/* Of a write that was never answered: from now on it is there, or it is not. */
+	if (finding == STAMP_RIGHT)
+		block->acknowledged = (uint32_t)found;
+}
+
+/* ---- ending ---- */
+
+static void
+parking_stopped(struct stream_parking *parking)
+{
+	struct verifier *verifier = container_of(parking, struct verifier, parking);
+
+	sem_post(&verifier->stopped);
+}
+
+static void
+on_closed(struct client *client)
+{
+	struct verifier_connection *connection =
+		container_of(client, struct verifier_connection, client);
+	struct verifier *verifier = connection->verifier;
+
+	client_fini(client);
+	if (--verifier->open_count == 0)
+		stream_parking_stop(&verifier->parking, parking_stopped);
+}
+
+static void
+close_connection(struct verifier_connection *connection)
+{
+	if (!connection->open)
+		return;
+	connection->open = false;
+	client_close(&connection->client);
+	if (connection->verifier->open_count > 1)
+		return;
+	/* The last one. */
+	reactor_timer_stop(connection->verifier->reactor, &connection->verifier->end);
+	reactor_timer_stop(connection->verifier->reactor, &connection->verifier->watch);
+}
+
+static void
+fail(struct verifier *verifier, const char *why)
+{
+	if (!verifier->report->failed) {
+		verifier->report->failed = true;
+		snprintf(verifier->report->why, sizeof(verifier->report->why), "%s", why);
+	}
+	verifier->stopping = true;
+	reactor_timer_stop(verifier->reactor, &verifier->end);
+	reactor_timer_stop(verifier->reactor, &verifier->watch);
+	for (unsigned i = 0; i < verifier->options->connections; i++)
+		close_connection(&verifier->connections[i]);
+}
+
+static void
+on_failed(struct client *client, const char *why)
+{
+	fail(container_of(client, struct verifier_connection, client)->verifier, why);
+}
+
+static void
+watch(struct timer *timer)
+{
+	struct verifier *verifier = container_of(timer, struct verifier, watch);
+	uint64_t silent_ns = kernel_clock_ns() - verifier->answered_ns;
+
+	if (silent_ns > verifier->options->silence_ns) {
+		char why[80];
+
+		snprintf(why, sizeof(why), "the server has not answered for %llu s",
+			 (unsigned long long)(silent_ns / NS_PER_S));
+		fail(verifier, why);
+		return;
+	}
+	reactor_timer_start(verifier->reactor, timer, NS_PER_S / 4);
+}
+
+/* ---- requests ---- */
+
+static void
+submit(struct verifier_request *request, uint64_t block)
+{
+	struct verifier_connection *connection = request->connection;
+	const struct ledger *ledger = connection->verifier->ledger;
+
+	request->block = block;
+	request->io.flags = 0;
+	request->io.offset = ledger->region_start + block * ledger->block_bytes;
+	request->io.length = ledger->block_bytes;
+	connection->verifier->busy[block] = true;
+	connection->in_flight++;
+	client_submit(&connection->client, &request->io);
+}
+
+/* A block of CONNECTION's that no request is under way on.  There are more blocks than requests: see verifier_run. */
+static uint64_t
+draw_block(struct verifier_connection *connection)
+{
+	const struct verifier *verifier = connection->verifier;
+	unsigned count = verifier->options->connections;
+	uint64_t own = (verifier->ledger->block_count - connection->index + count - 1) / count;
+	uint64_t block;
+
+	do
+		block = pattern_random(&connection->random, own) * count + connection->index;
+	while (verifier->busy[block]);
+	return block;
+}
+
+/* A write, or a read of what was written. */
+static void
+make_random_request(struct verifier_request *request)
+{
+	struct verifier_connection *connection = request->connection;
+	struct ledger *ledger = connection->verifier->ledger;
+	uint64_t block = draw_block(connection);
+
+	request->io.command = NBD_CMD_READ;
+	if (pattern_random(&connection->random, 2) == 0 || ledger->blocks[block].issued == 0) {
+		request->io.command = NBD_CMD_WRITE;
+		request->generation = ++ledger->blocks[block].issued;
+		stamp_fill(request->io.buffer, ledger->block_bytes, ledger->run,
+			   ledger->region_start + block * ledger->block_bytes, request->generation);
+	}
+	submit(request, block);
+}
+
+/* The next block of a reading pass.  Returns false if there is none. */
+static bool
+read_next_block(struct verifier_request *request)
+{
+	struct verifier_connection *connection = request->connection;
+	const struct verifier *verifier = connection->verifier;
+	uint64_t block = connection->next_block;
+
+	if (block >= verifier->ledger->block_count)
+		return false;
+	connection->next_block += verifier->options->connections;
+	request->io.command = NBD_CMD_READ;
+	submit(request, block);
+	return true;
+}
+
+static void
+make_request(struct verifier_request *request)
+{
+	struct verifier_connection *connection = request->connection;
+	struct verifier *verifier = connection->verifier;
+
+	if (verifier->pass == VERIFIER_PASS_WRITE && !verifier->stopping)
+		make_random_request(request);
+	else if (verifier->pass == VERIFIER_PASS_READ && read_next_block(request))
+		return;
+	else if (connection->in_flight > 0)
+		return;
+	else if (verifier->pass == VERIFIER_PASS_WRITE && !connection->flushing) {
+		connection->flushing = true;
+		connection->flush.io.command = NBD_CMD_FLUSH;
+		connection->in_flight++;
+		client_submit(&connection->client, &connection->flush.io);
+	} else {
+		close_connection(connection);
+	}
+}
+
+static void
+request_failed(struct verifier *verifier, const struct verifier_request *request, uint32_t error)
+{
+	struct verifier_report *report = verifier->report;
+
+	report->errors++;
+	if (report->text_count < VERIFIER_TEXTS_MAX)
+		snprintf(report->texts[report->text_count++], VERIFIER_TEXT_BYTES,
+			 "%s of %u bytes at offset %llu failed with NBD error %u",
+			 request->io.command == NBD_CMD_READ	? "a read"
+			 : request->io.command == NBD_CMD_WRITE ? "a write"
+								: "a flush",
+			 request->io.length, (unsigned long long)request->io.offset, error);
+}
+
+static void
+on_done(struct client *client, struct client_request *io, uint32_t error)
+{
+	struct verifier_request *request = container_of(io, struct verifier_request, io);
+	struct verifier_connection *connection = request->connection;
+	struct verifier *verifier = connection->verifier;
+
+	(void)client;
+	verifier->answered_ns = kernel_clock_ns();
+	connection->in_flight--;
+	if (error != 0)
+		request_failed(verifier, request, error);
+	else if (io->command == NBD_CMD_READ)
+		check_block(verifier, request);
+	else if (io->command == NBD_CMD_WRITE) {
+		verifier->ledger->blocks[request->block].acknowledged = request->generation;
+		verifier->report->written++;
+	}
+	if (io->command != NBD_CMD_FLUSH)
+		verifier->busy[request->block] = false;
+	make_request(request);
+}
+
+/* ---- starting ---- */
+
+static void
+time_is_over(struct timer *timer)
+{
+	container_of(timer, struct verifier, end)->stopping = true;
+}
+
+static int
+open_connection(struct verifier_connection *connection, int fd)
+{
+	struct verifier *verifier = connection->verifier;
+	int error;
+
+	connection->client.on_done = on_done;
+	connection->client.on_failed = on_failed;
+	connection->client.on_closed = on_closed;
+	error = client_init(&connection->client, verifier->reactor, &verifier->parking, fd,
+			    verifier->options->depth, verifier->ledger->block_bytes);
+	if (error < 0) {
+		(void)close(fd);
+		return error;
+	}
+	connection->open = true;
+	verifier->open_count++;
+	return 0;
+}
+
+static void
+start(struct message *message)
+{
+	struct verifier *verifier = container_of(message, struct verifier, start);
+	unsigned depth = verifier->options->depth, count = verifier->options->connections;
+	int error = stream_parking_start(&verifier->parking, verifier->reactor);
+
+	if (error < 0) {
+		fail(verifier, strerror(-error));
+		sem_post(&verifier->stopped);
+		return;
+	}
+	for (unsigned i = 0; i < count && error == 0; i++)
+		error = open_connection(&verifier->connections[i], verifier->fds[i]);
+	if (error < 0) {
+		fail(verifier, strerror(-error));
+		if (verifier->open_count == 0)
+			stream_parking_stop(&verifier->parking, parking_stopped);
+		return;
+	}
+	verifier->answered_ns = kernel_clock_ns();
+	reactor_timer_start(verifier->reactor, &verifier->watch, NS_PER_S / 4);
+	if (verifier->pass == VERIFIER_PASS_WRITE)
+		reactor_timer_start(verifier->reactor, &verifier->end,
+				    verifier->options->duration_ns);
+	for (unsigned i = 0; i < count; i++) {
+		for (unsigned j = 0; j < depth; j++)
+			make_request(&verifier->connections[i].requests[j]);
+	}
+}
+
+static int
+allocate(struct verifier *verifier)
+{
+	unsigned depth = verifier->options->depth, count = verifier->options->connections;
+	struct ledger *ledger = verifier->ledger;
+
+	verifier->busy = calloc(ledger->block_count, sizeof(verifier->busy[0]));
+	verifier->fds = calloc(count, sizeof(verifier->fds[0]));
+	verifier->connections = calloc(count, sizeof(verifier->connections[0]));
+	verifier->requests = calloc((size_t)count * depth, sizeof(verifier->requests[0]));
+	verifier->buffers = malloc((size_t)count * depth * ledger->block_bytes);
+	if (verifier->busy == NULL || verifier->fds == NULL || verifier->connections == NULL ||
+	    verifier->requests == NULL || verifier->buffers == NULL)
+		return -ENOMEM;
+	for (unsigned i = 0; i < count; i++) {
+		struct verifier_connection *connection = &verifier->connections[i];
+
+		connection->verifier = verifier;
+		connection->index = i;
+		connection->random = verifier->options->seed * count + i;
+		connection->next_block = (i + 1) % count;
+		connection->requests = &verifier->requests[i * depth];
+		connection->flush.connection = connection;
+		for (unsigned j = 0; j < depth; j++) {
+			connection->requests[j].connection = connection;
+			connection->requests[j].io.buffer =
+				verifier->buffers + (size_t)(i * depth + j) * ledger->block_bytes;
+		}
+	}
+	return 0;
+}
+
+/* Each connection needs more blocks of its own than it has requests under way. */
+static int
+check_blocks(const struct verifier *verifier, FILE *errors)
+{
+	uint64_t own = verifier->ledger->block_count / verifier->options->connections;
+
+	if (own > verifier->options->depth)
+		return 0;
+	fprintf(errors, "%llu blocks are too few for %u connections of depth %u\n",
+		(unsigned long long)verifier->ledger->block_count, verifier->options->connections,
+		verifier->options->depth);
+	return -EINVAL;
+}
+
+static int
+run_on_core(struct verifier *verifier, FILE *errors)
+{
+	const struct reactor_config config = { .disk_slots = DISK_SLOTS,
+					       .poll_slots = POLL_SLOTS,
+					       .poll_us = verifier->options->poll_us };
+	struct cpu_list first = verifier->options->cores;
+	int error;
+
+	first.count = 1;
+	error = cores_start(&verifier->cores, &first, &config, BUFFER_BYTES, BUFFER_BYTES);
+	if (error < 0) {
+		fprintf(errors, "the core cannot be started: %s\n", strerror(-error));
+		return error;
+	}
+	verifier->reactor = verifier->cores.cores[0].reactor;
+	reactor_send(verifier->reactor, &verifier->start);
+	while (sem_wait(&verifier->stopped) != 0)
+		;
+	cores_stop(&verifier->cores);
+	return 0;
+}
+
+int
+verifier_run(const struct load_options *options, enum verifier_pass pass, struct ledger *ledger,
+	     struct verifier_report *report, FILE *errors)
+{
+	struct verifier verifier = {
+		.options = options, .pass = pass, .ledger = ledger, .report = report
+	};
+	struct target_session session;
+	int error = check_blocks(&verifier, errors);
+
+	if (error < 0)
+		return error;
+	verifier.start.deliver = start;
+	timer_init(&verifier.end, time_is_over);
+	timer_init(&verifier.watch, watch);
+	(void)sem_init(&verifier.stopped, 0, 0);
+	error = allocate(&verifier);
+	if (error == 0)
+		error = crowd_connect(options->target, options->connections, verifier.fds, &session,
+				      errors);
+	if (error == 0)
+		error = run_on_core(&verifier, errors);
+	if (error == 0 && pass == VERIFIER_PASS_WRITE && !report->failed && report->errors == 0)
+		ledger_flushed(ledger);
+	free(verifier.busy);
+	free(verifier.fds);
+	free(verifier.connections);
+	free(verifier.requests);
+	free(verifier.buffers);
+	(void)sem_destroy(&verifier.stopped);
+	return error;
+}

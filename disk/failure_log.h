@@ -1,0 +1,21 @@
+/* What a volume says of requests that failed: a line each, but no more than LOG_LIMIT_LINES a minute, so that a broken disk does
+ * not fill the log's. */
+#ifndef DISK_FAILURE_LOG_H
+#define DISK_FAILURE_LOG_H
+
+#include "reactor/log_limit.h"
+#include <stdint.h>
+
+struct volume_request;
+
+/* Zero is the beginning.  Embedded by the volume; all cores use it. */
+struct failure_log {
+	/* Private. */
+	struct log_limit limit;
+};
+
+/* REQUEST of the volume of LOG failed with ERROR, a negative errno, at NOW_NS (kernel_clock_ns; not 0).  Any core. */
+void failure_log_add(struct failure_log *log, const struct volume_request *request, int error,
+		     uint64_t now_ns);
+
+#endif

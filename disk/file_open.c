@@ -1,0 +1,353 @@
+/* Opening and closing files and block devices for direct I/O: what they are, how large, in which unit, and that nobody else
+ * writes them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include "disk/device_limits.h"
+#include "disk/file_volume.h"
+#include "disk/volume_kinds.h"
+#include "reactor/log.h"
+
+/* The page cache's unit on the common platforms with the smallest page; a larger page only makes the exclusive range
+ * round up to itself less often than it could. */
+#define GRAIN_BYTES_MIN	  4096u
+#define BLOCK_BYTES_MIN	  512u
+#define BLOCK_BYTES_MAX	  FILE_GRAIN_BYTES_MAX
+#define SLACK_BYTES	  ((uint64_t)1 << 20)
+#define BLOCK_BYTES_GUESS 4096u /* where the kernel does not say (statx before Linux 6.1) */
+
+/* Larger ones are not waited for: slices may cut them. */
+#define DISCARD_GRAIN_BYTES_MAX ((uint64_t)256 << 20)
+
+/* Say why PATH can't be opened, and what helps. */
+static int
+log_open_error(const char *path, bool read_only, int error)
+{
+	const char *fix = "";
+
+	switch (error) {
+	case -ENOENT:
+		fix = "; create it first, for example with truncate -s 10G";
+		break;
+	case -EACCES:
+	case -EPERM:
+	case -EROFS:
+		fix = read_only ? "; give this user read permission"
+				: "; give this user write permission, or set read-only = yes";
+		break;
+	case -EINVAL:
+		fix = " (its file system may not support O_DIRECT: use one that does, such as "
+		      "ext4, XFS or btrfs)";
+		break;
+	default:
+		break;
+	}
+	log_error("%s: cannot be opened for %s: %s%s", path,
+		  read_only ? "reading" : "reading and writing", strerror(-error), fix);
+	return error;
+}
+
+/* Find the unit of direct I/O for the opened file.  Source: statx(2), STATX_DIOALIGN. */
+static int
+find_block_bytes(const char *path, int fd, const struct stat *status, uint32_t *block_bytes)
+{
+	uint32_t bytes = BLOCK_BYTES_GUESS;
+
+	if (S_ISBLK(status->st_mode)) {
+		int logical_bytes;
+
+		if (ioctl(fd, BLKSSZGET, &logical_bytes) == 0)
+			bytes = (uint32_t)logical_bytes;
+	} else {
+#ifdef STATX_DIOALIGN
+		struct statx extended;
+
+		if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &extended) == 0 &&
+		    (extended.stx_mask & STATX_DIOALIGN) != 0 &&
+		    extended.stx_dio_offset_align != 0) {
+			bytes = extended.stx_dio_offset_align;
+			if (extended.stx_dio_mem_align > bytes)
+				bytes = extended.stx_dio_mem_align;
+		}
+#endif
+	}
+	if (bytes < BLOCK_BYTES_MIN)
+		bytes = BLOCK_BYTES_MIN;
+	if (bytes > BLOCK_BYTES_MAX || (bytes & (bytes - 1)) != 0) {
+		log_error("%s: its unit of direct I/O, %u bytes, is not a power of two up to %u",
+			  path, bytes, BLOCK_BYTES_MAX);
+		return -EINVAL;
+	}
+	*block_bytes = bytes;
+	return 0;
+}
+
+static int
+check_kind(const char *path, const struct stat *status)
+{
+	if (S_ISREG(status->st_mode) || S_ISBLK(status->st_mode))
+		return 0;
+	if (S_ISDIR(status->st_mode)) {
+		log_error("%s: is a directory; name an image file or a block device", path);
+		return -EISDIR;
+	}
+	log_error("%s: is neither a regular file nor a block device", path);
+	return -EINVAL;
+}
+
+static int
+find_size(const char *path, int fd, const struct stat *status, uint64_t *size_bytes)
+{
+	/* Again: the name may be another file's by now. */
+	int error = check_kind(path, status);
+
+	if (error < 0)
+		return error;
+	*size_bytes = (uint64_t)status->st_size;
+	if (S_ISBLK(status->st_mode) && ioctl(fd, BLKGETSIZE64, size_bytes) != 0)
+		return log_open_error(path, true, -errno);
+	if (*size_bytes == 0) {
+		log_error("%s: is empty; give it a size first, for example with truncate -s 10G",
+			  path);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Keep other processes, and other exports of this one, from writing what is served here.
+ * The lock belongs to the open file: it ends with its last descriptor.  Source: fcntl(2), F_OFD_SETLK. */
+static int
+lock_file(const char *path, int fd, bool read_only)
+{
+	struct flock whole = { .l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+
+	if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
+		return 0;
+	if (errno == EAGAIN || errno == EACCES) {
+		log_error("%s: is in use by another process or export; stop that, or make both "
+			  "read-only",
+			  path);
+		return -EBUSY;
+	}
+	log_warning("%s: cannot be locked (%s): nothing keeps others from writing it", path,
+		    strerror(errno));
+	return 0;
+}
+
+/* Find what the file system, or the page cache, holds as a whole. */
+static uint64_t
+find_grain_bytes(const struct file_volume *file)
+{
+	uint64_t bytes = file->volume.block_bytes;
+	struct statfs system;
+
+	if (bytes < GRAIN_BYTES_MIN)
+		bytes = GRAIN_BYTES_MIN;
+	/* Some that are no local ones say what they would rather be asked for. */
+	if (!file->is_device && fstatfs(file->fd, &system) == 0 &&
+	    (uint64_t)system.f_bsize > bytes && system.f_bsize <= FILE_GRAIN_BYTES_MAX &&
+	    (system.f_bsize & (system.f_bsize - 1)) == 0)
+		bytes = (uint64_t)system.f_bsize;
+	return bytes;
+}
+
+/* The parts of FILE that depend on its size: see the top of file_rmw.c. */
+static int
+open_tail(struct file_volume *file)
+{
+	struct volume *volume = &file->volume;
+
+	file->grain_bytes = find_grain_bytes(file);
+	file->tail_start = volume->size_bytes;
+	file->tail_fd = -1;
+	if (volume->size_bytes % volume->block_bytes == 0 || volume->read_only)
+		return 0;
+	file->tail_start = volume->size_bytes / file->grain_bytes * file->grain_bytes;
+	file->tail_fd = open(volume->path, O_WRONLY | O_CLOEXEC);
+	return file->tail_fd < 0 ? log_open_error(volume->path, false, -errno) : 0;
+}
+
+/* Whether a regular file can have holes: ask for one behind its end, which changes nothing. */
+static bool
+can_punch(const struct file_volume *file)
+{
+	uint64_t behind = (file->volume.size_bytes / SLACK_BYTES + 1) * SLACK_BYTES;
+
+	return fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)behind,
+			 (off_t)SLACK_BYTES) == 0;
+}
+
+/* What FILE can do beside reading and writing. */
+static int
+find_abilities(struct file_volume *file)
+{
+	struct device_limits limits;
+	struct stat status;
+
+	if (fstat(file->fd, &status) != 0)
+		return log_open_error(file->volume.path, file->volume.read_only, -errno);
+	file->is_device = S_ISBLK(status.st_mode);
+	if (!file->is_device) {
+		file->zeroes_fast = true;
+		file->volume.trims = !file->volume.read_only && can_punch(file);
+		return 0;
+	}
+	device_limits_find(status.st_rdev, &limits);
+	file->zeroes_fast = limits.write_zeroes_bytes_max > 0;
+	file->volume.trims = limits.discard_bytes_max > 0;
+	if (limits.discard_grain_bytes <= DISCARD_GRAIN_BYTES_MAX &&
+	    (limits.discard_grain_bytes & (limits.discard_grain_bytes - 1)) == 0)
+		file->slice_bytes_min = limits.discard_grain_bytes;
+	return 0;
+}
+
+/* Open PATH for direct I/O and find its size and block.  Returns the descriptor, or a negative errno, logged. */
+static int
+open_image(const char *path, bool read_only, uint64_t *size_bytes, uint32_t *block_bytes)
+{
+	struct stat status;
+	int fd, error;
+
+	/* Before opening: what is no image often refuses O_DIRECT, which would be the wrong thing to say. */
+	if (stat(path, &status) != 0)
+		return log_open_error(path, read_only, -errno);
+	error = check_kind(path, &status);
+	if (error < 0)
+		return error;
+	/* O_NONBLOCK: whatever takes the name's place meanwhile must not hold the daemon up. */
+	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return log_open_error(path, read_only, -errno);
+	if (fstat(fd, &status) != 0)
+		error = log_open_error(path, read_only, -errno);
+	else
+		error = find_size(path, fd, &status, size_bytes);
+	if (error == 0)
+		error = find_block_bytes(path, fd, &status, block_bytes);
+	if (error == 0)
+		return fd;
+	(void)close(fd);
+	return error;
+}
+
+int
+file_check(const struct volume_options *options, uint64_t *size_bytes)
+{
+	uint32_t block_bytes;
+	int fd = open_image(options->path, options->read_only, size_bytes, &block_bytes);
+
+	if (fd < 0)
+		return fd;
+	(void)close(fd);
+	return 0;
+}
+
+int
+file_open(const struct volume_options *options, struct volume **result)
+{
+	const char *path = options->path;
+	bool read_only = options->read_only;
+	struct file_volume *file = calloc(1, sizeof(*file));
+	struct volume *volume;
+	int error = -ENOMEM;
+
+	if (file == NULL)
+		return error;
+	volume = &file->volume;
+	volume->ops = &file_volume_ops;
+	volume->read_only = read_only;
+	volume->path = strdup(path);
+	if (volume->path == NULL)
+		goto err_after_file;
+	file->fd = open_image(path, read_only, &volume->size_bytes, &volume->block_bytes);
+	error = file->fd;
+	if (error < 0)
+		goto err_after_path;
+	error = lock_file(path, file->fd, read_only);
+	if (error == 0)
+		error = find_abilities(file);
+	if (error == 0)
+		error = open_tail(file);
+	if (error < 0)
+		goto err_after_open;
+	*result = volume;
+	return 0;
+
+err_after_open:
+	(void)close(file->fd);
+err_after_path:
+	free(volume->path);
+err_after_file:
+	free(file);
+	return error;
+}
+
+int
+file_start(struct volume *volume, struct cores *cores, unsigned home_index, struct call_pool *calls)
+{
+	struct file_volume *file = file_of(volume);
+	void *memory;
+
+	if (posix_memalign(&memory, _Alignof(struct file_core),
+			   cores->count * sizeof(struct file_core)) != 0)
+		return -ENOMEM;
+	file->cores = memory;
+	file->core_count = cores->count;
+	for (unsigned i = 0; i < cores->count; i++) {
+		nowait_init(&file->cores[i].reads);
+		nowait_init(&file->cores[i].writes);
+	}
+	file->calls = calls;
+	if (file_zeroes_start(file) < 0)
+		return -ENOMEM;
+	return range_lock_create(cores, home_index, &file->lock);
+}
+
+/* Say so if the core had to be kept from blocking: that costs more than direct I/O should. */
+static void
+log_helped(const struct file_volume *file)
+{
+	uint64_t reads = 0, writes = 0;
+
+	for (unsigned i = 0; i < file->core_count; i++) {
+		reads += file->cores[i].reads.refused + file->cores[i].reads.helped;
+		writes += file->cores[i].writes.refused + file->cores[i].writes.helped;
+	}
+	if (reads + writes > 0)
+		log_info("%s: %llu reads and %llu writes would have blocked a core and went "
+			 "through a "
+			 "helper thread (writes to an image that is written in full do not)",
+			 file->volume.path, (unsigned long long)reads, (unsigned long long)writes);
+}
+
+int
+file_close(struct volume *volume)
+{
+	struct file_volume *file = file_of(volume);
+	int error = 0;
+
+	if (!volume->read_only && fdatasync(file->fd) != 0) {
+		error = -errno;
+		log_error("%s: the last flush failed: %s; writes may be lost", volume->path,
+			  strerror(-error));
+	}
+	if (file->lock != NULL)
+		range_lock_destroy(file->lock);
+	file_zeroes_stop(file);
+	log_helped(file);
+	free(file->cores);
+	if (file->tail_fd >= 0)
+		(void)close(file->tail_fd);
+	(void)close(file->fd);
+	free(volume->path);
+	free(file);
+	return error;
+}

@@ -1,0 +1,199 @@
+/* Writes that are not whole blocks are read-modify-writes under an exclusive range:
+ *	read the first block -> read the last -> merge -> write -> (write the tail) -> release
+ * The tail: a file whose size is not a multiple of the block ends in a part of a block, which direct I/O can't write
+ * without growing the file.  Bytes from tail_start on are written through the page cache by a helper thread, durably,
+ * so that no dirty page is left for a direct read to wait for; the exclusive range keeps direct writes off the pages. */
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "disk/file_volume.h"
+
+/* Where the part that direct I/O writes ends. */
+static uint64_t
+direct_end(const struct volume_request *request)
+{
+	uint64_t end = request->offset + request->length;
+	uint64_t tail_start = file_of(request->volume)->tail_start;
+
+	return end < tail_start ? end : tail_start;
+}
+
+/* The two blocks behind the payload's. */
+static uint8_t *
+scratch_block(const struct volume_request *request, unsigned index)
+{
+	uint64_t start = file_block_floor(request, request->offset);
+	uint64_t end = file_block_ceil(request, request->offset + request->length);
+
+	return (uint8_t *)request->buffer + (end - start) + index * request->volume->block_bytes;
+}
+
+static void
+rmw_finish(struct volume_request *request, int error)
+{
+	range_exclusive_end(&request->range.exclusive);
+	volume_finish(request, error);
+}
+
+static void
+tail_run(struct call *call)
+{
+	struct volume_request *request = container_of(call, struct volume_request, call);
+	struct file_volume *file = file_of(request->volume);
+	uint64_t end = request->offset + request->length;
+	uint64_t offset = request->offset > file->tail_start ? request->offset : file->tail_start;
+	const uint8_t *bytes = volume_payload(request->volume, request->buffer, request->offset);
+
+	request->error = 0;
+	bytes += offset - request->offset;
+	while (offset < end) {
+		struct iovec part = { .iov_base = (void *)(uintptr_t)bytes,
+				      .iov_len = end - offset };
+		ssize_t result = pwritev2(file->tail_fd, &part, 1, (off_t)offset, RWF_DSYNC);
+
+		if (result < 0 && errno == EINTR)
+			continue;
+		if (result <= 0) {
+			request->error = result < 0 ? -errno : -EIO;
+			return;
+		}
+		offset += (uint64_t)result;
+		bytes += result;
+	}
+}
+
+static void
+tail_done(struct call *call)
+{
+	struct volume_request *request = container_of(call, struct volume_request, call);
+
+	rmw_finish(request, request->error);
+}
+
+/* The direct part is written, or there is none. */
+static void
+rmw_write_tail(struct volume_request *request)
+{
+	struct file_volume *file = file_of(request->volume);
+
+	if (request->offset + request->length <= file->tail_start) {
+		rmw_finish(request, 0);
+		return;
+	}
+	request->call.run = tail_run;
+	request->call.done = tail_done;
+	call_submit(file->calls, request->core->reactor, &request->call);
+}
+
+static void
+rmw_write_done(struct op *op, long result)
+{
+	struct volume_request *request = container_of(op, struct volume_request, op);
+	uint64_t start = file_block_floor(request, request->offset);
+	uint64_t end = file_block_ceil(request, direct_end(request));
+	int status = file_progress(request, result, start, end);
+
+	if (status == 0)
+		file_submit_rest(request, true, request->buffer, start, end);
+	else if (status < 0)
+		rmw_finish(request, status);
+	else
+		rmw_write_tail(request);
+}
+
+/* What surrounds the payload in its first and last block is read: put it round the payload, and write. */
+static void
+rmw_merge(struct volume_request *request)
+{
+	uint32_t block_bytes = request->volume->block_bytes;
+	uint64_t start = file_block_floor(request, request->offset);
+	uint64_t end = direct_end(request);
+	uint64_t last_start = file_block_floor(request, end);
+	uint8_t *buffer = request->buffer;
+
+	memcpy(buffer, scratch_block(request, 0), request->offset - start);
+	if (end != last_start) {
+		uint32_t used_bytes = (uint32_t)(end - last_start);
+		const uint8_t *last = scratch_block(request, last_start == start ? 0 : 1);
+
+		memcpy(buffer + (end - start), last + used_bytes, block_bytes - used_bytes);
+	}
+	file_prepare_op(request, rmw_write_done);
+	request->progress_bytes = 0;
+	file_submit_rest(request, true, buffer, start, file_block_ceil(request, end));
+}
+
+static void
+rmw_last_done(struct op *op, long result)
+{
+	struct volume_request *request = container_of(op, struct volume_request, op);
+
+	if (result != (long)request->volume->block_bytes)
+		rmw_finish(request, result < 0 ? (int)result : -EIO);
+	else
+		rmw_merge(request);
+}
+
+/* Read the last block of the direct part, if the payload ends within it and it is not the first one. */
+static void
+rmw_read_last(struct volume_request *request)
+{
+	uint64_t last_start = file_block_floor(request, direct_end(request));
+
+	if (last_start == direct_end(request) ||
+	    last_start == file_block_floor(request, request->offset)) {
+		rmw_merge(request);
+		return;
+	}
+	file_prepare_op(request, rmw_last_done);
+	op_read(&request->op, file_of(request->volume)->fd, scratch_block(request, 1),
+		request->volume->block_bytes, last_start);
+	reactor_start(request->core->reactor, &request->op);
+}
+
+static void
+rmw_first_done(struct op *op, long result)
+{
+	struct volume_request *request = container_of(op, struct volume_request, op);
+
+	if (result != (long)request->volume->block_bytes)
+		rmw_finish(request, result < 0 ? (int)result : -EIO);
+	else
+		rmw_read_last(request);
+}
+
+static void
+rmw_granted(struct range_exclusive *exclusive)
+{
+	struct volume_request *request =
+		container_of(exclusive, struct volume_request, range.exclusive);
+	struct file_volume *file = file_of(request->volume);
+	uint64_t start = file_block_floor(request, request->offset);
+
+	if (request->offset >= file->tail_start) {
+		rmw_write_tail(request);
+		return;
+	}
+	if (request->offset == start && file_block_floor(request, direct_end(request)) != start) {
+		rmw_read_last(request);
+		return;
+	}
+	file_prepare_op(request, rmw_first_done);
+	op_read(&request->op, file->fd, scratch_block(request, 0), request->volume->block_bytes,
+		start);
+	reactor_start(request->core->reactor, &request->op);
+}
+
+void
+file_submit_rmw(struct volume_request *request)
+{
+	struct file_volume *file = file_of(request->volume);
+	struct range_exclusive *exclusive = &request->range.exclusive;
+	uint64_t end = request->offset + request->length;
+
+	exclusive->start = request->offset / file->grain_bytes * file->grain_bytes;
+	exclusive->end = (end + file->grain_bytes - 1) / file->grain_bytes * file->grain_bytes;
+	exclusive->granted = rmw_granted;
+	range_exclusive_begin(file->lock, request->core, exclusive);
+}

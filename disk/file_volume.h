@@ -1,0 +1,86 @@
+/* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
+ * blocks, file_rmw.c other writes, file_zeroes.c trims and zeros, file.c says which. */
+#ifndef DISK_FILE_VOLUME_H
+#define DISK_FILE_VOLUME_H
+
+#include "disk/volume.h"
+
+#define FILE_GRAIN_BYTES_MAX 65536u
+
+/* What one core learned of a volume's file: see reactor/nowait.h. */
+struct file_core {
+	struct nowait reads, writes;
+} __attribute__((aligned(64)));
+
+struct file_volume {
+	struct volume volume;
+	int fd;		     /* O_DIRECT */
+	int tail_fd;	     /* page cache; -1 where there is no tail, or it is not written */
+	uint64_t tail_start; /* see file_rmw.c */
+	uint64_t
+		grain_bytes; /* exclusive ranges are multiples of it: blocks of the file system, or pages; at most
+				 FILE_GRAIN_BYTES_MAX */
+	bool is_device;
+	bool zeroes_fast; /* ZERO_RANGE does not write, if there is one */
+	struct call_pool *calls;
+	struct range_lock *lock;
+	struct file_core *cores; /* [core_count] */
+	unsigned core_count;
+	/* file_zeroes.c's. */
+	void *zeros;
+	uint64_t slice_bytes;	  /* atomic, a power of two */
+	uint64_t slice_bytes_min; /* of the device: a power of two, or 0 */
+};
+
+static inline struct file_volume *
+file_of(struct volume *volume)
+{
+	return container_of(volume, struct file_volume, volume);
+}
+
+static inline uint64_t
+file_block_floor(const struct volume_request *request, uint64_t offset)
+{
+	return offset & ~(uint64_t)(request->volume->block_bytes - 1);
+}
+
+static inline uint64_t
+file_block_ceil(const struct volume_request *request, uint64_t offset)
+{
+	return file_block_floor(request, offset + request->volume->block_bytes - 1);
+}
+
+/* The operations of volume_ops. */
+int file_open(const struct volume_options *options, struct volume **result) MUST_USE;
+int file_check(const struct volume_options *options, uint64_t *size_bytes) MUST_USE;
+int file_start(struct volume *volume, struct cores *cores, unsigned home_index,
+	       struct call_pool *calls) MUST_USE;
+int file_close(struct volume *volume);
+
+/* The ways of a request; each ends in volume_finish, never from within these.
+ * file_submit_plain_write: whole blocks in front of tail_start; file_submit_rmw: any other write. */
+void file_submit_read(struct volume_request *request);
+void file_submit_plain_write(struct volume_request *request);
+void file_submit_rmw(struct volume_request *request);
+
+/* TRIM and WRITE_ZEROES; prepare for them, after opening, and give that back. */
+void file_submit_zeroes(struct volume_request *request);
+int file_zeroes_start(struct file_volume *file) MUST_USE;
+void file_zeroes_stop(struct file_volume *file);
+
+/* REQUEST is over with ERROR: say so in the next turn. */
+void file_complete(struct volume_request *request, int error);
+
+/* Prepare REQUEST's operation for DONE. */
+void file_prepare_op(struct volume_request *request, void (*done)(struct op *op, long result));
+
+/* Read or write the rest of the blocks from START to END, which are at BUFFER: what is behind request->progress_bytes. */
+void file_submit_rest(struct volume_request *request, bool write, uint8_t *buffer, uint64_t start,
+		      uint64_t end);
+
+/* Account for a RESULT of the blocks from START on, of which everything up to NEEDED_END matters.
+ * Returns 1 if that is all there, 0 if the rest must be submitted, or a negative errno. */
+int file_progress(struct volume_request *request, long result, uint64_t start,
+		  uint64_t needed_end) MUST_USE;
+
+#endif

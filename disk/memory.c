@@ -1,0 +1,333 @@
+/* Volumes in RAM, for tests and for measuring: what is written takes memory page by page, and TRIM and zeros give it back.
+ *
+ * One mapping, which all cores use at once.  Requests that overlap and run on different cores may mix within their overlap, as NBD
+ * allows; page_map.h says how a page is dropped beside writers of it.  Nothing is ever read or written in blocks: any offset
+ * and length costs the same.
+ *
+ * A request runs when its class has its turn on its core, in slices, so that a long one holds nobody up. */
+#include <errno.h>
+#include <numa.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "disk/page_map.h"
+#include "disk/volume.h"
+#include "disk/volume_kinds.h"
+#include "reactor/log.h"
+
+#define PAGE_BYTES \
+	4096u /* of the map; the system's may be larger: then pages are given back more rarely */
+
+/* What one slice may copy, or fill with zeros; and give back, which is a system call. */
+#define COPY_BYTES_MAX ((uint64_t)256 << 10)
+#define DROP_BYTES_MAX ((uint64_t)4 << 20)
+
+struct memory_volume {
+	struct volume volume;
+	uint8_t *bytes; /* mapped */
+	size_t mapped_bytes;
+	struct page_map *map;
+};
+
+static struct memory_volume *
+memory_of(const struct volume *volume)
+{
+	return container_of(volume, struct memory_volume, volume);
+}
+
+/* ---- opening ---- */
+
+static int
+memory_check(const struct volume_options *options, uint64_t *size_bytes)
+{
+	uint64_t ram_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (options->size_bytes > ram_bytes)
+		log_warning("a memory volume of %llu bytes is larger than this machine's memory, "
+			    "%llu: clients that fill it get the daemon killed",
+			    (unsigned long long)options->size_bytes, (unsigned long long)ram_bytes);
+	*size_bytes = options->size_bytes;
+	return 0;
+}
+
+/* On a machine with several nodes each gives its share: no core is nearer to the volume than others. */
+static void
+interleave(const struct memory_volume *memory)
+{
+	if (numa_available() >= 0 && numa_max_node() > 0)
+		numa_interleave_memory(memory->bytes, memory->mapped_bytes, numa_all_nodes_ptr);
+}
+
+static int
+map_bytes(struct memory_volume *memory)
+{
+	size_t system_page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t pages = (memory->volume.size_bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+	void *bytes;
+	int error;
+
+	memory->mapped_bytes =
+		(memory->volume.size_bytes + system_page_bytes - 1) & ~(system_page_bytes - 1);
+	bytes = mmap(NULL, memory->mapped_bytes, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (bytes == MAP_FAILED)
+		return -errno;
+	error = page_map_create(pages, &memory->map);
+	if (error < 0) {
+		(void)munmap(bytes, memory->mapped_bytes);
+		return error;
+	}
+	memory->bytes = bytes;
+	/* A huge page would be taken for a few bytes, and given back only as a whole. */
+	(void)madvise(bytes, memory->mapped_bytes, MADV_NOHUGEPAGE);
+	interleave(memory);
+	return 0;
+}
+
+static int
+memory_open(const struct volume_options *options, struct volume **result)
+{
+	struct memory_volume *memory = calloc(1, sizeof(*memory));
+	struct volume *volume;
+	int error = -ENOMEM;
+
+	if (memory == NULL)
+		return error;
+	volume = &memory->volume;
+	volume->ops = &memory_volume_ops;
+	volume->block_bytes = 1;
+	volume->read_only = options->read_only;
+	volume->trims = true;
+	volume->zeroes = true;
+	volume->path = strdup("memory");
+	if (volume->path == NULL)
+		goto err_after_memory;
+	error = memory_check(options, &volume->size_bytes);
+	if (error == 0)
+		error = map_bytes(memory);
+	if (error < 0) {
+		log_error("a memory volume of %llu bytes cannot be had: %s; make it smaller, or "
+			  "set the sysctl vm.overcommit_memory to 0 or 1",
+			  (unsigned long long)options->size_bytes, strerror(-error));
+		goto err_after_path;
+	}
+	*result = volume;
+	return 0;
+
+err_after_path:
+	free(volume->path);
+err_after_memory:
+	free(memory);
+	return error;
+}
+
+static int
+memory_close(struct volume *volume)
+{
+	struct memory_volume *memory = memory_of(volume);
+
+	(void)munmap(memory->bytes, memory->mapped_bytes);
+	page_map_destroy(memory->map);
+	free(volume->path);
+	free(memory);
+	return 0;
+}
+
+/* ---- slices: each does a part of a request from `offset` on, and returns how many bytes that was ---- */
+
+/* From OFFSET on, up to END, the bytes whose pages are all touched, or all not. */
+static uint64_t
+run_bytes(const struct memory_volume *memory, uint64_t offset, uint64_t end, bool *touched)
+{
+	uint64_t page = offset / PAGE_BYTES;
+	uint64_t pages =
+		page_map_run(memory->map, page, (end + PAGE_BYTES - 1) / PAGE_BYTES, touched);
+	uint64_t run_end = (page + pages) * PAGE_BYTES;
+
+	return (run_end < end ? run_end : end) - offset;
+}
+
+static uint64_t
+min_bytes(uint64_t bytes, uint64_t max)
+{
+	return bytes < max ? bytes : max;
+}
+
+static void
+touch(struct memory_volume *memory, uint64_t offset, uint64_t bytes)
+{
+	page_map_set(memory->map, offset / PAGE_BYTES,
+		     (offset + bytes + PAGE_BYTES - 1) / PAGE_BYTES);
+}
+
+static uint64_t
+read_slice(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
+{
+	uint8_t *to = (uint8_t *)request->buffer + (offset - request->offset);
+	uint64_t end = request->offset + request->length;
+	bool touched;
+	uint64_t bytes = min_bytes(run_bytes(memory, offset, end, &touched), COPY_BYTES_MAX);
+
+	if (touched)
+		memcpy(to, memory->bytes + offset, bytes);
+	else
+		memset(to, 0, bytes);
+	return bytes;
+}
+
+static uint64_t
+write_slice(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
+{
+	const uint8_t *from = (const uint8_t *)request->buffer + (offset - request->offset);
+	uint64_t bytes = min_bytes(request->offset + request->length - offset, COPY_BYTES_MAX);
+
+	memcpy(memory->bytes + offset, from, bytes);
+	touch(memory, offset, bytes);
+	return bytes;
+}
+
+/* Zeros that keep their room, or take it. */
+static uint64_t
+fill_slice(struct memory_volume *memory, uint64_t offset, uint64_t end)
+{
+	uint64_t bytes = min_bytes(end - offset, COPY_BYTES_MAX);
+
+	memset(memory->bytes + offset, 0, bytes);
+	touch(memory, offset, bytes);
+	return bytes;
+}
+
+/* Give back what is touched; what is not whole pages of the system's becomes zeros where it is. */
+static uint64_t
+drop_slice(struct memory_volume *memory, uint64_t offset, uint64_t end)
+{
+	uint64_t mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;
+	uint64_t whole_start = (offset + mask) & ~mask, whole_end = end & ~mask, bytes;
+	bool touched;
+
+	/* The last page may be a part of one: what is behind the volume's end is nobody's. */
+	if (end == memory->volume.size_bytes)
+		whole_end = memory->mapped_bytes;
+	bytes = run_bytes(memory, offset, end, &touched);
+	if (!touched)
+		return bytes;
+	if (whole_start >= whole_end)
+		return fill_slice(memory, offset, end);
+	if (offset < whole_start)
+		return fill_slice(memory, offset, whole_start);
+	if (offset >= whole_end)
+		return fill_slice(memory, offset, end);
+	if (end > whole_end)
+		end = whole_end;
+	bytes = min_bytes(min_bytes(bytes, end - offset), DROP_BYTES_MAX);
+	page_map_clear(memory->map, offset / PAGE_BYTES,
+		       (offset + bytes + PAGE_BYTES - 1) / PAGE_BYTES);
+	(void)madvise(memory->bytes + offset, bytes, MADV_DONTNEED);
+	return bytes;
+}
+
+static uint64_t
+slice(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
+{
+	uint64_t end = request->offset + request->length;
+
+	switch (request->command) {
+	case VOLUME_COMMAND_READ:
+		return read_slice(memory, request, offset);
+	case VOLUME_COMMAND_WRITE:
+		return write_slice(memory, request, offset);
+	case VOLUME_COMMAND_WRITE_ZEROES:
+		if (request->no_hole)
+			return fill_slice(memory, offset, end);
+		/* fall through */
+	case VOLUME_COMMAND_TRIM:
+		return drop_slice(memory, offset, end);
+	case VOLUME_COMMAND_FLUSH:
+	case VOLUME_COMMAND_CACHE:
+	case VOLUME_COMMAND_EXTENTS:
+		break;
+	}
+	return end - offset;
+}
+
+/* ---- where the data is ---- */
+
+static void
+find_extents(const struct memory_volume *memory, struct volume_request *request)
+{
+	uint64_t offset = request->offset, end = offset + request->length;
+	uint64_t look_end = offset + min_bytes(request->length, PAGE_MAP_LOOK_MAX * PAGE_BYTES);
+	struct volume_extent *last = NULL;
+
+	request->extent_count = 0;
+	while (offset < look_end) {
+		bool touched;
+		uint64_t bytes = run_bytes(memory, offset, end, &touched);
+		uint32_t flags = touched ? 0 : VOLUME_EXTENT_HOLE | VOLUME_EXTENT_ZERO;
+
+		if (last != NULL && last->flags == flags) {
+			last->length += bytes;
+		} else {
+			if (request->extent_count == request->extents_max)
+				return;
+			last = &request->extents[request->extent_count++];
+			*last = (struct volume_extent){ .length = bytes, .flags = flags };
+		}
+		offset += bytes;
+	}
+}
+
+static enum volume_peek
+memory_peek(const struct volume *volume, uint64_t offset, uint64_t length)
+{
+	bool touched;
+	uint64_t bytes = run_bytes(memory_of(volume), offset, offset + length, &touched);
+
+	if (bytes < length)
+		return VOLUME_PEEK_MIXED;
+	return touched ? VOLUME_PEEK_DATA : VOLUME_PEEK_ZERO;
+}
+
+/* ---- requests ---- */
+
+/* REQUEST has its turn: do a slice of it. */
+static void
+memory_run(struct op *op, long result)
+{
+	struct volume_request *request = container_of(op, struct volume_request, op);
+	struct memory_volume *memory = memory_of(request->volume);
+
+	(void)result;
+	if (request->command == VOLUME_COMMAND_EXTENTS) {
+		find_extents(memory, request);
+		request->progress_bytes = request->length;
+	} else if (request->command != VOLUME_COMMAND_FLUSH) {
+		request->progress_bytes +=
+			slice(memory, request, request->offset + request->progress_bytes);
+	}
+	if (request->command == VOLUME_COMMAND_FLUSH || request->progress_bytes == request->length)
+		volume_finish(request, 0);
+	else
+		reactor_complete(request->core->reactor, op, 0);
+}
+
+static void
+memory_submit(struct volume *volume, struct volume_request *request)
+{
+	(void)volume;
+	request->progress_bytes = 0;
+	op_init(&request->op, memory_run);
+	request->op.priority = request->priority;
+	reactor_complete(request->core->reactor, &request->op, 0);
+}
+
+const struct volume_ops memory_volume_ops = {
+	.kind = "memory",
+	.open = memory_open,
+	.check = memory_check,
+	.submit = memory_submit,
+	.peek = memory_peek,
+	.close = memory_close,
+};

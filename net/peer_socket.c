@@ -1,0 +1,36 @@
+/* When a dead peer is noticed.
+ * Where something is unacknowledged, TCP_USER_TIMEOUT decides.  Where nothing is, keepalive probes are sent, and TCP_USER_TIMEOUT
+ * decides too, but only at the time of a probe.  So the probes are spread over the second half of the time, the last of
+ * them due at its very end, and the timeout ends half an interval before. */
+#include "net/peer_socket.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#define PROBES		    4
+#define INTERVALS_PER_LIMIT 8
+
+static void
+set(int fd, int level, int option, unsigned value)
+{
+	/* Best effort: without it it is only slower to answer, or to notice a dead peer. */
+	(void)setsockopt(fd, level, option, &value, sizeof(value));
+}
+
+void
+peer_socket_tune(int fd, const struct address *peer, unsigned dead_peer_s)
+{
+	unsigned interval_s = dead_peer_s / INTERVALS_PER_LIMIT;
+
+	if (peer->storage.ss_family != AF_INET && peer->storage.ss_family != AF_INET6)
+		return;
+	if (interval_s == 0)
+		interval_s = 1;
+	CHECK(dead_peer_s > PROBES * interval_s);
+	set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set(fd, IPPROTO_TCP, TCP_KEEPIDLE, dead_peer_s - PROBES * interval_s);
+	set(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
+	set(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES);
+	set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, dead_peer_s * 1000 - interval_s * 500);
+}

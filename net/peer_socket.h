@@ -1,0 +1,15 @@
+/* An accepted socket's options. */
+#ifndef NET_PEER_SOCKET_H
+#define NET_PEER_SOCKET_H
+
+#include "net/address.h"
+
+/* Set FD, which PEER has connected, up: answers leave at once, and a peer that is dead is noticed.
+ * dead_peer_s: TCP ends the connection with -ETIMEDOUT (or what the network said) when the peer's kernel has acknowledged nothing
+ * for so many seconds, 5 to 3600: neither what was sent to it, nor that it is there while nothing is.  A peer that
+ * lives but reads none of what waits for it all that time counts as dead, too: that is how TCP_USER_TIMEOUT works.
+ * Nothing is set where the kernel itself knows the peer's end: Unix sockets and vsock.
+ * Source: tcp(7); tcp_keepalive_timer and tcp_probe_timer in Linux's net/ipv4/tcp_timer.c. */
+void peer_socket_tune(int fd, const struct address *peer, unsigned dead_peer_s);
+
+#endif

@@ -1,0 +1,97 @@
+/* Letting connections in: who may, how many, and on which core. */
+#include "net/connection.h"
+#include "net/service_parts.h"
+
+#include <stdio.h>
+#include <sys/socket.h>
+
+/* Close FD without a word to the client, and say WHY in the log. */
+static void
+refuse(struct service_core *here, int fd, const struct address *peer, const char *why)
+{
+	char text[ADDRESS_TEXT_BYTES];
+
+	kernel_close(fd);
+	address_format(peer, text, sizeof(text));
+	service_log(here, why, "client %s: refused: %s", text, why);
+}
+
+/* The CPU that handled the last packet of FD, or -1.  Source: socket(7). */
+static int
+incoming_cpu(int fd)
+{
+	socklen_t bytes = sizeof(int);
+	int cpu;
+
+	return getsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &bytes) == 0 ? cpu : -1;
+}
+
+/* The core with the fewest connections; of several, the one that FD's packets come to (on loopback, where its client runs): data and
+ * wake-ups then need not cross CPUs. */
+static struct service_core *
+choose_core(struct service *service, int fd)
+{
+	struct service_core *least = NULL;
+	unsigned least_count = 0;
+	int cpu = incoming_cpu(fd);
+
+	for (unsigned i = 0; i < service->core_count; i++) {
+		struct service_core *home = &service->per_core[i];
+		/* Relaxed: a count that is a little old places a little worse. */
+		unsigned count = __atomic_load_n(&home->connection_count, __ATOMIC_RELAXED);
+
+		if (least == NULL || count < least_count ||
+		    (count == least_count && (int)home->core->cpu == cpu)) {
+			least = home;
+			least_count = count;
+		}
+	}
+	return least;
+}
+
+/* Count one more connection, of CLIENT.  Returns NULL, or why there may not be one. */
+static const char *
+reserve(struct service *service, const struct access_peer *client)
+{
+	if (!access_allowed(service->limits.access, client))
+		return "denied to this address (allow and deny of [server])";
+	/* Relaxed: only a count. */
+	if (__atomic_fetch_add(&service->connection_count, 1, __ATOMIC_RELAXED) >=
+	    service->limits.connections_max) {
+		__atomic_sub_fetch(&service->connection_count, 1, __ATOMIC_RELAXED);
+		return "there are as many connections as may be (max-connections)";
+	}
+	if (client_table_enter(&service->clients, client))
+		return NULL;
+	__atomic_sub_fetch(&service->connection_count, 1, __ATOMIC_RELAXED);
+	return "it has as many connections as a client may (max-connections-per-client)";
+}
+
+void
+service_release_place(struct service_core *home, const struct access_peer *client)
+{
+	struct service *service = home->service;
+
+	client_table_leave(&service->clients, client);
+	__atomic_sub_fetch(&service->connection_count, 1, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&home->connection_count, 1, __ATOMIC_RELAXED);
+}
+
+void
+service_place(struct service_core *here, int fd, const struct address *peer)
+{
+	struct access_peer client = access_peer_of(peer);
+	const char *why = reserve(here->service, &client);
+	struct service_core *home;
+
+	if (why != NULL) {
+		refuse(here, fd, peer, why);
+		return;
+	}
+	home = choose_core(here->service, fd);
+	__atomic_add_fetch(&home->connection_count, 1, __ATOMIC_RELAXED);
+	if (connection_create(home, fd, peer) == 0)
+		return;
+	service_release_place(home, &client);
+	service_log(here, "out of memory", "a connection was refused: out of memory");
+}

@@ -1,0 +1,91 @@
+/* Feeding the starved: connections that wait for a request or a buffer of their core get it in the order in which they began to,
+ * and those that let others starve lose what they hold. */
+#include "net/connection.h"
+#include "net/service_parts.h"
+
+/* How often to look for those who let others starve, and how many looks without progress make one. */
+#define HUNGER_NS	  ((uint64_t)500000000)
+#define STALLED_LOOKS_MAX 4
+
+static void feed_starved(struct task *task);
+static void hunger_expired(struct timer *timer);
+
+void
+service_share_init(struct service_core *home)
+{
+	list_init(&home->starved);
+	task_init(&home->feed, feed_starved);
+	timer_init(&home->hunger, hunger_expired);
+}
+
+void
+service_feed(struct service_core *home)
+{
+	if (!list_empty(&home->starved))
+		reactor_defer(home->core->reactor, &home->feed);
+}
+
+/* Let those that starve try again, in the order in which they began to. */
+static void
+feed_starved(struct task *task)
+{
+	struct service_core *home = container_of(task, struct service_core, feed);
+	struct list_node now, *node;
+
+	list_init(&now);
+	list_move_all(&now, &home->starved);
+	while ((node = list_take_first(&now)) != NULL) {
+		struct connection *connection = container_of(node, struct connection, starved_node);
+
+		connection_retry(connection);
+		if (!list_empty(&connection->starved_node))
+			break; /* there is nothing left; it stays the first */
+	}
+	if (node != NULL) {
+		list_remove(node);
+		list_prepend(&now, node);
+	}
+	list_move_all(&now, &home->starved);
+	list_move_all(&home->starved, &now);
+}
+
+/* Look at CONNECTION once more.  Returns whether it has held something for long without using it. */
+static bool
+is_stalled(struct connection *connection)
+{
+	unsigned own_hunger = connection->starved != NULL ? 1 : 0;
+	bool waits_for_peer = connection->request_count > own_hunger && connection->io_count == 0;
+
+	if (!waits_for_peer || connection->progress != connection->progress_seen)
+		connection->stalled_looks = 0;
+	else
+		connection->stalled_looks++;
+	connection->progress_seen = connection->progress;
+	return connection->stalled_looks >= STALLED_LOOKS_MAX;
+}
+
+static void
+hunger_expired(struct timer *timer)
+{
+	struct service_core *home = container_of(timer, struct service_core, hunger);
+	struct list_node *node, *after;
+
+	if (list_empty(&home->starved))
+		return;
+	list_for_each_safe(node, after, &home->connections) {
+		struct connection *connection = container_of(node, struct connection, node);
+
+		if (is_stalled(connection))
+			connection_drop(connection,
+					"took no replies, or sent no payload, for 2 s while others "
+					"waited for the buffers it held");
+	}
+	service_hungry(home);
+}
+
+void
+service_hungry(struct service_core *home)
+{
+	if (!timer_running(&home->hunger))
+		reactor_timer_start(home->core->reactor, &home->hunger, HUNGER_NS);
+}

@@ -1,0 +1,231 @@
+#!/usr/bin/python3
+"""Kills the daemon at random moments, and looks for acknowledged writes that are gone.
+
+    tests/crash/crash.py --daemon build/millraced --rounds 20 [--seed N] [--counts FILE]
+
+A round: four connections write to an image for a moment, some writes with FUA and a flush now and then; the daemon is killed with
+SIGKILL and started again; the whole image is read through it and compared with what was acknowledged.  Slots of the image are
+rewritten again and again, each by one request at a time: blocks, runs of blocks, and pieces that begin and end anywhere, also in the
+last part of a block.  A slot must hold the bytes of the last write that was acknowledged; if another was on its way, each of its
+sectors must hold those of the one or of the other.
+
+That is more than FUA and FLUSH promise, since the machine goes on: what the kernel has taken is not lost with the process.  What is
+lost with the power is looked for by tests/sim/sim_storage.c.
+"""
+
+import argparse
+import errno
+import os
+import random
+import signal
+import struct
+import sys
+import time
+
+sys.dont_write_bytecode = True
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+
+import nbd  # noqa: E402
+
+from harness import Env, Failure, check, two_cores  # noqa: E402
+from pump import Pump  # noqa: E402
+
+CONNECTIONS = 4
+DEPTH = 12
+SECTOR_BYTES = 512
+IMAGE_BYTES = (1 << 20) + 3001
+STAMP = struct.Struct(">QQ")
+EXPORT = "disk"
+DEAD_SECONDS = 15
+
+
+def slots():
+    """(offset, length) of each: whole blocks, runs of them, and pieces of any alignment up to the last byte."""
+    yield from ((offset, 4096) for offset in range(0, 512 << 10, 4096))
+    yield from ((offset, 64 << 10) for offset in range(512 << 10, 768 << 10, 64 << 10))
+    yield from ((offset, min(1111, IMAGE_BYTES - offset)) for offset in range(768 << 10, IMAGE_BYTES, 1111))
+
+
+class Slot:
+    """A part of the image: what it holds for sure, and what may be on its way there."""
+
+    def __init__(self, index, offset, length):
+        self.index = index
+        self.offset = offset
+        self.length = length
+        self.number = 0
+        self.held = bytes(length)
+        self.coming = None
+
+    def next_write(self):
+        self.number += 1
+        stamp = STAMP.pack(self.index, self.number)
+        self.coming = (stamp * (self.length // len(stamp) + 1))[: self.length]
+        return self.coming
+
+    def acknowledged(self):
+        self.held, self.coming = self.coming, None
+
+    def sectors(self):
+        """The slot's part of each sector, from and to."""
+        start = 0
+        while start < self.length:
+            end = min(start + SECTOR_BYTES - (self.offset + start) % SECTOR_BYTES, self.length)
+            yield start, end
+            start = end
+
+    def verify(self, found):
+        """FOUND is what it holds after the crash."""
+        for start, end in self.sectors():
+            allowed = {self.held[start:end]}
+            if self.coming:
+                allowed.add(self.coming[start:end])
+            check(
+                found[start:end] in allowed,
+                f"the sector at {self.offset + start} holds {found[start:start + 16].hex()} instead of "
+                f"{' or '.join(sorted(part[:16].hex() for part in allowed))}, the last write of slot {self.index} "
+                f"that was acknowledged{' or the one on its way' if self.coming else ''}",
+            )
+        self.held, self.coming = found, None
+
+
+class Checker:
+    def __init__(self, rng):
+        self.rng = rng
+        self.slots = [Slot(index, *place) for index, place in enumerate(slots())]
+        self.writes = self.durable = self.flushes = self.cut_off = 0
+        self.errors = []
+
+    def write_and_kill(self, daemon, seconds):
+        """Write as fast as it goes until SECONDS after the first reply; then the daemon is killed."""
+        pump = Pump(daemon.uri(EXPORT), CONNECTIONS)
+        idle = list(self.slots)
+        before, deadline = self.writes, None
+        while deadline is None or time.monotonic() < deadline:
+            for connection in pump.alive():
+                while idle and connection.in_flight < DEPTH:
+                    self.start(connection, idle)
+            pump.turn()
+            if deadline is None and self.writes > before:
+                deadline = time.monotonic() + seconds
+        daemon.process.send_signal(signal.SIGKILL)
+        self.take_last_replies(pump)
+        daemon.kill()
+        check(not self.errors, self.errors[:5])
+        self.cut_off += sum(slot.coming is not None for slot in self.slots)
+
+    def take_last_replies(self, pump):
+        """What the daemon had sent when it died counts as acknowledged."""
+        deadline = time.monotonic() + DEAD_SECONDS
+        while pump.alive():
+            check(time.monotonic() < deadline, "a connection outlived the daemon")
+            pump.turn()
+
+    def start(self, connection, idle):
+        if self.rng.random() < 0.1:
+            self.start_flush(connection)
+        place = self.rng.randrange(len(idle))
+        idle[place], idle[-1] = idle[-1], idle[place]
+        slot = idle.pop()
+        durable = self.rng.random() < 0.2
+
+        def answered(error):
+            if error == 0:
+                slot.acknowledged()
+                self.writes += 1
+                self.durable += durable
+                idle.append(slot)
+            elif error != errno.ENOTCONN:
+                self.errors.append(f"a write of slot {slot.index} failed with {error}")
+
+        connection.write(slot.next_write(), slot.offset, answered, nbd.CMD_FLAG_FUA if durable else 0)
+
+    def start_flush(self, connection):
+        def answered(error):
+            connection.in_flight -= 1
+            self.flushes += error.value == 0
+            if error.value not in (0, errno.ENOTCONN):
+                self.errors.append(f"a flush failed with {error.value}")
+            return 1
+
+        connection.in_flight += 1
+        try:
+            connection.handle.aio_flush(completion=answered)
+        except nbd.Error:
+            connection.in_flight -= 1
+
+    def verify(self, daemon):
+        handle = nbd.NBD()
+        handle.connect_uri(daemon.uri(EXPORT))
+        image = handle.pread(IMAGE_BYTES, 0)
+        handle.shutdown()
+        for slot in self.slots:
+            slot.verify(bytes(image[slot.offset : slot.offset + slot.length]))
+
+
+def run_rounds(arguments, directory):
+    checker = Checker(random.Random(arguments.seed))
+    path = os.path.join(directory, "image")
+    with open(path, "wb") as image:
+        image.truncate(IMAGE_BYTES)
+    options = ("--export", f"{EXPORT}={path}", "--listen", "127.0.0.1:0", "--cores", two_cores())
+    for number in range(arguments.rounds):
+        env = Env(os.path.abspath(arguments.daemon), os.path.join(directory, str(number)), False)
+        try:
+            checker.write_and_kill(env.serve(*options), checker.rng.uniform(0.0, 0.15))
+            daemon = env.serve(*options)
+            checker.verify(daemon)
+            daemon.kill()
+        except Failure as failure:
+            raise Failure(f"round {number}: {failure}\n{env.daemons[-1].log()}") from None
+        finally:
+            env.close()
+    return checker
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description="Kills millraced and looks for acknowledged writes that are gone.")
+    parser.add_argument("--daemon", required=True, help="the millraced to test")
+    parser.add_argument("--rounds", type=int, default=200, metavar="N", help="kills (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 1000000, metavar="N", help="of its choices")
+    parser.add_argument("--counts", metavar="FILE", help="write the last line to this file too")
+    parser.add_argument(
+        "--work",
+        default="build/crash-work",
+        metavar="DIR",
+        help="scratch, on a disk file system: O_DIRECT is needed (default %(default)s)",
+    )
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    print(f"seed {arguments.seed}", flush=True)
+    os.makedirs(arguments.work, exist_ok=True)
+    # An Env to end everything, whatever happens.
+    whole = Env(arguments.daemon, os.path.join(os.path.abspath(arguments.work), str(os.getpid())), False)
+    began = time.monotonic()
+    failed = 0
+    try:
+        checker = run_rounds(arguments, whole.directory)
+        print(
+            f"{arguments.rounds} kills in {time.monotonic() - began:.0f} s: {checker.writes} writes acknowledged, "
+            f"{checker.durable} of them with FUA, {checker.flushes} flushes, {checker.cut_off} cut off on their way; "
+            "none that was acknowledged is lost"
+        )
+    except Failure as failure:
+        failed = 1
+        print(f"FAIL {failure}")
+    finally:
+        whole.close()
+    counts = f"{1 - failed} passed, {failed} failed"
+    print(counts)
+    if arguments.counts:
+        with open(arguments.counts, "w", encoding="utf-8") as file:
+            file.write(counts + "\n")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

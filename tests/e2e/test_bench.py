@@ -1,0 +1,345 @@
+"""millrace-bench: what it measures, what it finds wrong, and what it says of a server that is no good."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import threading
+
+from harness import FILE, MIB, TCP, UNIX
+from harness import check, equal, test
+
+BLOCK = 4096
+
+
+def bench(env, *arguments, fails=False):
+    """Run it; returns its result.  FAILS: it must exit with 1."""
+    program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    return env.run([program, *map(str, arguments)], expect=1 if fails else 0)
+
+
+def run(env, uri, *arguments, **keywords):
+    """A short load; returns its JSON."""
+    path = env.path("result.json")
+    bench(env, "run", uri, "--quiet", "--time", 0.3, "--json", path, *arguments, **keywords)
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+@test(over=[(FILE, TCP), (FILE, UNIX)], quick=[(FILE, TCP)])
+def a_load_is_measured(env, medium, transport):
+    daemon = env.serve_image(env.image(medium, 8 * MIB), transport)
+    result = run(env, daemon.uri(), "--depth", 8, "--connections", 3)
+    figures = result["all"]
+    check(figures["requests"] > 100, f"only {figures['requests']} requests")
+    equal(result["partial"], False, "partial")
+    latency = figures["latency_us"]
+    check(0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"], f"{latency}")
+    check(abs(figures["iops"] * 4096 / figures["bytes_per_second"] - 1) < 1e-6, f"{figures}")
+    total = sum(requests for requests, _ in result["series"])
+    equal(total, figures["requests"], "the series' sum")
+
+
+@test(quick=True)
+def a_mix_has_all_its_kinds(env):
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    kinds = run(env, daemon.uri(), "--mix", "read=50,write=45,flush=5", "--fua", 10)["kinds"]
+    equal(sorted(kinds), ["flush", "read", "write"], "kinds")
+    share = kinds["read"]["requests"] / sum(kind["requests"] for kind in kinds.values())
+    check(0.4 < share < 0.6, f"{share} of the requests are reads")
+
+
+@test(quick=True)
+def a_number_of_requests_is_kept(env):
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    result = run(env, daemon.uri(), "--requests", 1001, "--connections", 4, "--time", 20)
+    equal(result["all"]["requests"], 1001, "requests")
+
+
+@test()
+def a_rate_is_kept_and_waiting_for_a_slow_server_counts(env):
+    """A server that answers nothing for 0.5 s: at a rate, everything that was due then is late."""
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    result = run(env, daemon.uri(), "--rate", 1000, "--time", 1)
+    check(950 <= result["all"]["requests"] <= 1050, f"{result['all']['requests']} requests in 1 s")
+    stopped = threading.Timer(0.5, daemon.send_signal, [signal.SIGSTOP])
+    going_on = threading.Timer(1.0, daemon.send_signal, [signal.SIGCONT])
+    stopped.start()
+    going_on.start()
+    result = run(env, daemon.uri(), "--rate", 1000, "--time", 2)
+    going_on.join()
+    latency = result["all"]["latency_us"]
+    # A quarter of the requests were due while it stood still; half of those were more than 250 ms late.
+    check(latency["p90"] > 200_000, f"p90 {latency['p90']} us does not show the 0.5 s in which nothing was answered")
+    check(result["all"]["requests"] > 1900, f"{result['all']['requests']} requests")
+
+
+@test(quick=True)
+def results_are_compared_and_drawn(env):
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    first, second, page = env.path("a.json"), env.path("b.json"), env.path("page.html")
+    for path, depth in ((first, 1), (second, 8)):
+        bench(env, "run", daemon.uri(), "--quiet", "--time", 0.3, "--depth", depth, "--json", path, "--html", page)
+    lines = bench(env, "--compare", first, second).out
+    check("note: the loads differ in depth" in lines, lines)
+    check(re.search(r"^all +requests/s +[0-9.]+ +[0-9.]+ +[0-9.]+$", lines, re.M), lines)
+    with open(page, encoding="utf-8") as file:
+        text = file.read()
+    equal(text.count("<svg"), 3, "pictures")
+    check("http" not in text.replace("nbd://", ""), "the page needs the network")
+    check(bench(env, "compare", first, page, fails=True).err.startswith(page), "what is no result is named")
+
+
+@test()
+def a_ramp_finds_the_rate_that_holds(env):
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    arguments = ("--quiet", "--time", 0.3, "--rate-start", 500, "--rate-factor", 4, "--p99-max", 200_000)
+    lines = bench(env, "ramp", daemon.uri(), *arguments).out
+    match = re.search(r"^(\d+) requests/s held a p99 of at most 200000 us$", lines, re.M)
+    check(match and int(match[1]) >= 500, lines)
+
+
+# ---- verify
+
+
+def verified(env, *arguments, **keywords):
+    return bench(env, "verify", *arguments, "--quiet", "--time", 0.3, "--depth", 4, "--connections", 3, **keywords)
+
+
+@test(over=[(FILE, TCP), (FILE, UNIX)], quick=[(FILE, TCP)])
+def what_was_written_is_found_over_new_connections(env, medium, transport):
+    daemon = env.serve_image(env.image(medium, 4 * MIB), transport)
+    lines = verified(env, daemon.uri(), "--bs", "2k").out
+    match = re.search(r"^(\d+) blocks written, (\d+) read: (\d+) right$", lines, re.M)
+    check(match and int(match[1]) > 100 and match[2] == match[3], lines)
+
+
+def written_blocks(image):
+    """Blocks with a stamp of at least the second write."""
+    return [at for at in range(0, len(image), BLOCK) if int.from_bytes(image[at + 32 : at + 40], "little") >= 2]
+
+
+def tamper(path, change):
+    with open(path, "r+b") as file:
+        image = bytearray(file.read())
+        change(image)
+        file.seek(0)
+        file.write(image)
+
+
+def lose(image, at, old):
+    image[at : at + BLOCK] = bytes(BLOCK)
+
+
+def misplace(image, at, old):
+    other = (at + BLOCK) % len(image)
+    image[at : at + BLOCK] = old[other : other + BLOCK] if any(old[other : other + 8]) else image[other : other + BLOCK]
+
+
+def corrupt(image, at, old):
+    image[at + 700] ^= 1
+
+
+def tear(image, at, old):
+    image[at + 512 : at + 1024] = old[at + 512 : at + 1024]
+
+
+def make_stale(image, at, old):
+    image[at : at + BLOCK] = old[at : at + BLOCK]
+
+
+WRONGS = {"lost": lose, "misplaced": misplace, "corrupt": corrupt, "torn": tear, "stale": make_stale}
+
+
+@test(over=[(word,) for word in WRONGS], quick=[("torn",)])
+def a_wrong_block_is_found_and_named(env, word):
+    """The image is changed behind the server's back, between a run and its check."""
+    image, state = env.image(FILE, MIB), env.path("state")
+    daemon = env.serve_image(image, TCP)
+    verified(env, daemon.uri(), "--rounds", 1, "--state", state)
+    bench(env, "verify", daemon.uri(), "--check", "--state", state, "--quiet")
+    daemon.stop()
+    with open(image.path, "rb") as file:
+        current = file.read()
+    at = written_blocks(current)[3]
+    # The same block as the write before left it: its stamp and checksum are remade by a second ledger of the same run.
+    older = remake(current[at : at + BLOCK])
+    old = current[:at] + older + current[at + BLOCK :]
+    tamper(image.path, lambda content: WRONGS[word](content, at, old))
+    daemon = env.serve_image(image, TCP)
+    lines = bench(env, "verify", daemon.uri(), "--check", "--state", state, "--quiet", fails=True).out
+    check(f"{BLOCK} bytes at offset {at} are {word}" in lines, lines)
+    check(f", 1 {word}" in lines, lines)
+
+
+def remake(block):
+    """BLOCK as the write before it would have looked, with right checksums."""
+    sectors = []
+    for start in range(0, BLOCK, 512):
+        sector = bytearray(block[start : start + 512])
+        generation = int.from_bytes(sector[32:40], "little") - 1
+        sector[32:40] = generation.to_bytes(8, "little")
+        sector[0:8] = xxh3(bytes(sector[8:])).to_bytes(8, "little")
+        sectors.append(bytes(sector))
+    return b"".join(sectors)
+
+
+def xxh3(data):
+    import ctypes
+
+    library = ctypes.CDLL("libxxhash.so.0")
+    library.XXH3_64bits.restype = ctypes.c_uint64
+    return library.XXH3_64bits(data, ctypes.c_size_t(len(data)))
+
+
+@test()
+def what_was_flushed_is_there_after_the_server_was_killed(env):
+    image, state = env.image(FILE, 2 * MIB), env.path("state")
+    daemon = env.serve_image(image, TCP)
+    killer = threading.Timer(1.0, daemon.kill)
+    killer.start()
+    lines = verified(env, daemon.uri(), "--rounds", 1000, "--state", state, fails=True).out
+    killer.join()
+    check("PARTIAL: the server failed" in lines, lines)
+    daemon = env.serve_image(image, TCP)
+    check(" right\n" in bench(env, "verify", daemon.uri(), "--check", "--state", state, "--quiet").out, "not all right")
+
+
+# ---- servers that are no good
+
+
+class BadServer:
+    """Accepts and lets ANSWER speak, once for each connection."""
+
+    def __init__(self, answer):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"nbd://127.0.0.1:{self.listener.getsockname()[1]}/x"
+        self.answer = answer
+        self.connections = []
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            try:
+                self.answer(connection)
+            except OSError:
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
+
+
+def greet(connection):
+    """The whole handshake: an export of 1 MiB that takes anything."""
+    connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
+    connection.recv(4)
+    header = connection.recv(16)
+    connection.recv(int.from_bytes(header[12:], "big"))
+    reply = (0x3E889045565A9).to_bytes(8, "big") + (7).to_bytes(4, "big")
+    info = b"\0\0" + (1 << 20).to_bytes(8, "big") + b"\0\x0d"
+    connection.sendall(reply + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
+    connection.sendall(reply + (1).to_bytes(4, "big") + bytes(4))
+
+
+def not_nbd(connection):
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def closes_at_once(connection):
+    connection.close()
+
+
+def oldstyle(connection):
+    connection.sendall(b"NBDMAGIC" + b"\0\0\x42\x02\x81\x86\x12\x53" + bytes(136))
+
+
+def answers_garbage(connection):
+    greet(connection)
+    connection.recv(28)
+    connection.sendall(b"garbage." * 100)
+
+
+def answers_what_was_not_asked(connection):
+    greet(connection)
+    connection.recv(28)
+    connection.sendall(b"\x67\x44\x66\x98" + bytes(4) + (999).to_bytes(8, "big"))
+
+
+def closes_in_the_middle(connection):
+    greet(connection)
+    request = connection.recv(28)
+    connection.sendall(b"\x67\x44\x66\x98" + bytes(4) + request[8:12])
+    # What is unread when it closes would make that a reset.
+    connection.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        while connection.recv(65536):
+            pass
+    connection.close()
+
+
+def stops_answering(connection):
+    greet(connection)
+
+
+BAD = {
+    not_nbd: "what came back is not NBD",
+    closes_at_once: "closed the connection during the handshake",
+    oldstyle: "what came back is not NBD",
+    answers_garbage: "something that is no simple reply",
+    answers_what_was_not_asked: "answered a request that was not made",
+    closes_in_the_middle: "the server closed the connection",
+    stops_answering: "not answered for",
+}
+BAD_NAMES = {answer.__name__: answer for answer in BAD}
+
+
+@test(over=[(name,) for name in BAD_NAMES], quick=[("answers_garbage",)])
+def a_bad_server_ends_the_run_with_its_reason(env, name):
+    answer = BAD_NAMES[name]
+    with BadServer(answer) as server:
+        for command in ("run", "verify"):
+            result = bench(
+                env, command, server.uri, "--quiet", "--timeout", 1, "--time", 5, "--depth", 1, fails=True
+            )
+            said = result.out + result.err
+            check(BAD[answer] in said, f"{command}: {said!r}")
+            check(server.uri in said, f"{command} does not name the server: {said!r}")
+            handshake = answer in (not_nbd, closes_at_once, oldstyle)
+            check(handshake != ("PARTIAL" in said), f"{command} does not mark its result rightly: {said!r}")
+
+
+@test(quick=True)
+def a_server_that_is_not_there_and_an_export_that_is_not(env):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"nbd://127.0.0.1:{unused.getsockname()[1]}/x"
+        check("cannot connect: Connection refused" in bench(env, "run", uri, fails=True).err, "refused")
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    said = bench(env, "run", daemon.uri("nothing"), fails=True).err
+    check('the server refuses the export "nothing"' in said, said)
+    said = bench(env, "run", daemon.uri(), "--size", "2m", fails=True).err
+    check("has 1048576 bytes; the region must lie within" in said, said)
+
+
+@test(quick=True)
+def a_read_only_export_is_not_written(env):
+    daemon = env.serve(
+        "--config",
+        env.config(f"[server]\nlisten = 127.0.0.1:0\n[export x]\npath = {env.file(MIB)}\nread-only = yes\n"),
+    )
+    said = bench(env, "run", daemon.uri("x"), "--rw", "randwrite", fails=True).err
+    check("the export is read-only" in said, said)
+    said = bench(env, "verify", daemon.uri("x"), fails=True).err
+    check("is read-only; only --check can be done" in said, said)

@@ -1,0 +1,375 @@
+/* Trims, zeros and extents of files and devices, beside writes on two cores, against a model in memory. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/unit/medium.h"
+#include "tests/unit/volume_fixture.h"
+
+#define MIB ((uint64_t)1 << 20)
+
+struct image {
+	struct volume_fixture fixture;
+	enum medium_kind kind;
+	char path[64];
+};
+
+static void
+image_start(struct image *image, enum medium_kind kind, uint64_t size_bytes)
+{
+	const char *missing = medium_create(kind, size_bytes, image->path);
+
+	if (missing != NULL)
+		cr_skip_test("%s: %s", medium_names[kind], missing);
+	image->kind = kind;
+	volume_fixture_start(&image->fixture, &(struct volume_options){ .path = image->path });
+}
+
+static void
+image_stop(struct image *image)
+{
+	volume_fixture_stop(&image->fixture);
+	medium_remove(image->kind, image->path);
+}
+
+static uint64_t
+used_bytes(const struct image *image)
+{
+	struct stat status;
+
+	cr_assert_eq(stat(image->path, &status), 0);
+	return (uint64_t)status.st_blocks * 512;
+}
+
+static int
+run_request(struct image *image, struct volume_request request)
+{
+	struct trial trial = { .request = request };
+	int error;
+
+	trial_begin(&image->fixture, &trial, 0, NULL);
+	error = trial_wait(&trial);
+	trial_end(&trial);
+	return error;
+}
+
+/* ---- the model ---- */
+
+#define TOGETHER 8
+
+struct model {
+	uint64_t size_bytes;
+	uint8_t *bytes;
+	uint8_t *trimmed; /* a byte that was trimmed reads as it was, or zero */
+	uint8_t *read_back;
+	struct trial trials[TOGETHER];
+};
+
+static struct model *
+model_create(uint64_t size_bytes)
+{
+	struct model *model = calloc(1, sizeof(*model));
+
+	model->size_bytes = size_bytes;
+	model->bytes = calloc(1, size_bytes);
+	model->trimmed = calloc(1, size_bytes);
+	model->read_back = malloc(size_bytes);
+	return model;
+}
+
+static void
+model_destroy(struct model *model)
+{
+	free(model->bytes);
+	free(model->trimmed);
+	free(model->read_back);
+	free(model);
+}
+
+/* One of TOGETHER requests of a round, in the I'th share of the volume: neighbours share blocks, but no bytes. */
+static void
+begin_random(struct image *image, struct model *model, unsigned i, unsigned *seed)
+{
+	static const enum volume_command commands[] = { VOLUME_COMMAND_WRITE, VOLUME_COMMAND_WRITE,
+							VOLUME_COMMAND_WRITE_ZEROES,
+							VOLUME_COMMAND_TRIM };
+	uint64_t share = model->size_bytes / TOGETHER;
+	uint64_t first = i * share, end = i == TOGETHER - 1 ? model->size_bytes : first + share;
+	uint64_t start = first + (unsigned)rand_r(seed) % share;
+	uint64_t length = 1 + (unsigned)rand_r(seed) % (rand_r(seed) % 4 == 0 ? 60000 : 9000);
+	struct volume_request *request = &model->trials[i].request;
+
+	if (rand_r(seed) % 3 == 0 && start / 4096 * 4096 >= first)
+		start = start / 4096 * 4096;
+	if (length > end - start)
+		length = end - start;
+	*request = (struct volume_request){
+		.command = commands[(unsigned)rand_r(seed) % 4],
+		.durable = rand_r(seed) % 16 == 0,
+		.offset = start,
+		.length = length,
+	};
+	request->no_hole = request->command == VOLUME_COMMAND_WRITE_ZEROES && rand_r(seed) % 2;
+	if (request->command == VOLUME_COMMAND_TRIM) {
+		memset(model->trimmed + start, 1, length);
+	} else {
+		int value = request->command == VOLUME_COMMAND_WRITE ? 1 + rand_r(seed) % 255 : 0;
+
+		memset(model->bytes + start, value, length);
+		memset(model->trimmed + start, 0, length);
+	}
+	trial_begin(&image->fixture, &model->trials[i], i % VOLUME_FIXTURE_CORES,
+		    request->command == VOLUME_COMMAND_WRITE ? model->bytes + start : NULL);
+}
+
+static void
+compare(struct image *image, struct model *model)
+{
+	cr_assert_eq(volume_run(&image->fixture, VOLUME_COMMAND_READ, 0, model->size_bytes,
+				model->read_back),
+		     0);
+	for (uint64_t at = 0; at < model->size_bytes; at++) {
+		uint8_t got = model->read_back[at];
+
+		cr_assert(got == model->bytes[at] || (model->trimmed[at] && got == 0),
+			  "byte %llu is %u, not %u", (unsigned long long)at, got, model->bytes[at]);
+		/* What it reads as is what it will read as. */
+		model->bytes[at] = got;
+		model->trimmed[at] = 0;
+	}
+}
+
+static void
+check_zeros(const struct model *model, uint64_t offset, uint64_t length, const char *who)
+{
+	for (uint64_t at = offset; at < offset + length; at++)
+		cr_assert(model->read_back[at] == 0, "%s says that byte %llu is zero", who,
+			  (unsigned long long)at);
+}
+
+/* What is called zero is zero, in both ways of asking. */
+static void
+compare_extents(struct image *image, struct model *model, uint64_t offset, unsigned core)
+{
+	struct volume_extent extents[5];
+
+	while (offset < model->size_bytes) {
+		struct trial trial = { .request = { .command = VOLUME_COMMAND_EXTENTS,
+						    .offset = offset,
+						    .length = model->size_bytes - offset,
+						    .extents = extents,
+						    .extents_max = 5 } };
+
+		trial_begin(&image->fixture, &trial, core, NULL);
+		cr_assert_eq(trial_wait(&trial), 0);
+		cr_assert_gt(trial.request.extent_count, 0);
+		for (unsigned i = 0; i < trial.request.extent_count; i++) {
+			uint64_t length = extents[i].length;
+
+			cr_assert(length > 0 && length <= model->size_bytes - offset);
+			if (i > 0)
+				cr_assert_neq(extents[i].flags, extents[i - 1].flags);
+			if (extents[i].flags & VOLUME_EXTENT_ZERO)
+				check_zeros(model, offset, length, "EXTENTS");
+			offset += length;
+		}
+		trial_end(&trial);
+	}
+	for (offset = 0; offset < model->size_bytes; offset += 65536) {
+		uint64_t left = model->size_bytes - offset, length = left < 65536 ? left : 65536;
+
+		if (volume_peek(image->fixture.volume, offset, length) == VOLUME_PEEK_ZERO)
+			check_zeros(model, offset, length, "volume_peek");
+	}
+}
+
+static void
+check_against_model(enum medium_kind kind, uint64_t size_bytes, unsigned rounds)
+{
+	struct model *model = model_create(size_bytes);
+	unsigned seed = volume_seed();
+	struct image image;
+
+	image_start(&image, kind, size_bytes);
+	for (unsigned round = 0; round < rounds; round++) {
+		for (unsigned i = 0; i < TOGETHER; i++)
+			begin_random(&image, model, i, &seed);
+		for (unsigned i = 0; i < TOGETHER; i++) {
+			cr_assert_eq(trial_wait(&model->trials[i]), 0);
+			trial_end(&model->trials[i]);
+		}
+		if (round % 8 == 7) {
+			compare(&image, model);
+			compare_extents(&image, model, (unsigned)rand_r(&seed) % size_bytes,
+					round / 8 % 2);
+		}
+	}
+	compare(&image, model);
+	if (kind < MEDIUM_LOOP512) {
+		struct stat status;
+
+		cr_assert_eq(stat(image.path, &status), 0);
+		cr_assert_eq((uint64_t)status.st_size, size_bytes);
+	}
+	image_stop(&image);
+	model_destroy(model);
+}
+
+Test(file_zeroes, model_here, .timeout = 120)
+{
+	check_against_model(MEDIUM_HERE, 2 * MIB, 300);
+}
+
+Test(file_zeroes, model_here_with_an_odd_size, .timeout = 120)
+{
+	check_against_model(MEDIUM_HERE, 700001, 300);
+}
+
+Test(file_zeroes, model_here_smaller_than_a_block, .timeout = 120)
+{
+	check_against_model(MEDIUM_HERE, 100, 40);
+}
+
+Test(file_zeroes, model_of_neighbours_in_the_same_blocks, .timeout = 120)
+{
+	check_against_model(MEDIUM_HERE, 11 * 512, 2000);
+}
+
+/* A write of a part of a block beside zeros of all of it: what was there before may not come back. */
+Test(file_zeroes, zeros_are_not_undone_by_a_write_beside_them, .timeout = 120)
+{
+	enum {
+		BYTES = 65536
+	};
+	struct volume_request zeros = { .command = VOLUME_COMMAND_WRITE_ZEROES, .length = BYTES };
+	static uint8_t old[BYTES], got[BYTES];
+	unsigned seed = volume_seed();
+	struct trial trials[2];
+	struct image image;
+
+	image_start(&image, MEDIUM_HERE, BYTES);
+	memset(old, 0x5a, BYTES);
+	for (unsigned round = 0; round < 500; round++) {
+		uint64_t offset = (unsigned)rand_r(&seed) % (BYTES - 100);
+
+		cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 0, BYTES, old), 0);
+		memset(trials, 0, sizeof(trials));
+		trials[0].request = zeros;
+		trials[1].request = (struct volume_request){ .command = VOLUME_COMMAND_WRITE,
+							     .offset = offset,
+							     .length = 100 };
+		for (unsigned i = 0; i < 2; i++)
+			trial_begin(&image.fixture, &trials[(i + round) % 2], (i + round / 2) % 2,
+				    (i + round) % 2 == 1 ? old : NULL);
+		for (unsigned i = 0; i < 2; i++) {
+			cr_assert_eq(trial_wait(&trials[i]), 0);
+			trial_end(&trials[i]);
+		}
+		cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, BYTES, got), 0);
+		for (uint64_t at = 0; at < BYTES; at++)
+			cr_assert(got[at] == 0 || (at >= offset && at < offset + 100),
+				  "byte %llu is old", (unsigned long long)at);
+	}
+	image_stop(&image);
+}
+
+Test(file_zeroes, model_ext4, .timeout = 120)
+{
+	check_against_model(MEDIUM_EXT4, 2 * MIB + 512, 300);
+}
+
+Test(file_zeroes, model_xfs, .timeout = 120)
+{
+	check_against_model(MEDIUM_XFS, 2 * MIB + 512, 300);
+}
+
+Test(file_zeroes, model_btrfs, .timeout = 120)
+{
+	check_against_model(MEDIUM_BTRFS, 2 * MIB + 4096, 300);
+}
+
+Test(file_zeroes, model_loop512, .timeout = 120)
+{
+	check_against_model(MEDIUM_LOOP512, 2 * MIB + 512, 300);
+}
+
+Test(file_zeroes, model_loop4096, .timeout = 120)
+{
+	check_against_model(MEDIUM_LOOP4096, 2 * MIB, 300);
+}
+
+/* ---- room ---- */
+
+static void
+fill(struct image *image, uint64_t bytes)
+{
+	uint8_t *data = malloc(bytes);
+
+	memset(data, 0x5a, bytes);
+	cr_assert_eq(volume_run(&image->fixture, VOLUME_COMMAND_WRITE, 0, bytes, data), 0);
+	cr_assert_eq(volume_run(&image->fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), 0);
+	free(data);
+}
+
+Test(file_zeroes, trim_and_zeros_give_room_back_unless_told_not_to)
+{
+	struct image image;
+
+	image_start(&image, MEDIUM_HERE, 8 * MIB);
+	cr_assert(image.fixture.volume->trims);
+	fill(&image, 8 * MIB);
+	cr_assert_geq(used_bytes(&image), 8 * MIB);
+	cr_assert_eq(
+		run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							     .no_hole = true,
+							     .length = 2 * MIB }),
+		0);
+	cr_assert_geq(used_bytes(&image), 8 * MIB);
+	cr_assert_eq(run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
+								  .length = 4 * MIB }),
+		     0);
+	cr_assert_lt(used_bytes(&image), 5 * MIB);
+	cr_assert_eq(
+		run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							     .fast_only = true,
+							     .durable = true,
+							     .length = 8 * MIB }),
+		0);
+	cr_assert_lt(used_bytes(&image), MIB);
+	image_stop(&image);
+}
+
+Test(file_zeroes, zeros_of_less_than_a_grain_are_not_fast)
+{
+	uint8_t bytes[4096];
+	struct image image;
+
+	image_start(&image, MEDIUM_HERE, MIB);
+	fill(&image, MIB);
+	cr_assert_eq(
+		run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							     .fast_only = true,
+							     .offset = 100,
+							     .length = 1000 }),
+		-EOPNOTSUPP);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, 4096, bytes), 0);
+	cr_assert_eq(bytes[500], 0x5a);
+	image_stop(&image);
+}
+
+Test(file_zeroes, a_trim_of_terabytes_ends, .timeout = 60)
+{
+	struct image image;
+
+	image_start(&image, MEDIUM_HERE, (uint64_t)8 << 40);
+	fill(&image, MIB);
+	cr_assert_eq(run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
+								  .length = (uint64_t)8 << 40 }),
+		     0);
+	cr_assert_lt(used_bytes(&image), MIB / 2);
+	image_stop(&image);
+}

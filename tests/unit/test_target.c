@@ -1,0 +1,105 @@
+/* NBD URIs: what they mean, and what is said of those that mean nothing. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/load/target.h"
+
+static struct target target;
+static char *errors;
+static size_t error_bytes;
+static FILE *errors_file;
+
+static void
+set_up(void)
+{
+	errors_file = open_memstream(&errors, &error_bytes);
+}
+
+static void
+tear_down(void)
+{
+	fclose(errors_file);
+	free(errors);
+}
+
+TestSuite(target, .init = set_up, .fini = tear_down);
+
+static void
+check_target(const char *uri, const char *address, const char *export_name)
+{
+	char text[ADDRESS_TEXT_BYTES];
+
+	cr_assert_eq(target_parse(uri, &target, errors_file), 0, "%s", uri);
+	address_format(&target.address, text, sizeof(text));
+	cr_assert_str_eq(text, address);
+	cr_assert_str_eq(target.export_name, export_name);
+	target_fini(&target);
+}
+
+Test(target, a_uri_names_host_port_and_export)
+{
+	check_target("nbd://127.0.0.1:1234/disk", "127.0.0.1:1234", "disk");
+}
+
+Test(target, the_port_is_10809_if_none_is_given)
+{
+	check_target("nbd://127.0.0.1/disk", "127.0.0.1:10809", "disk");
+}
+
+Test(target, no_path_is_the_default_export)
+{
+	check_target("nbd://127.0.0.1", "127.0.0.1:10809", "");
+	check_target("nbd://127.0.0.1/", "127.0.0.1:10809", "");
+}
+
+Test(target, ipv6_is_in_brackets)
+{
+	check_target("nbd://[::1]:99/a", "[::1]:99", "a");
+}
+
+Test(target, percent_encoding_is_decoded_and_slashes_belong_to_the_name)
+{
+	check_target("nbd://127.0.0.1/a%20b/c%2Fd", "127.0.0.1:10809", "a b/c/d");
+}
+
+Test(target, a_unix_socket_is_in_the_query)
+{
+	check_target("nbd+unix:///disk?socket=/run/my%20nbd.sock", "unix:/run/my nbd.sock", "disk");
+	check_target("nbd+unix:///?socket=/run/s", "unix:/run/s", "");
+}
+
+static void
+check_refused(const char *uri, const char *why)
+{
+	cr_assert_eq(target_parse(uri, &target, errors_file), -EINVAL, "%s", uri);
+	fflush(errors_file);
+	cr_assert_not_null(strstr(errors, uri), "%s", errors);
+	cr_assert_not_null(strstr(errors, why), "%s", errors);
+}
+
+Test(target, other_kinds_are_refused)
+{
+	check_refused("http://127.0.0.1/", "is not of a kind that is known");
+}
+
+Test(target, no_kind_is_refused)
+{
+	check_refused("127.0.0.1/disk", "says no kind");
+}
+
+Test(target, no_host_is_refused)
+{
+	check_refused("nbd:///disk", "says no host");
+}
+
+Test(target, no_socket_is_refused)
+{
+	check_refused("nbd+unix:///disk", "says no socket");
+}
+
+Test(target, what_is_no_uri_is_refused)
+{
+	check_refused("nbd://[::1/x", "is not a URI");
+}

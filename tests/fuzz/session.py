@@ -4,8 +4,9 @@
     tests/fuzz/session.py --daemon build/sanitize/millraced [--seconds 40] [--seed N] [--only ATTACK] [--counts FILE]
 
 One line an attack: what the bystander saw meanwhile.  After each, the daemon must be alive, its log without a sanitizer's report,
-its files as many as before; a second round of all may need no memory that the first did not, and at the end comes an orderly exit (where a leak would be found).  The
-same seed sends the same bytes; how they meet the daemon's threads is up to the machine.
+its files as many as before; a second round of all may need no memory that the first did not, and at the end comes an orderly
+exit, where a leak would be found.  The bystander's volume is memory: the disk's queue, which the attackers fill, is not the
+daemon's.  The same seed sends the same bytes; how they meet the daemon's threads is up to the machine.
 """
 
 import argparse
@@ -40,7 +41,8 @@ handshake-s = {handshake}
 [export disk]
 path = {disk}
 [export calm]
-path = {calm}
+type = memory
+size = {size}
 [export memory]
 type = memory
 size = {size}
@@ -77,7 +79,6 @@ class Run:
             socket=env.socket_path(),
             handshake=HANDSHAKE_SECONDS,
             disk=env.file(messages.EXPORT_BYTES, harness.random_bytes(messages.EXPORT_BYTES // 2)),
-            calm=env.file(bystander.BLOCKS * bystander.BLOCK_BYTES),
             size=messages.EXPORT_BYTES,
         )
         self.daemon = env.serve("--config", env.config(text))

@@ -62,6 +62,9 @@ struct config {
 	bool listen_default; /* none was set */
 	unsigned connections_max;
 	unsigned connections_per_client_max; /* 0: any number */
+	char *user;			     /* to become if started as root; or NULL */
+	bool seccomp;			     /* filter system calls */
+	bool core_dumps;		     /* allow them */
 	char *exports_dir; /* or NULL; with the directory of the file that named it, once that is read */
 	unsigned requests_per_connection; /* served at one time; what more was asked for waits */
 	unsigned handshake_s;		  /* for choosing an export */

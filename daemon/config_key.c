@@ -61,12 +61,15 @@ static const struct config_key server_keys[] = {
 	NUMBER("max-connections", config, connections_max, 1, CONFIG_CONNECTIONS_MAX),
 	NUMBER("max-connections-per-client", config, connections_per_client_max, 0,
 	       CONFIG_CONNECTIONS_MAX, .note_of_zero = "(any number)"),
-	TEXT("exports-dir", config, exports_dir),
 	NUMBER("requests-per-connection", config, requests_per_connection, 1, CONFIG_REQUESTS_MAX),
 	NUMBER("handshake-s", config, handshake_s, 1, CONFIG_HANDSHAKE_S_MAX),
 	NUMBER("dead-peer-s", config, dead_peer_s, CONFIG_DEAD_PEER_S_MIN, CONFIG_DEAD_PEER_S_MAX),
 	RANGES("allow", config, access.allow),
 	RANGES("deny", config, access.deny),
+	TEXT("user", config, user),
+	YES_NO("seccomp", config, seccomp),
+	YES_NO("core-dumps", config, core_dumps),
+	TEXT("exports-dir", config, exports_dir),
 };
 static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 

@@ -10,6 +10,7 @@
 #include "daemon/core_choice.h"
 #include "daemon/heartbeat.h"
 #include "daemon/limits.h"
+#include "daemon/privileges.h"
 #include "net/service.h"
 #include "reactor/call.h"
 #include "reactor/core.h"
@@ -265,6 +266,8 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 	if (server == NULL)
 		return error;
 	error = limits_check(config);
+	if (error == 0)
+		error = privileges_check(config);
 	if (error < 0)
 		goto err_after_server;
 	limits_raise_files();
@@ -293,6 +296,9 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 	if (error < 0)
 		goto err_after_service;
 	error = lock_memory(config);
+	if (error < 0)
+		goto err_after_service;
+	error = privileges_drop(config);
 	if (error < 0)
 		goto err_after_service;
 	service_start(&server->service);
@@ -347,6 +353,8 @@ server_check(const struct config *config, FILE *out)
 	core_choice_describe("", &config->cores, out);
 	limits_describe(config, out);
 	error = limits_check(config);
+	if (privileges_check(config) < 0)
+		error = -ENOENT;
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *export = &config->exports[i];
 		struct volume_options options = config_volume_options(export);

@@ -31,6 +31,7 @@ MODULES = (
     "test_dead_peers",
     "test_memory",
     "test_service",
+    "test_privileges",
     "test_kinds",
     "test_bench",
 )

@@ -212,7 +212,7 @@ Test(config_describe, says_everything)
 	trial_read_good(&trial,
 			"[reactor]\ncores=0-2\nbuffer-memory=96M\npoll-us=0\n"
 			"[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
-			"deny=10.0.0.0/8,::1\n"
+			"deny=10.0.0.0/8,::1\nuser=u\nseccomp=yes\ncore-dumps=no\n"
 			"[export]\npath=/a\nallow=unix all\nread-only-for=::/0\n"
 			"[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n"
 			"[export m]\ntype=memory\nsize=3T\n");
@@ -235,6 +235,9 @@ Test(config_describe, says_everything)
 			       "handshake-s      10\n"
 			       "dead-peer-s      60\n"
 			       "deny             10.0.0.0/8, ::1\n"
+			       "user             u\n"
+			       "seccomp          yes\n"
+			       "core-dumps       no\n"
 			       "export           \"\" (the default export)\n"
 			       "  type           file\n"
 			       "  path           /a\n"

@@ -2,6 +2,7 @@
 #ifndef NET_EXPORT_H
 #define NET_EXPORT_H
 
+#include "disk/throttle.h"
 #include "disk/volume.h"
 #include "net/access.h"
 #include <stdbool.h>
@@ -17,7 +18,8 @@ struct export
 	const char *description; /* or NULL */
 	struct volume *volume;
 	bool read_only;
-	enum priority priority; /* of its clients' requests */
+	enum priority priority;	   /* of its clients' requests */
+	struct throttle *throttle; /* its limits; NULL: none */
 	const struct access_rules
 		*access; /* who may use it, and learn that it exists; NULL: everybody */
 	const struct access_list *read_only_for; /* who gets read_only_view instead; NULL: nobody */

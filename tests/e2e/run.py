@@ -32,6 +32,7 @@ MODULES = (
     "test_memory",
     "test_service",
     "test_kinds",
+    "test_limits",
     "test_bench",
 )
 LOG_LINES_SHOWN = 60

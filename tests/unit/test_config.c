@@ -242,17 +242,26 @@ Test(config_describe, says_everything)
 			       "  read-only-for  ::/0\n"
 			       "  allow          unix, all\n"
 			       "  priority       normal\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n"
 			       "export           \"b\"\n"
 			       "  type           file\n"
 			       "  path           /b\n"
 			       "  read-only      yes\n"
 			       "  priority       background\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n"
 			       "  description    B\n"
 			       "export           \"m\"\n"
 			       "  type           memory\n"
 			       "  size           3T\n"
 			       "  read-only      no\n"
-			       "  priority       normal\n");
+			       "  priority       normal\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n");
 	free(text);
 	trial_fini(&trial);
 }

@@ -100,7 +100,6 @@ memory_open(const struct volume_options *options, struct volume **result)
 	volume->block_bytes = 1;
 	volume->read_only = options->read_only;
 	volume->trims = true;
-	volume->zeroes = true;
 	volume->path = strdup("memory");
 	if (volume->path == NULL)
 		goto err_after_memory;

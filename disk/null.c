@@ -31,7 +31,6 @@ null_open(const struct volume_options *options, struct volume **result)
 		.block_bytes = 1,
 		.read_only = options->read_only,
 		.trims = true,
-		.zeroes = true,
 	};
 	*result = volume;
 	return 0;

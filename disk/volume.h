@@ -24,8 +24,7 @@ struct volume {
 	uint32_t
 		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
-	bool trims;  /* TRIM gives room back */
-	bool zeroes; /* WRITE_ZEROES is there: fast, if asked for, or not at all */
+	bool trims; /* TRIM gives room back */
 	/* Private to volume.c. */
 	bool sync_failed; /* atomic: set once by any core, never cleared */
 	struct failure_log failures;

@@ -98,8 +98,6 @@ is_offered(const struct nbd_header *header, const struct nbd_session *session)
 	switch (header->command) {
 	case NBD_CMD_TRIM:
 		return (session_flags(session) & NBD_FLAG_SEND_TRIM) != 0;
-	case NBD_CMD_WRITE_ZEROES:
-		return (session_flags(session) & NBD_FLAG_SEND_WRITE_ZEROES) != 0;
 	case NBD_CMD_BLOCK_STATUS:
 		return session->allocation;
 	default:

@@ -7,12 +7,10 @@
 static unsigned
 writer_flags(const struct volume *volume)
 {
-	unsigned flags = 0;
+	unsigned flags = NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
 
 	if (volume->trims)
 		flags |= NBD_FLAG_SEND_TRIM;
-	if (volume->zeroes)
-		flags |= NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO;
 	return flags;
 }
 

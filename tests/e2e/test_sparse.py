@@ -8,11 +8,13 @@ import time
 import nbd
 
 import wire
-from harness import MIB
+from harness import FILE, MIB
 from harness import check, equal, random_bytes, same_bytes, test, two_cores
 from wire import CMD_FLAG_DF, CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA, CMD_FLAG_NO_HOLE, CMD_FLAG_REQ_ONE
 from wire import EXTENDED, SIMPLE, STATE_HOLE, STATE_ZERO, STRUCTURED, STYLES, Wire
 
+MEMORY = "memory"
+BOTH = (MEMORY, FILE)
 ALLOCATION = "base:allocation"
 CHUNKED = (STRUCTURED, EXTENDED)
 PAGE = 4096
@@ -23,16 +25,17 @@ TIB = 1 << 40
 class Scene:
     """A daemon with a sparse volume of zeros."""
 
-    def __init__(self, env, size_bytes, settings=""):
+    def __init__(self, env, size_bytes, settings="", medium=MEMORY):
         self.env = env
         self.size_bytes = size_bytes
+        if medium == FILE:
+            volume = f"path = {env.file(size_bytes)}\n"
+        else:
+            volume = f"type = memory\nsize = {size_bytes}\n"
         self.daemon = env.serve(
             *("--cores", two_cores()),
-            *("--config", env.config(f"[server]\nlisten = 127.0.0.1:0\n{self.export('disk', size_bytes, settings)}")),
+            *("--config", env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\n{volume}{settings}")),
         )
-
-    def export(self, name, size_bytes, settings):
-        return f"[export {name}]\ntype = memory\nsize = {size_bytes}\n{settings}"
 
     def connect(self, style=STRUCTURED, contexts=(ALLOCATION,)):
         client = self.env.keep(Wire(self.daemon.address))
@@ -110,10 +113,13 @@ def read_of_data_and_holes_tells_them_apart(env, style):
     same_bytes(answer.data(), (data[:PAGE] + bytes(PAGE)) * 128, "data and small holes")
 
 
-@test(over=[(style,) for style in STYLES], quick=[(STRUCTURED,), (EXTENDED,)])
-def any_mixture_of_commands_reads_back_as_it_should(env, style):
+@test(
+    over=[(style, medium) for style in STYLES for medium in BOTH],
+    quick=[(STRUCTURED, MEMORY), (STRUCTURED, FILE), (EXTENDED, FILE)],
+)
+def any_mixture_of_commands_reads_back_as_it_should(env, style, medium):
     size = 24 * MIB + 333
-    here = Scene(env, size)
+    here = Scene(env, size, medium=medium)
     client, other = here.connect(style), here.connect(STRUCTURED)
     model = bytearray(size)
     seed = random.Random(4711)
@@ -203,9 +209,9 @@ REFUSED = (
 )
 
 
-@test(over=[(style,) for style in STYLES], quick=[(SIMPLE,)])
-def trims_and_zeroes_that_are_refused(env, style):
-    here = Scene(env, 16 * MIB)
+@test(over=[(style, medium) for style in STYLES for medium in BOTH], quick=[(SIMPLE, FILE)])
+def trims_and_zeroes_that_are_refused(env, style, medium):
+    here = Scene(env, 16 * MIB, medium=medium)
     client = here.connect(style)
     client.write(0, b"kept")
     for command, offset, length, flags, error in REFUSED:

@@ -67,9 +67,7 @@ file_submit(struct volume *volume, struct volume_request *request)
 		file_complete(request, 0);
 		break;
 	case VOLUME_COMMAND_EXTENTS:
-		request->extents[0] = (struct volume_extent){ .length = request->length };
-		request->extent_count = 1;
-		file_complete(request, 0);
+		file_submit_extents(request);
 		break;
 	}
 }
@@ -80,5 +78,6 @@ const struct volume_ops file_volume_ops = {
 	.check = file_check,
 	.start = file_start,
 	.submit = file_submit,
+	.peek = file_peek,
 	.close = file_close,
 };

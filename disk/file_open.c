@@ -306,7 +306,7 @@ file_start(struct volume *volume, struct cores *cores, unsigned home_index, stru
 		nowait_init(&file->cores[i].writes);
 	}
 	file->calls = calls;
-	if (file_zeroes_start(file) < 0)
+	if (file_zeroes_start(file) < 0 || extent_map_init(&file->map, file->volume.size_bytes) < 0)
 		return -ENOMEM;
 	return range_lock_create(cores, home_index, &file->lock);
 }
@@ -342,6 +342,7 @@ file_close(struct volume *volume)
 	if (file->lock != NULL)
 		range_lock_destroy(file->lock);
 	file_zeroes_stop(file);
+	extent_map_fini(&file->map);
 	log_helped(file);
 	free(file->cores);
 	if (file->tail_fd >= 0)

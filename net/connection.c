@@ -14,6 +14,9 @@
 #define LINGER_NS	 ((uint64_t)5000000)
 #define LINGER_COUNT_MAX 2000
 
+/* How long a client in the handshake has to ask for something, and so be told that the server is stopping. */
+#define SHUTDOWN_GRACE_NS ((uint64_t)200 * 1000000)
+
 static void connection_start(struct message *message);
 static void on_received(struct stream *stream, ssize_t result);
 static void on_sent(struct stream *stream, ssize_t result);
@@ -97,6 +100,10 @@ handshake_expired(struct timer *timer)
 	struct connection *connection = container_of(timer, struct connection, handshake_deadline);
 	char text[64];
 
+	if (connection->handshake.shutting_down) {
+		connection_drop(connection, NULL); /* it asked for nothing */
+		return;
+	}
 	(void)snprintf(text, sizeof(text), "did not finish the handshake in %u s (handshake-s)",
 		       connection->home->service->limits.handshake_s);
 	connection_drop(connection, text);
@@ -180,6 +187,14 @@ connection_finish(struct connection *connection)
 {
 	if (!is_open(connection))
 		return;
+	if (connection->state == CONNECTION_STATE_HANDSHAKE && !connection->transmission_follows) {
+		handshake_shut_down(&connection->handshake);
+		reactor_timer_stop(connection->home->core->reactor,
+				   &connection->handshake_deadline);
+		reactor_timer_start(connection->home->core->reactor,
+				    &connection->handshake_deadline, SHUTDOWN_GRACE_NS);
+		return;
+	}
 	connection->state = CONNECTION_STATE_FINISHING;
 	list_remove(&connection->starved_node);
 	connection_maybe_close(connection);

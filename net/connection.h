@@ -80,7 +80,8 @@ struct connection {
 	struct list_node replies; /* requests with something to send */
 	size_t front_sent_bytes;  /* of the first one's part */
 	struct nbd_request
-		*in_pieces; /* READ of which more pieces follow: no other reply may come between */
+		*in_pieces;  /* READ whose chunk is sent in part: no other reply may come between */
+	bool refusal_logged; /* of a request */
 };
 
 /* Make a connection of FD on HOME's core: owns FD from here on, also if it fails.  Any core; the rest happens on HOME's.

@@ -7,8 +7,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The largest READ or WRITE, in bytes: what clients are told, and what they get without asking. */
-#define EXPORT_PAYLOAD_BYTES_MAX (32u << 20)
+/* The largest READ or WRITE, in bytes: what clients are told, and what is served to those who ask for more. */
+#define EXPORT_PAYLOAD_BYTES_TOLD (32u << 20)
+#define EXPORT_PAYLOAD_BYTES_MAX  (64u << 20)
 
 struct export
 {

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "net/meta_context.h"
 #include "net/nbd.h"
 #include "net/option_data.h"
 #include "net/option_reply.h"
@@ -41,6 +42,13 @@ void
 handshake_reset(struct handshake *handshake)
 {
 	handshake->session = (struct nbd_session){ .style = NBD_STYLE_SIMPLE };
+	handshake->contexts_export = NULL;
+}
+
+void
+handshake_shut_down(struct handshake *handshake)
+{
+	handshake->shutting_down = true;
 }
 
 static enum handshake_result
@@ -71,17 +79,30 @@ find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
 	return view;
 }
 
+/* The session that begins with the export of that name; without an export if there is none. */
+static struct nbd_session
+session_with(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
+{
+	struct nbd_session session = handshake->session;
+
+	session.export = find_export(handshake, name, name_bytes);
+	session.allocation = session.export != NULL && handshake->contexts_export == session.export;
+	return session;
+}
+
 static enum handshake_result
 answer_export_name(struct handshake *handshake, uint32_t option, struct option_data data)
 {
-	struct nbd_session *session = &handshake->session;
+	struct nbd_session session = session_with(handshake, data.bytes, data.left);
 
 	(void)option; /* it has an answer of its own form */
-	session->export = find_export(handshake, data.bytes, data.left);
-	if (session->export == NULL)
+	if (session.export == NULL)
 		return drop(handshake, "asked for an export that does not exist (EXPORT_NAME)");
-	byte_buffer_add_u64(&handshake->reply, session->export->volume->size_bytes);
-	byte_buffer_add_u16(&handshake->reply, session_flags(session));
+	if (session.style == NBD_STYLE_EXTENDED)
+		return drop(handshake, "sent EXPORT_NAME after EXTENDED_HEADERS; GO is needed");
+	handshake->session = session;
+	byte_buffer_add_u64(&handshake->reply, session.export->volume->size_bytes);
+	byte_buffer_add_u16(&handshake->reply, session_flags(&session));
 	if (!handshake->no_zeroes)
 		byte_buffer_add_zeros(&handshake->reply, NBD_EXPORT_NAME_PAD_BYTES);
 	return HANDSHAKE_TRANSMISSION;
@@ -113,7 +134,7 @@ answer_list(struct handshake *handshake, uint32_t option, struct option_data dat
 static enum handshake_result
 answer_info(struct handshake *handshake, uint32_t option, struct option_data data)
 {
-	struct nbd_session session = handshake->session;
+	struct nbd_session session;
 	const uint8_t *name;
 	uint32_t name_bytes;
 	uint16_t info, info_count;
@@ -124,7 +145,7 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 	if (name_bytes > NBD_STRING_BYTES_MAX)
 		return refuse(handshake, option, NBD_REP_ERR_TOO_BIG,
 			      "a name has at most 4096 bytes");
-	session.export = find_export(handshake, name, name_bytes);
+	session = session_with(handshake, name, name_bytes);
 	if (session.export == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
 	option_reply_info_export(&handshake->reply, option, &session);
@@ -137,12 +158,70 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 	return HANDSHAKE_TRANSMISSION;
 }
 
+static enum handshake_result
+answer_structured_reply(struct handshake *handshake, uint32_t option, struct option_data data)
+{
+	(void)data;
+	if (handshake->session.style == NBD_STYLE_EXTENDED)
+		return refuse(handshake, option, NBD_REP_ERR_EXT_HEADER_REQD,
+			      "extended headers were negotiated already");
+	handshake->session.style = NBD_STYLE_STRUCTURED;
+	option_reply_ack(&handshake->reply, option);
+	return HANDSHAKE_REPLY;
+}
+
+static enum handshake_result
+answer_extended_headers(struct handshake *handshake, uint32_t option, struct option_data data)
+{
+	(void)data;
+	handshake->session.style = NBD_STYLE_EXTENDED;
+	option_reply_ack(&handshake->reply, option);
+	return HANDSHAKE_REPLY;
+}
+
+/* LIST_META_CONTEXT and SET_META_CONTEXT. */
+static enum handshake_result
+answer_meta_context(struct handshake *handshake, uint32_t option, struct option_data data)
+{
+	bool set = option == NBD_OPT_SET_META_CONTEXT;
+	struct meta_context_query query;
+	const struct export *export;
+	const char *why;
+	uint32_t error;
+
+	/* What was set before is replaced, also by a failure. */
+	if (set)
+		handshake->contexts_export = NULL;
+	if (set && handshake->session.style == NBD_STYLE_SIMPLE)
+		return refuse(handshake, option, NBD_REP_ERR_INVALID,
+			      "structured replies must be negotiated first");
+	error = meta_context_parse(data, &query, &why);
+	if (error != 0)
+		return refuse(handshake, option, error, why);
+	export = find_export(handshake, query.name, query.name_bytes);
+	if (export == NULL)
+		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
+	if (query.exact || (!set && (query.wildcard || query.query_count == 0))) {
+		option_reply_meta_context(&handshake->reply, option,
+					  set ? NBD_CONTEXT_ALLOCATION_ID : 0,
+					  NBD_CONTEXT_ALLOCATION);
+		if (set)
+			handshake->contexts_export = export;
+	}
+	option_reply_ack(&handshake->reply, option);
+	return HANDSHAKE_REPLY;
+}
+
 static const struct known_option known_options[] = {
 	{ NBD_OPT_EXPORT_NAME, true, answer_export_name },
 	{ NBD_OPT_ABORT, true, answer_abort },
 	{ NBD_OPT_LIST, false, answer_list },
 	{ NBD_OPT_INFO, true, answer_info },
 	{ NBD_OPT_GO, true, answer_info },
+	{ NBD_OPT_STRUCTURED_REPLY, false, answer_structured_reply },
+	{ NBD_OPT_LIST_META_CONTEXT, true, answer_meta_context },
+	{ NBD_OPT_SET_META_CONTEXT, true, answer_meta_context },
+	{ NBD_OPT_EXTENDED_HEADERS, false, answer_extended_headers },
 };
 
 static const struct known_option *
@@ -155,31 +234,38 @@ find_option(uint32_t option)
 	return NULL;
 }
 
+/* The server is stopping: it tells so, once, to a client that can be told. */
 static enum handshake_result
-answer_option(struct handshake *handshake, uint32_t option, struct option_data data)
+answer_shutting_down(struct handshake *handshake, uint32_t option)
 {
-	const struct known_option *known = find_option(option);
-
-	if (known == NULL)
-		return refuse(handshake, option, NBD_REP_ERR_UNSUP, "this option is not supported");
-	if (!known->takes_data && data.left > 0)
-		return refuse(handshake, option, NBD_REP_ERR_INVALID, "this option takes no data");
-	return known->answer(handshake, option, data);
+	if (option == NBD_OPT_EXPORT_NAME)
+		return drop(handshake, "asked for an export while the server is stopping");
+	if (option == NBD_OPT_ABORT)
+		option_reply_ack(&handshake->reply, option);
+	else
+		option_reply_error(&handshake->reply, option, NBD_REP_ERR_SHUTDOWN,
+				   "the server is stopping");
+	return HANDSHAKE_CLOSE;
 }
 
-/* OPTION had more data than is looked at. */
+/* Answer OPTION, of which DATA_BYTES came; only DATA is here, all of it or, if it is too much, nothing. */
 static enum handshake_result
-answer_skipped(struct handshake *handshake, uint32_t option)
+answer_option(struct handshake *handshake, uint32_t option, uint32_t data_bytes,
+	      struct option_data data)
 {
 	const struct known_option *known = find_option(option);
-	const struct option_data nothing = { .left = 0 };
 
+	if (handshake->shutting_down)
+		return answer_shutting_down(handshake, option);
 	if (known == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNSUP, "this option is not supported");
-	if (!known->takes_data)
+	if (!known->takes_data && data_bytes > 0)
 		return refuse(handshake, option, NBD_REP_ERR_INVALID, "this option takes no data");
-	if (option == NBD_OPT_ABORT)
-		return answer_abort(handshake, option, nothing);
+	if (data.left == data_bytes || option == NBD_OPT_ABORT)
+		return known->answer(handshake, option, data);
+	/* As any failure of it does. */
+	if (option == NBD_OPT_SET_META_CONTEXT)
+		handshake->contexts_export = NULL;
 	return refuse(handshake, option, NBD_REP_ERR_TOO_BIG, "more than 16384 bytes of data");
 }
 
@@ -220,6 +306,7 @@ step_option(struct handshake *handshake, const uint8_t *bytes, size_t count, siz
 			return drop(handshake, "asked for an export with too long a name");
 		*consumed = sizeof(wire);
 		handshake->skip_option = option;
+		handshake->skipped_bytes = data_bytes;
 		handshake->skip_bytes = data_bytes;
 		handshake->state = HANDSHAKE_STATE_SKIP;
 		return HANDSHAKE_REPLY;
@@ -228,18 +315,19 @@ step_option(struct handshake *handshake, const uint8_t *bytes, size_t count, siz
 		return HANDSHAKE_MORE;
 	*consumed = sizeof(wire) + data_bytes;
 	data = (struct option_data){ .bytes = bytes + sizeof(wire), .left = data_bytes };
-	return answer_option(handshake, option, data);
+	return answer_option(handshake, option, data_bytes, data);
 }
 
 static enum handshake_result
 step_skip(struct handshake *handshake, size_t count, size_t *consumed)
 {
-	*consumed = count < handshake->skip_bytes ? count : (size_t)handshake->skip_bytes;
-	handshake->skip_bytes -= *consumed;
+	*consumed = count < handshake->skip_bytes ? count : handshake->skip_bytes;
+	handshake->skip_bytes -= (uint32_t)*consumed;
 	if (handshake->skip_bytes > 0)
 		return HANDSHAKE_MORE;
 	handshake->state = HANDSHAKE_STATE_OPTION;
-	return answer_skipped(handshake, handshake->skip_option);
+	return answer_option(handshake, handshake->skip_option, handshake->skipped_bytes,
+			     (struct option_data){ .left = 0 });
 }
 
 enum handshake_result

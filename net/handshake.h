@@ -43,7 +43,10 @@ struct handshake {
 	const struct export_table *exports;
 	enum handshake_state state;
 	bool no_zeroes;
-	uint64_t skip_bytes;
+	bool shutting_down;
+	const struct export *contexts_export; /* that session.allocation is about, or NULL */
+	uint32_t skip_bytes;		      /* yet to come */
+	uint32_t skipped_bytes;		      /* in all */
 	uint32_t skip_option;
 };
 
@@ -53,6 +56,9 @@ void handshake_fini(struct handshake *handshake);
 
 /* Forget all that was negotiated so far, but for the client's flags: the next option finds a fresh start. */
 void handshake_reset(struct handshake *handshake);
+
+/* The server stops: from now on options are answered with ERR_SHUTDOWN, and the connection ends. */
+void handshake_shut_down(struct handshake *handshake);
 
 /* Take the next step with the BYTES received and not yet consumed; says how many of them it *consumed. */
 enum handshake_result handshake_step(struct handshake *handshake, const uint8_t *bytes,

@@ -1,26 +1,75 @@
-/* Parsing, validating and formatting of the transmission phase. */
+/* Parsing and validating of the transmission phase.
+ * Source: the protocol specification, sections "Request message", "Command flags" and "Request types". */
 #include "net/nbd_wire.h"
 
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
 
+/* What is special about a command. */
+struct command {
+	const char *name;
+	uint16_t flags;	 /* that it may have, beside FUA, which is legal on every command */
+	bool has_range;	 /* offset and length say what it is about */
+	bool is_limited; /* to EXPORT_PAYLOAD_BYTES_MAX */
+	bool writes;
+	enum nbd_error beyond; /* the export's end */
+};
+
+static const struct command commands[] = {
+	[NBD_CMD_READ] = { "READ", NBD_CMD_FLAG_DF, true, true, false, NBD_EINVAL },
+	[NBD_CMD_WRITE] = { "WRITE", NBD_CMD_FLAG_PAYLOAD_LEN, true, true, true, NBD_ENOSPC },
+	[NBD_CMD_DISC] = { .name = "DISC" },
+	[NBD_CMD_FLUSH] = { .name = "FLUSH" },
+	[NBD_CMD_TRIM] = { "TRIM", 0, true, false, true, NBD_EINVAL },
+	[NBD_CMD_CACHE] = { "CACHE", 0, true, false, false, NBD_EINVAL },
+	[NBD_CMD_WRITE_ZEROES] = { "WRITE_ZEROES", NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
+				   true, false, true, NBD_ENOSPC },
+	[NBD_CMD_BLOCK_STATUS] = { "BLOCK_STATUS", NBD_CMD_FLAG_REQ_ONE, true, false, false,
+				   NBD_EINVAL },
+};
+
 int
-nbd_header_parse(const uint8_t bytes[sizeof(struct nbd_wire_request)], struct nbd_header *header)
+nbd_header_parse(const uint8_t *bytes, enum nbd_style style, struct nbd_header *header)
 {
+	bool extended = style == NBD_STYLE_EXTENDED;
+	/* But for the length, which ends it, they are the same. */
 	struct nbd_wire_request wire;
+	uint64_t length;
 
 	memcpy(&wire, bytes, sizeof(wire));
-	if (be32toh(wire.magic) != NBD_REQUEST_MAGIC)
+	if (be32toh(wire.magic) != (extended ? NBD_EXTENDED_REQUEST_MAGIC : NBD_REQUEST_MAGIC))
 		return -EBADMSG;
+	length = be32toh(wire.length);
+	if (extended) {
+		memcpy(&length, bytes + offsetof(struct nbd_wire_extended_request, length),
+		       sizeof(length));
+		length = be64toh(length);
+	}
 	*header = (struct nbd_header){
 		.flags = be16toh(wire.flags),
 		.command = be16toh(wire.command),
 		.cookie = be64toh(wire.cookie),
 		.offset = be64toh(wire.offset),
-		.length = be32toh(wire.length),
+		.length = length,
 	};
 	return 0;
+}
+
+uint64_t
+nbd_header_payload_bytes(const struct nbd_header *header, enum nbd_style style)
+{
+	bool follows = style == NBD_STYLE_EXTENDED ? (header->flags & NBD_CMD_FLAG_PAYLOAD_LEN) != 0
+						   : header->command == NBD_CMD_WRITE;
+
+	return follows ? header->length : 0;
+}
+
+static enum nbd_error
+refuse(enum nbd_error error, const char *text, const char **why)
+{
+	*why = text;
+	return error;
 }
 
 static bool
@@ -29,32 +78,91 @@ is_within(const struct nbd_header *header, uint64_t size_bytes)
 	return header->length <= size_bytes && header->offset <= size_bytes - header->length;
 }
 
-enum nbd_error
-nbd_header_validate(const struct nbd_header *header, const struct export *export)
+/* The flags beside FUA that HEADER's command may have in SESSION. */
+static unsigned
+allowed_flags(const struct nbd_header *header, const struct nbd_session *session)
 {
-	uint64_t size_bytes = export->volume->size_bytes;
+	unsigned flags = commands[header->command].flags | NBD_CMD_FLAG_FUA;
 
-	/* FUA is legal on every command, also where it has no effect. */
-	if ((header->flags & ~NBD_CMD_FLAG_FUA) != 0)
-		return NBD_EINVAL;
+	if (session->style == NBD_STYLE_SIMPLE)
+		flags &= ~NBD_CMD_FLAG_DF;
+	if (session->style != NBD_STYLE_EXTENDED)
+		flags &= ~NBD_CMD_FLAG_PAYLOAD_LEN;
+	return flags;
+}
+
+/* Whether SESSION knows the command at all. */
+static bool
+is_offered(const struct nbd_header *header, const struct nbd_session *session)
+{
 	switch (header->command) {
-	case NBD_CMD_READ:
-		if (header->length == 0 || header->length > EXPORT_PAYLOAD_BYTES_MAX ||
-		    !is_within(header, size_bytes))
-			return NBD_EINVAL;
-		return NBD_SUCCESS;
-	case NBD_CMD_WRITE:
-		if (export->read_only)
-			return NBD_EPERM;
-		if (header->length == 0 || header->length > EXPORT_PAYLOAD_BYTES_MAX)
-			return NBD_EINVAL;
-		return is_within(header, size_bytes) ? NBD_SUCCESS : NBD_ENOSPC;
-	case NBD_CMD_FLUSH:
-	case NBD_CMD_DISC:
-		return NBD_SUCCESS;
+	case NBD_CMD_TRIM:
+		return (session_flags(session) & NBD_FLAG_SEND_TRIM) != 0;
+	case NBD_CMD_BLOCK_STATUS:
+		return session->allocation;
 	default:
-		return NBD_EINVAL;
+		return header->command < ARRAY_COUNT(commands);
 	}
+}
+
+static enum nbd_error
+validate_range(const struct nbd_header *header, const struct nbd_session *session, const char **why)
+{
+	const struct command *command = &commands[header->command];
+
+	if (header->length == 0)
+		return refuse(NBD_EINVAL, "a length of 0", why);
+	if (command->is_limited && header->length > EXPORT_PAYLOAD_BYTES_MAX)
+		return refuse(NBD_EINVAL, "more than 64 MiB", why);
+	if (!is_within(header, session->export->volume->size_bytes))
+		return refuse(command->beyond, "beyond the end of the export", why);
+	return NBD_SUCCESS;
+}
+
+enum nbd_error
+nbd_header_validate(const struct nbd_header *header, const struct nbd_session *session,
+		    const char **why)
+{
+	if (header->command >= ARRAY_COUNT(commands))
+		return refuse(NBD_EINVAL, "a command that is not known", why);
+	if (commands[header->command].writes && session->export->read_only)
+		return refuse(NBD_EPERM, "the export is read-only", why);
+	if (!is_offered(header, session))
+		return refuse(NBD_EINVAL, "a command that was not offered, or not negotiated", why);
+	if ((header->flags & ~allowed_flags(header, session)) != 0)
+		return refuse(NBD_EINVAL, "a flag that is not valid for this command", why);
+	if (session->style == NBD_STYLE_EXTENDED && header->command == NBD_CMD_WRITE &&
+	    (header->flags & NBD_CMD_FLAG_PAYLOAD_LEN) == 0)
+		return refuse(NBD_EINVAL, "no payload (the flag PAYLOAD_LEN is missing)", why);
+	return commands[header->command].has_range ? validate_range(header, session, why)
+						   : NBD_SUCCESS;
+}
+
+bool
+nbd_header_has_status_payload(const struct nbd_header *header, enum nbd_style style)
+{
+	return header->command == NBD_CMD_BLOCK_STATUS &&
+	       nbd_header_payload_bytes(header, style) == sizeof(struct nbd_wire_status_payload);
+}
+
+enum nbd_error
+nbd_status_payload_parse(const uint8_t payload[sizeof(struct nbd_wire_status_payload)],
+			 struct nbd_header *header, const char **why)
+{
+	struct nbd_wire_status_payload wire;
+
+	memcpy(&wire, payload, sizeof(wire));
+	header->flags &= (uint16_t)~NBD_CMD_FLAG_PAYLOAD_LEN;
+	header->length = be64toh(wire.length);
+	if (be32toh(wire.context) != NBD_CONTEXT_ALLOCATION_ID)
+		return refuse(NBD_EINVAL, "a context that was not negotiated", why);
+	return NBD_SUCCESS;
+}
+
+const char *
+nbd_command_name(uint16_t command)
+{
+	return command < ARRAY_COUNT(commands) ? commands[command].name : "unknown command";
 }
 
 enum nbd_error
@@ -66,8 +174,6 @@ nbd_error_from_errno(int error)
 	case -EPERM:
 	case -EROFS:
 		return NBD_EPERM;
-	case -ENOMEM:
-		return NBD_ENOMEM;
 	case -EINVAL:
 		return NBD_EINVAL;
 	case -ENOSPC:
@@ -75,14 +181,7 @@ nbd_error_from_errno(int error)
 	case -EFBIG:
 		return NBD_ENOSPC;
 	default:
+		/* -ENOMEM and -EOPNOTSUPP, too: the specification does not want them told. */
 		return NBD_EIO;
 	}
-}
-
-void
-nbd_simple_reply_format(struct nbd_wire_simple_reply *reply, uint64_t cookie, enum nbd_error error)
-{
-	reply->magic = htobe32(NBD_SIMPLE_REPLY_MAGIC);
-	reply->error = htobe32((uint32_t)error);
-	reply->cookie = htobe64(cookie);
 }

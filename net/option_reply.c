@@ -45,6 +45,14 @@ option_reply_server(struct byte_buffer *out, const struct export *export)
 }
 
 void
+option_reply_meta_context(struct byte_buffer *out, uint32_t option, uint32_t id, const char *name)
+{
+	option_reply_add(out, option, NBD_REP_META_CONTEXT, (uint32_t)(sizeof(id) + strlen(name)));
+	byte_buffer_add_u32(out, id);
+	byte_buffer_add(out, name, strlen(name));
+}
+
+void
 option_reply_info_export(struct byte_buffer *out, uint32_t option,
 			 const struct nbd_session *session)
 {
@@ -73,7 +81,7 @@ add_block_size(struct byte_buffer *out, uint32_t option, const struct export *ex
 	byte_buffer_add_u16(out, NBD_INFO_BLOCK_SIZE);
 	byte_buffer_add_u32(out, 1); /* any byte: see doc/decisions */
 	byte_buffer_add_u32(out, preferred);
-	byte_buffer_add_u32(out, EXPORT_PAYLOAD_BYTES_MAX);
+	byte_buffer_add_u32(out, EXPORT_PAYLOAD_BYTES_TOLD);
 }
 
 void

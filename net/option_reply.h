@@ -19,6 +19,10 @@ void option_reply_error(struct byte_buffer *out, uint32_t option, uint32_t error
 /* One of LIST's. */
 void option_reply_server(struct byte_buffer *out, const struct export *export);
 
+/* One of LIST_META_CONTEXT's and SET_META_CONTEXT's. */
+void option_reply_meta_context(struct byte_buffer *out, uint32_t option, uint32_t id,
+			       const char *name);
+
 /* NBD_REP_INFO: what a client of SESSION is told about its export, and what it asked for by its number INFO; nothing, if that is
  * unknown, not given, or told in any case. */
 void option_reply_info_export(struct byte_buffer *out, uint32_t option,

@@ -7,8 +7,8 @@
 #include <sys/socket.h>
 
 #include "net/connection.h"
+#include "net/request.h"
 #include "net/service_parts.h"
-#include "net/transmission.h"
 
 #define DRAIN_DEADLINE_NS ((uint64_t)10 * 1000000000)
 

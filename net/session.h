@@ -3,6 +3,7 @@
 #define NET_SESSION_H
 
 #include "net/export.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The form of headers, both ways.  In this order: each can do more than the one before. */
@@ -15,6 +16,7 @@ enum nbd_style {
 struct nbd_session {
 	const struct export *export; /* NULL: none yet */
 	enum nbd_style style;
+	bool allocation; /* the client may ask for base:allocation; never with simple replies */
 };
 
 /* The transmission flags that the client is told. */

@@ -1,24 +1,8 @@
-/* The transmission phase of a connection: requests in, replies out. */
+/* The transmission phase of a connection: bytes of requests in, bytes of replies out. */
 #ifndef NET_TRANSMISSION_H
 #define NET_TRANSMISSION_H
 
-#include "disk/volume.h"
 #include "net/connection.h"
-#include "net/nbd.h"
-#include "net/nbd_wire.h"
-
-/* One request of a client, from its header to the last byte of its reply.  From the core's pool. */
-struct nbd_request {
-	struct volume_request io; /* the current piece */
-	struct connection *connection;
-	struct list_node node; /* in the pool, or in connection->replies */
-	struct nbd_header header;
-	uint32_t served_bytes; /* in earlier pieces */
-	enum nbd_error error;
-	bool header_sent;
-	size_t buffer_bytes; /* of io.buffer; 0: none */
-	struct nbd_wire_simple_reply reply;
-};
 
 /* Where the next bytes go: up to CONNECTION_RECEIVE_PARTS parts.  Returns how many; 0: nothing may be received now. */
 unsigned transmission_receive_parts(struct connection *connection, struct iovec *parts);

@@ -51,12 +51,12 @@ void kernel_wakeup_clear(int fd);
  * Errors: -EMFILE, -ENFILE, -ENOMEM.  Source: epoll_create1(2). */
 int kernel_epoll_create(void) MUST_USE;
 
-/* Put FD into the set, armed: it is reported once, with USER, when it is ready for EVENTS (of poll(2)), hung up or in error; then it
- * stays in the set, disarmed.  Rearm: once more, at once if it is ready already.  Remove: take it out, armed or not; before
- * it is closed.
+/* Put FD into the set: it is reported, with USER, when it is ready for EVENTS, hung up or in error.  With EPOLLONESHOT among EVENTS
+ * once; then it stays in the set, disarmed.  With EPOLLET each time that something new has come.  Rearm: with other EVENTS, reported
+ * at once if it is ready already.  Remove: take it out, armed or not; before it is closed.
  * Errors: -EPERM files of its kind can't be polled; -EEXIST it is in the set already (add); -ENOENT it is not (rearm,
  * remove); -EBADF; -ENOSPC more than fs.epoll.max_user_watches; -ENOMEM; -EINVAL it is the set; -ELOOP sets in sets.
- * Source: epoll_ctl(2), EPOLLONESHOT. */
+ * Source: epoll_ctl(2), epoll(7). */
 int kernel_epoll_add(int epoll_fd, int fd, unsigned events, void *user) MUST_USE;
 int kernel_epoll_rearm(int epoll_fd, int fd, unsigned events, void *user) MUST_USE;
 int kernel_epoll_remove(int epoll_fd, int fd) MUST_USE;

@@ -128,8 +128,7 @@ kernel_epoll_create(void)
 static int
 epoll_control(int epoll_fd, int operation, int fd, unsigned events, void *user)
 {
-	/* The bits of poll(2) and epoll(7) are the same. */
-	struct epoll_event event = { .events = events | EPOLLONESHOT, .data.ptr = user };
+	struct epoll_event event = { .events = events, .data.ptr = user };
 
 	return epoll_ctl(epoll_fd, operation, fd, &event) < 0 ? -errno : 0;
 }

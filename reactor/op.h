@@ -27,7 +27,6 @@ enum op_kind {
 };
 
 struct op {
-	struct iocb iocb;
 	/* Called once, on the reactor's core, never from within the call that submitted it.  OP is idle
 	 * then: it may be submitted again or freed.
 	 * result: as of the system call that the operation stands for; for a poll the events, of which
@@ -44,6 +43,7 @@ struct op {
 		long result;  /* READY */
 		uint64_t tag; /* SUBMITTED: of its slot */
 	};
+	struct iocb iocb;
 };
 
 /* Prepare OP, idle. */

@@ -9,53 +9,80 @@
 
 enum parked_state {
 	PARKED_STATE_OUT,     /* not in the set */
-	PARKED_STATE_PARKED,  /* in the set, armed */
-	PARKED_STATE_FETCHED, /* in the batch: reported by the kernel, ready not called yet */
+	PARKED_STATE_PARKED,  /* in the set, armed for once */
+	PARKED_STATE_WATCHED, /* in the set, armed for each time */
 	PARKED_STATE_AWAKE,   /* in the set, disarmed */
 };
+
+#define NOT_FETCHED UINT8_MAX
+
+_Static_assert(PARKING_BATCH <= NOT_FETCHED, "parked.batch_index holds any place in a batch");
 
 static void
 arm(struct parking *parking)
 {
+	parking->armed_rests = reactor_rests(parking->reactor);
 	op_poll_reserved(&parking->poll, parking->epoll_fd, POLLIN);
 	reactor_start(parking->reactor, &parking->poll);
 }
 
-/* Take one batch from the kernel.  Returns how many; each knows its place, so that parking_remove can clear it. */
-static unsigned
+/* Take one batch from the kernel; each knows its place, so that it can be taken out. */
+static void
 fetch(struct parking *parking)
 {
 	struct epoll_event events[PARKING_BATCH];
 	int count = kernel_epoll_wait(parking->epoll_fd, events, PARKING_BATCH);
 
-	for (int i = 0; i < count; i++) {
+	parking->batch_next = 0;
+	parking->batch_count =
+		count > 0 ? (unsigned)count : 0; /* -EINTR: the poll will tell again */
+	for (unsigned i = 0; i < parking->batch_count; i++) {
 		struct parked *parked = events[i].data.ptr;
 
-		DCHECK(parked->state == PARKED_STATE_PARKED && parked->parking == parking);
-		parked->state = PARKED_STATE_FETCHED;
+		parking->batch[i] = NULL;
+		if (parked->state == PARKED_STATE_AWAKE)
+			continue; /* the end and errors are told even of what is disarmed */
+		parked->events = events[i].events;
 		parked->batch_index = (uint8_t)i;
 		parking->batch[i] = parked;
 	}
-	return count > 0 ? (unsigned)count : 0; /* -EINTR: the poll will tell again */
+}
+
+/* PARKED was fetched, and is not to be told any more. */
+static void
+take_out(struct parked *parked)
+{
+	if (parked->batch_index == NOT_FETCHED)
+		return;
+	parked->parking->batch[parked->batch_index] = NULL;
+	parked->batch_index = NOT_FETCHED;
+}
+
+static void
+tell(struct parking *parking)
+{
+	while (parking->batch_next < parking->batch_count) {
+		struct parked *parked = parking->batch[parking->batch_next++];
+
+		if (parked == NULL)
+			continue; /* taken out by the ready of one before it */
+		take_out(parked);
+		if (parked->state == PARKED_STATE_PARKED)
+			parked->state = PARKED_STATE_AWAKE;
+		parked->ready(parked);
+	}
 }
 
 static void
 harvest(struct parking *parking)
 {
-	unsigned count = fetch(parking);
-
-	for (unsigned i = 0; i < count; i++) {
-		struct parked *parked = parking->batch[i];
-
-		if (parked == NULL)
-			continue; /* removed by the ready of one before it */
-		parking->batch[i] = NULL;
-		parked->state = PARKED_STATE_AWAKE;
-		parked->ready(parked);
-	}
+	fetch(parking);
+	tell(parking);
 	if (parking->stopping)
 		return;
-	if (count == PARKING_BATCH)
+	/* If the reactor had enough to do since the poll was armed, looking again is cheaper than arming it. */
+	if (parking->batch_count == PARKING_BATCH ||
+	    (parking->batch_count > 0 && reactor_rests(parking->reactor) == parking->armed_rests))
 		reactor_defer(parking->reactor, &parking->more);
 	else
 		arm(parking);
@@ -125,47 +152,76 @@ parking_stop(struct parking *parking, void (*on_stopped)(struct parking *parking
 void
 parked_init(struct parked *parked, void (*ready)(struct parked *parked))
 {
-	*parked = (struct parked){ .ready = ready, .fd = -1, .state = PARKED_STATE_OUT };
+	*parked = (struct parked){
+		.ready = ready, .fd = -1, .state = PARKED_STATE_OUT, .batch_index = NOT_FETCHED
+	};
 }
 
 bool
 parked_is_parked(const struct parked *parked)
 {
-	return parked->state == PARKED_STATE_PARKED || parked->state == PARKED_STATE_FETCHED;
+	return parked->state == PARKED_STATE_PARKED || parked->state == PARKED_STATE_WATCHED;
 }
 
-/* Park again what is in the set already. */
+/* Put PARKED, which is not in the set, there. */
 static int
-add_again(struct parking *parking, struct parked *parked, int fd)
+add_first(struct parking *parking, struct parked *parked, int fd, unsigned events)
 {
-	int error;
+	int error = kernel_epoll_add(parking->epoll_fd, fd, events, parked);
 
-	if (parked->parking != parking || parked->fd != fd)
-		return -EINVAL;
-	error = kernel_epoll_rearm(parking->epoll_fd, fd, parking->events, parked);
-	if (error == 0)
-		parked->state = PARKED_STATE_PARKED;
-	return error;
+	if (error < 0)
+		return error == -EPERM ? -EOPNOTSUPP : error;
+	parked->parking = parking;
+	parked->fd = fd;
+	parking->registered_count++;
+	return 0;
 }
 
-int
-parking_add(struct parking *parking, struct parked *parked, int fd)
+/* Have PARKED, in the set or not, in STATE, for EVENTS. */
+static int
+add(struct parking *parking, struct parked *parked, int fd, unsigned events,
+    enum parked_state state)
 {
 	int error;
 
 	if (parking == NULL || parked == NULL || parked->ready == NULL || fd < 0 ||
 	    parking->stopping || parked_is_parked(parked))
 		return -EINVAL;
-	if (parked->state == PARKED_STATE_AWAKE)
-		return add_again(parking, parked, fd);
-	error = kernel_epoll_add(parking->epoll_fd, fd, parking->events, parked);
-	if (error < 0)
-		return error == -EPERM ? -EOPNOTSUPP : error;
-	parked->state = PARKED_STATE_PARKED;
-	parked->parking = parking;
-	parked->fd = fd;
-	parking->registered_count++;
-	return 0;
+	if (parked->state == PARKED_STATE_OUT)
+		error = add_first(parking, parked, fd, parking->events | events);
+	else if (parked->parking != parking || parked->fd != fd)
+		error = -EINVAL;
+	else
+		error = kernel_epoll_rearm(parking->epoll_fd, fd, parking->events | events, parked);
+	if (error == 0)
+		parked->state = (uint8_t)state;
+	return error;
+}
+
+int
+parking_add(struct parking *parking, struct parked *parked, int fd)
+{
+	return add(parking, parked, fd, EPOLLONESHOT, PARKED_STATE_PARKED);
+}
+
+int
+parking_watch(struct parking *parking, struct parked *parked, int fd)
+{
+	if (parked != NULL && parked->state == PARKED_STATE_WATCHED && parked->parking == parking &&
+	    parked->fd == fd)
+		return 0;
+	return add(parking, parked, fd, EPOLLET | EPOLLRDHUP | EPOLLPRI, PARKED_STATE_WATCHED);
+}
+
+void
+parking_mute(struct parked *parked)
+{
+	if (parked->state != PARKED_STATE_WATCHED)
+		return;
+	take_out(parked);
+	/* An error means that the descriptor was closed before, as in parking_remove. */
+	CHECK(kernel_epoll_rearm(parked->parking->epoll_fd, parked->fd, EPOLLET, parked) == 0);
+	parked->state = PARKED_STATE_AWAKE;
 }
 
 void
@@ -175,12 +231,12 @@ parking_remove(struct parked *parked)
 
 	if (parked->state == PARKED_STATE_OUT)
 		return;
-	if (parked->state == PARKED_STATE_FETCHED)
-		parking->batch[parked->batch_index] = NULL;
+	take_out(parked);
 	/* An error means that the descriptor was closed before: the kernel might call for a parked that is gone. */
 	CHECK(kernel_epoll_remove(parking->epoll_fd, parked->fd) == 0);
 	parking->registered_count--;
 	parked->state = PARKED_STATE_OUT;
 	parked->parking = NULL;
 	parked->fd = -1;
+	parked->events = 0;
 }

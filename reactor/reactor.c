@@ -9,8 +9,8 @@
 
 #include "reactor/reactor_state.h"
 
-/* Never: doc/decisions/0006. */
-#define SOCKET_BATCH_MIN_DEFAULT UINT_MAX
+/* The default: doc/decisions/0006. */
+#define SOCKET_BATCH_NEVER UINT_MAX
 
 static const unsigned shares_default[PRIORITY_COUNT] = {
 	[PRIORITY_LATENCY] = 64,
@@ -77,7 +77,7 @@ static void
 set_defaults(struct reactor_config *config)
 {
 	if (config->socket_batch_min == 0)
-		config->socket_batch_min = SOCKET_BATCH_MIN_DEFAULT;
+		config->socket_batch_min = SOCKET_BATCH_NEVER;
 	if (config->waiting_max == 0)
 		config->waiting_max = UINT_MAX;
 	for (unsigned i = 0; i < PRIORITY_COUNT; i++) {
@@ -212,6 +212,30 @@ reactor_complete(struct reactor *reactor, struct op *op, long result)
 	CHECK(op_idle(op) && op->done != NULL && op->priority < PRIORITY_COUNT);
 	reactor->latency_ops += op->priority == PRIORITY_LATENCY;
 	op_ready(reactor, op, result);
+}
+
+bool
+reactor_transfers_directly(const struct reactor *reactor)
+{
+	return reactor->config.socket_batch_min == SOCKET_BATCH_NEVER &&
+	       !(reactor->latency_ops > 0 && ring_has_events(reactor));
+}
+
+void
+reactor_count_direct(struct reactor *reactor)
+{
+	COUNT(reactor, ops_direct, 1);
+}
+
+bool
+reactor_take_call(struct reactor *reactor, const struct op *op)
+{
+	if (op->priority != PRIORITY_NORMAL || reactor->calls_left == 0 ||
+	    !reactor_transfers_directly(reactor))
+		return false;
+	reactor->calls_left--;
+	COUNT(reactor, ops_done[op->priority], 1);
+	return true;
 }
 
 void

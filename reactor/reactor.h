@@ -117,6 +117,15 @@ void reactor_start(struct reactor *reactor, struct op *op);
 /* Finish OP, which is idle, without the kernel: done is called with RESULT in the next turn. */
 void reactor_complete(struct reactor *reactor, struct op *op, long result);
 
+/* For streams: whether a receive or send may as well be made at once, by a system call of one's own, instead of being submitted.  Not
+ * if they are to be batched (reactor_config.socket_batch_min), and not while something of the latency class waits. */
+bool reactor_transfers_directly(const struct reactor *reactor) MUST_USE;
+
+/* One was made so; it is over, and its owner is told from within a callback of the reactor: take one of the turn's calls for OP,
+ * which is idle.  Returns false if it is to be submitted: there are no calls left, or its class has to wait for its share. */
+void reactor_count_direct(struct reactor *reactor);
+bool reactor_take_call(struct reactor *reactor, const struct op *op) MUST_USE;
+
 /* Cancel a poll: done comes soon, with -ECANCELED or 0 or, if it was too late, the events.  Harmless if OP is idle.
  * Slow: not for the data path.  Reads and writes can't be cancelled. */
 void reactor_cancel_poll(struct reactor *reactor, struct op *op);

@@ -1,10 +1,15 @@
 /* Sockets on the reactor's ring.
  *
- * Each half goes IDLE -> TRANSFER -> (nothing there) -> POLL -> TRANSFER -> IDLE.  A receive of a stream that is not hot begins with
- * POLL; one of a hot stream is tried again LATER before it goes to POLL, and only LATER if the stream is sending.
+ * Each half goes IDLE -> TRANSFER -> (nothing there) -> wait -> TRANSFER -> IDLE.  A receive of a stream that is not hot begins with
+ * waiting; one of a hot stream is tried again LATER before it waits, and only LATER if the stream is sending.
  *
- * Polls for receiving take at most half of the slots, so that one for sending, which somebody waits for, finds its own; what finds
- * none waits in the parking instead (PARKED).  A stream that is parked on purpose has no parts to go on with: on_awake.
+ * A receive waits in the parking (PARKED), where a stream stays watched from its first wait on, so that waiting again costs
+ * nothing: but the parking tells only what is new, so the stream keeps in mind what it left (undrained).  A hot stream is not
+ * watched.  By a poll (POLL) waits what the parking can't take, and the latency class, which the ring tells of at once; and sends, until
+ * there are no slots left.  A stream that is parked on purpose has no parts to go on with: on_awake.
+ *
+ * Who is called by the reactor receives at once instead of submitting an operation, and sends are made at once, too, where the
+ * reactor allows it: see reactor_transfers_directly.  The result of a send is told in a later turn.
  *
  * An armed poll pins its file, so that close alone would neither end the connection nor free the poll's slot.  Therefore:
  * abandon, shut down, which completes the poll, and then close; the event finds no operation any more. */
@@ -13,9 +18,11 @@
 #include <errno.h>
 #include <poll.h>
 
-/* Receives of a hot stream that find nothing, before a poll is armed after all. */
+/* Receives of a hot stream that find nothing, before it waits after all. */
 #define TRIES_MAX 2
-/* Polls that were answered while the reactor never rested, before a stream that was tried in vain is hot again, at most. */
+/* One that is answered within so many turns would have been found by trying. */
+#define HOT_TURNS 8
+/* Waits that were answered so while the reactor never rested, before a stream that was tried in vain is hot again, at most. */
 #define SIGNS_MAX 64
 
 static void
@@ -49,17 +56,31 @@ park(struct stream *stream, struct stream_half *half)
 			   &half->parked, stream->fd);
 }
 
+/* Have STREAM watched for something to receive.  Returns whether it is. */
+static bool
+watch(struct stream *stream)
+{
+	return stream->parking != NULL && stream->in.op.priority != PRIORITY_LATENCY &&
+	       parking_watch(&stream->parking->reading, &stream->in.parked, stream->fd) == 0;
+}
+
+/* HALF waits until it can go on. */
 static void
 arm(struct stream *stream, struct stream_half *half)
 {
-	if (stream->parking != NULL && !may_poll(stream, half) && park(stream, half) == 0) {
-		half->state = STREAM_HALF_PARKED;
-		return;
-	}
-	half->state = STREAM_HALF_POLL;
-	if (half == &stream->in)
+	bool in = half == &stream->in;
+
+	if (in) {
 		stream->armed_rests = reactor_rests(stream->reactor);
-	op_poll(&half->op, stream->fd, half == &stream->in ? POLLIN : POLLOUT);
+		stream->armed_turn = reactor_turns(stream->reactor);
+	}
+	half->state = STREAM_HALF_PARKED;
+	if (in && watch(stream))
+		return;
+	if (stream->parking != NULL && !may_poll(stream, half) && park(stream, half) == 0)
+		return;
+	half->state = STREAM_HALF_POLL;
+	op_poll(&half->op, stream->fd, in ? POLLIN : POLLOUT);
 	reactor_start(stream->reactor, &half->op);
 }
 
@@ -68,14 +89,6 @@ receive_later(struct stream *stream)
 {
 	stream->in.state = STREAM_HALF_LATER;
 	reactor_defer_idle(stream->reactor, &stream->try_later);
-}
-
-static void
-try_later(struct task *task)
-{
-	struct stream *stream = container_of(task, struct stream, try_later);
-
-	transfer(stream, &stream->in);
 }
 
 /* HALF's operation is done.  Returns whether the transfer is over, with *result; if not, it goes on. */
@@ -103,25 +116,55 @@ static void
 cool_down(struct stream *stream)
 {
 	if (stream->signs_needed < SIGNS_MAX)
-		stream->signs_needed *= 2;
+		stream->signs_needed = (uint8_t)(2 * stream->signs_needed);
 	stream->signs = 0;
 	stream->hot = false;
 }
 
-/* Learn from what came of a receive's step whether the next one is to be tried unasked. */
+/* STREAM's wait was answered: soon enough, and while the reactor was busy all the time, is a sign that trying would have done. */
 static void
-learn(struct stream *stream, long result)
+learn_from_wait(struct stream *stream)
 {
-	if (stream->in.state == STREAM_HALF_POLL) {
-		/* If the reactor had enough to do all the time, it needs nobody to wake it. */
-		if (reactor_rests(stream->reactor) == stream->armed_rests)
-			stream->hot = ++stream->signs >= stream->signs_needed;
-	} else if (result != -EAGAIN) {
+	if (reactor_rests(stream->reactor) != stream->armed_rests ||
+	    reactor_turns(stream->reactor) - stream->armed_turn > HOT_TURNS)
+		return;
+	stream->hot = ++stream->signs >= stream->signs_needed;
+	if (stream->hot)
+		parking_mute(&stream->in.parked);
+}
+
+/* Learn from what came of a try whether the next one is to be made unasked. */
+static void
+learn_from_try(struct stream *stream, long result)
+{
+	if (result != -EAGAIN) {
 		if (stream->unasked)
 			stream->signs_needed = 1;
 	} else if (++stream->tries == TRIES_MAX) {
 		cool_down(stream);
 	}
+}
+
+static size_t
+bytes_of(const struct iovec *parts, unsigned part_count)
+{
+	size_t bytes = 0;
+
+	for (unsigned i = 0; i < part_count; i++)
+		bytes += parts[i].iov_len;
+	return bytes;
+}
+
+/* Keep in mind whether there may be more after a receive with RESULT.  A short one has taken all, but neither the end nor what is
+ * behind urgent bytes: epoll(7), tcp(7). */
+static void
+note_rest(struct stream *stream, long result)
+{
+	const struct stream_half *half = &stream->in;
+
+	stream->undrained =
+		result > 0 && ((size_t)result == bytes_of(half->parts, half->part_count) ||
+			       (half->parked.events & ~(unsigned)EPOLLIN) != 0);
 }
 
 /* Its poll is no longer armed. */
@@ -137,17 +180,72 @@ retire(struct stream *stream)
 }
 
 static void
+received(struct stream *stream, long result)
+{
+	learn_from_try(stream, result);
+	note_rest(stream, result);
+	if (half_done(stream, &stream->in, result))
+		stream->on_received(stream, result);
+}
+
+/* Receive at once, not by way of the reactor's queues. */
+static long
+receive_directly(struct stream *stream)
+{
+	stream->in.state = STREAM_HALF_TRANSFER;
+	reactor_count_direct(stream->reactor);
+	return kernel_recvmsg(stream->fd, stream->in.parts, stream->in.part_count);
+}
+
+static void
 in_done(struct op *op, long result)
 {
 	struct stream *stream = container_of(op, struct stream, in.op);
 
-	if (stream->in.state == STREAM_HALF_RETIRING) {
+	switch (stream->in.state) {
+	case STREAM_HALF_RETIRING:
 		retire(stream);
+		break;
+	case STREAM_HALF_POLL:
+		learn_from_wait(stream);
+		/* Whatever a poll says, trying tells. */
+		if (reactor_transfers_directly(stream->reactor))
+			received(stream, receive_directly(stream));
+		else
+			transfer(stream, &stream->in);
+		break;
+	default:
+		received(stream, result);
+	}
+}
+
+/* What was received is told in its class's turn. */
+static void
+try_later(struct task *task)
+{
+	struct stream *stream = container_of(task, struct stream, try_later);
+	long result;
+
+	if (!reactor_transfers_directly(stream->reactor)) {
+		transfer(stream, &stream->in);
 		return;
 	}
-	learn(stream, result);
-	if (half_done(stream, &stream->in, result))
-		stream->on_received(stream, result);
+	result = receive_directly(stream);
+	if (result == -EAGAIN)
+		received(stream, result);
+	else
+		reactor_complete(stream->reactor, &stream->in.op, result);
+}
+
+/* There is something to receive for STREAM, which was parked on purpose. */
+static void
+wake(struct stream *stream)
+{
+	stream->in.state = STREAM_HALF_IDLE;
+	stream->undrained = true;
+	if (stream->in.op.priority == PRIORITY_LATENCY)
+		parking_remove(&stream->in.parked);
+	stream->on_awake(stream);
 }
 
 static void
@@ -155,15 +253,19 @@ in_ready(struct parked *parked)
 {
 	struct stream *stream = container_of(parked, struct stream, in.parked);
 
-	if (stream->in.parts != NULL) {
-		transfer(stream, &stream->in);
+	if (stream->in.state != STREAM_HALF_PARKED) {
+		stream->undrained = true; /* it is watched, but does not wait */
 		return;
 	}
-	/* It is at work again, most likely for longer: see parking.h. */
-	parking_remove(parked);
-	stream->in.state = STREAM_HALF_IDLE;
-	stream->hot = true; /* there is something */
-	stream->on_awake(stream);
+	if (stream->in.parts == NULL) {
+		wake(stream);
+		return;
+	}
+	learn_from_wait(stream);
+	if (reactor_take_call(stream->reactor, &stream->in.op))
+		received(stream, receive_directly(stream));
+	else
+		transfer(stream, &stream->in);
 }
 
 static void
@@ -172,6 +274,21 @@ out_ready(struct parked *parked)
 	struct stream *stream = container_of(parked, struct stream, out.parked);
 
 	transfer(stream, &stream->out);
+}
+
+/* Send at once; on_sent comes in a later turn. */
+static void
+send_directly(struct stream *stream)
+{
+	struct stream_half *half = &stream->out;
+	ssize_t result = kernel_sendmsg(stream->fd, half->parts, half->part_count);
+
+	reactor_count_direct(stream->reactor);
+	half->state = STREAM_HALF_TRANSFER;
+	if (result == -EAGAIN)
+		arm(stream, half);
+	else
+		reactor_complete(stream->reactor, &half->op, result);
 }
 
 static void
@@ -211,6 +328,7 @@ stream_init(struct stream *stream, struct reactor *reactor, struct stream_parkin
 	half_init(&stream->in, in_done, in_ready);
 	half_init(&stream->out, out_done, out_ready);
 	stream->hot = false;
+	stream->undrained = false;
 	stream->signs = 0;
 	stream->signs_needed = 1;
 	task_init(&stream->try_later, try_later);
@@ -220,6 +338,7 @@ stream_init(struct stream *stream, struct reactor *reactor, struct stream_parkin
 void
 stream_set_priority(struct stream *stream, enum priority priority)
 {
+	parking_remove(&stream->in.parked); /* the latency class is not watched */
 	stream->in.op.priority = priority;
 	stream->out.op.priority = priority;
 }
@@ -234,7 +353,9 @@ stream_receive(struct stream *stream, struct iovec *parts, unsigned part_count)
 	half->part_count = part_count;
 	stream->tries = 0;
 	stream->unasked = stream->hot;
-	if (!stream->hot) {
+	if (stream->undrained) {
+		transfer(stream, half);
+	} else if (!stream->hot) {
 		arm(stream, half);
 	} else if (stream_sending(stream)) {
 		receive_later(stream); /* most likely the peer waits for what is being sent */
@@ -251,7 +372,10 @@ stream_send(struct stream *stream, struct iovec *parts, unsigned part_count)
 	CHECK(half->state == STREAM_HALF_IDLE && !stream->closing);
 	half->parts = parts;
 	half->part_count = part_count;
-	transfer(stream, half);
+	if (reactor_transfers_directly(stream->reactor))
+		send_directly(stream);
+	else
+		transfer(stream, half);
 }
 
 bool

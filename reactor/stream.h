@@ -1,9 +1,9 @@
 /* A stream: a connected, non-blocking socket on one reactor, with at most one receive and one send under way.
  * Its user says what is to be moved; the stream finds the cheapest way.  While the reactor is too busy to rest, receives are tried
- * unasked, now and then, until they find something; else, or after too many misses, a poll is armed.
+ * unasked, now and then, until they find something; else, or after too many misses, the stream waits in a parking, or if it has none
+ * by a poll.  Of the latency class it waits by a poll in any case.
  * The transfers of one turn are system calls of their own when they are few, and part of the turn's io_submit when they are many
- * (reactor_config.socket_batch_min).  One that finds no slot for its poll waits in a parking; so does one that its user parks because
- * it has been idle for long.
+ * (reactor_config.socket_batch_min).
  * Embedded and owned by its user.  All calls on the reactor's thread, and all callbacks come there, never from within a
  * call. */
 #ifndef REACTOR_STREAM_H
@@ -20,7 +20,7 @@ enum stream_half_state {
 	STREAM_HALF_LATER,    /* a receive that is tried when there is nothing else to do */
 	STREAM_HALF_TRANSFER, /* the reactor is about to try it */
 	STREAM_HALF_POLL,     /* the poll is armed; then TRANSFER */
-	STREAM_HALF_PARKED,   /* it is in a parking; then TRANSFER */
+	STREAM_HALF_PARKED,   /* it waits in a parking; then TRANSFER */
 	STREAM_HALF_RETIRING, /* its poll is being cancelled; then PARKED, with nothing to receive into */
 };
 
@@ -31,13 +31,13 @@ struct stream_parking {
 	struct parking reading, writing;
 };
 
-/* Private. */
+/* Private.  What each event touches comes first: among many streams it is in no cache. */
 struct stream_half {
-	struct op op;
 	struct parked parked;
 	enum stream_half_state state;
-	struct iovec *parts;
 	unsigned part_count;
+	struct iovec *parts;
+	struct op op;
 };
 
 struct stream {
@@ -54,12 +54,14 @@ struct stream {
 	struct stream_parking *parking;
 	int fd;
 	bool closing;
+	bool hot;	/* receives are tried unasked */
+	bool unasked;	/* this one is */
+	bool undrained; /* there is more, or may be: what watches it has told already */
+	uint8_t tries;	/* of this receive that found nothing */
+	uint8_t signs, signs_needed; /* that it should be hot */
 	struct stream_half in, out;
-	bool hot;		      /* receives are tried unasked */
-	bool unasked;		      /* this one is */
-	unsigned tries;		      /* of this receive that found nothing */
-	unsigned signs, signs_needed; /* that it should be hot */
-	uint64_t armed_rests; /* of the reactor, when the last poll for receiving was armed */
+	/* Of the reactor, when the last wait for receiving began. */
+	uint64_t armed_rests, armed_turn;
 	struct task try_later;
 	struct task finish_close;
 };
@@ -72,7 +74,8 @@ void stream_parking_stop(struct stream_parking *parking,
 			 void (*on_stopped)(struct stream_parking *parking));
 
 /* Take FD over, a connected socket that is set to O_NONBLOCK; the callbacks must be set.  The process must ignore SIGPIPE.
- * PARKING is the reactor's, and must outlive the stream; NULL: without slots streams wait for one, and none can be parked. */
+ * PARKING is the reactor's, and must outlive the stream; NULL: each wait takes a slot for a poll, or waits for one, and none can be
+ * parked. */
 void stream_init(struct stream *stream, struct reactor *reactor, struct stream_parking *parking,
 		 int fd);
 
@@ -100,7 +103,7 @@ stream_sending(const struct stream *stream)
 
 /* Park STREAM, which waits to receive and does not send: its parts are the caller's again, and on_awake comes instead of
  * on_received.  It holds no slot then.  Returns false, and changes nothing, if it is not waiting but trying, sends, or has no
- * parking.  Slow: one io_cancel(2). */
+ * parking.  Slow if it waits by a poll: one io_cancel(2). */
 bool stream_park(struct stream *stream);
 
 /* Give up what is under way: no on_received and on_sent comes of it, and its parts are the caller's again.  What was already

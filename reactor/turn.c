@@ -6,8 +6,9 @@
 #define IDLE_TASKS_NS 100000
 
 /* A turn's budget. */
-#define CALLS_PER_TURN	  512
-#define MESSAGES_PER_TURN 256
+#define CALLS_PER_TURN	    512
+#define MESSAGES_PER_TURN   256
+#define IDLE_TASKS_PER_TURN 256
 
 /* ---- reap ---- */
 
@@ -106,8 +107,9 @@ run_ready(struct reactor *reactor)
 	return true;
 }
 
+/* Run those of TASKS that are there now, at most COUNT_MAX. */
 static bool
-run_tasks(struct reactor *reactor, struct list_node *tasks)
+run_tasks(struct reactor *reactor, struct list_node *tasks, unsigned count_max)
 {
 	struct list_node now, *node;
 
@@ -115,11 +117,15 @@ run_tasks(struct reactor *reactor, struct list_node *tasks)
 		return false;
 	list_init(&now);
 	list_move_all(&now, tasks);
-	while ((node = list_take_first(&now)) != NULL) {
+	while (count_max-- > 0 && (node = list_take_first(&now)) != NULL) {
 		struct task *task = container_of(node, struct task, node);
 
 		COUNT(reactor, tasks, 1);
 		task->run(task);
+	}
+	if (!list_empty(&now)) {
+		list_move_all(&now, tasks);
+		list_move_all(tasks, &now);
 	}
 	return true;
 }
@@ -140,7 +146,7 @@ run_idle_tasks(struct reactor *reactor, bool busy)
 			return false;
 	}
 	reactor->idle_tasks_ns = 0;
-	return run_tasks(reactor, &reactor->idle_tasks);
+	return run_tasks(reactor, &reactor->idle_tasks, IDLE_TASKS_PER_TURN);
 }
 
 static bool
@@ -180,7 +186,7 @@ turn_take(struct reactor *reactor)
 	busy |= run_ready(reactor);
 	busy |= run_messages(reactor);
 	busy |= run_timers(reactor);
-	busy |= run_tasks(reactor, &reactor->tasks);
+	busy |= run_tasks(reactor, &reactor->tasks, UINT_MAX);
 	busy |= run_idle_tasks(reactor, busy);
 	return busy;
 }

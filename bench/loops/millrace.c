@@ -11,12 +11,10 @@ struct connection {
 	struct stream stream;
 	struct loop *loop;
 	unsigned number;
-	uint8_t data[RECEIVE_BYTES_MAX];
-	struct iovec in;
 	/* What is being sent, and what waits until that is done. */
-	struct iovec out[REPLIES_MAX], waiting[REPLIES_MAX];
-	unsigned waiting_count;
-	size_t out_bytes;
+	unsigned out_bytes, waiting_count;
+	struct iovec in, out[REPLIES_MAX], waiting[REPLIES_MAX];
+	uint8_t data[RECEIVE_BYTES_MAX];
 };
 
 struct disk_read {
@@ -28,6 +26,7 @@ struct disk_read {
 struct loop {
 	struct server *server;
 	struct reactor *reactor;
+	struct stream_parking parking;
 	struct op listener_poll;
 	struct connection *connections; /* [connection_count] */
 	unsigned connection_count;
@@ -42,7 +41,7 @@ send_waiting(struct connection *connection)
 	connection->out_bytes = 0;
 	for (unsigned i = 0; i < count; i++) {
 		connection->out[i] = connection->waiting[i];
-		connection->out_bytes += connection->out[i].iov_len;
+		connection->out_bytes += (unsigned)connection->out[i].iov_len;
 	}
 	connection->waiting_count = 0;
 	stream_send(&connection->stream, connection->out, count);
@@ -65,13 +64,17 @@ static void
 send_reply(struct loop *loop, const struct reply *reply)
 {
 	struct connection *connection = &loop->connections[reply->connection];
+	struct iovec part = { (void *)(uintptr_t)reply->data, reply->bytes };
 
+	if (!stream_sending(&connection->stream)) {
+		connection->out[0] = part;
+		connection->out_bytes = reply->bytes;
+		stream_send(&connection->stream, connection->out, 1);
+		return;
+	}
 	if (connection->waiting_count == REPLIES_MAX)
 		server_fail("millrace: too many replies at once");
-	connection->waiting[connection->waiting_count++] =
-		(struct iovec){ (void *)(uintptr_t)reply->data, reply->bytes };
-	if (!stream_sending(&connection->stream))
-		send_waiting(connection);
+	connection->waiting[connection->waiting_count++] = part;
 }
 
 static void
@@ -136,7 +139,7 @@ add_connection(struct loop *loop, int fd)
 	connection->number = loop->connection_count++;
 	connection->stream.on_received = on_received;
 	connection->stream.on_sent = on_sent;
-	stream_init(&connection->stream, loop->reactor, NULL, fd);
+	stream_init(&connection->stream, loop->reactor, &loop->parking, fd);
 	receive(connection);
 }
 
@@ -183,6 +186,7 @@ server_run(struct server *server)
 
 	signal(SIGPIPE, SIG_IGN);
 	server_check("reactor_create", reactor_create(&config, &loop.reactor));
+	server_check("stream_parking_start", stream_parking_start(&loop.parking, loop.reactor));
 	loop.connections = server_allocate(server->connection_count, sizeof(loop.connections[0]));
 	op_init(&loop.listener_poll, listener_poll_done);
 	if (server->listen_fd >= 0) {

@@ -20,6 +20,8 @@ MODULES = (
     "test_unaligned",
     "test_durability",
     "test_wire",
+    "test_protocol",
+    "test_sparse",
     "test_faults",
     "test_bounds",
     "test_bad_input",

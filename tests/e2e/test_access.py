@@ -7,8 +7,9 @@ import json
 import socket
 
 import wire
-from harness import FILE, MIB, TCP, TCP6, UNIX
-from harness import check, equal, random_bytes, same_bytes, test, two_cores, wait_until
+from harness import FILE, MIB, TCP, TCP6, UNIX, Address, Skip
+from harness import check, equal, has_ipv6, random_bytes, same_bytes, test, two_cores, wait_until
+from test_service import hand_over, renumbered
 from wire import Wire
 
 
@@ -195,3 +196,22 @@ def log_of_bad_clients_is_limited_and_counted(env, kind):
         "the line behind them",
     )
     equal(len(found), 11, "lines in all")
+
+
+@test(quick=True)
+def ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client(env):
+    """Our own listeners are for one family; a socket that is handed over need not be."""
+    if not has_ipv6():
+        raise Skip("no IPv6 on the loopback interface")
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as made:
+        both = renumbered(env, made)
+    rules = "[server]\nallow = 127.0.0.0/8, ::1\ndeny = 127.0.0.2\n"
+    config = env.config(rules + export_text("disk", env.image(FILE, MIB), "read-only-for = 127.0.0.3"))
+    daemon = hand_over(env, [both], ["--config", config])
+    daemon.wait_ready()
+    address = Address(f"127.0.0.1:{both.getsockname()[1]}")
+    connect(env, From(address, "127.0.0.2")).expect_closed()
+    equal(len(lines_with(daemon, "127.0.0.2", "denied")), 1, "log lines about it")
+    for source, read_only in (("127.0.0.1", 0), ("127.0.0.3", wire.TRANSMIT_READ_ONLY)):
+        _, flags = connect(env, From(address, source)).go("disk")
+        equal(flags & wire.TRANSMIT_READ_ONLY, read_only, f"READ_ONLY for {source}")

@@ -206,3 +206,21 @@ def handshake_must_end_in_time(env):
     silent.expect_closed()
     equal(len([line for line in daemon.log_lines() if "handshake in 2 s (handshake-s)" in line]), 2, "log lines")
     done.read(0, 4096)
+
+
+@test()
+def client_that_reads_nothing_for_as_long_is_taken_for_dead(env):
+    """Its kernel answers, but TCP_USER_TIMEOUT does not care: as the manual says.  And not sooner."""
+    image = env.image(FILE, 4 * MIB)
+    config = env.config(
+        f"[server]\nlisten = {env.listen_text()}\ndead-peer-s = {DEAD_PEER_S}\nmax-connections = 1\n"
+        f"[export disk]\npath = {image.path}\n"
+    )
+    daemon = env.serve("--config", config)
+    client = connect(env, daemon.address)
+    client.go("disk")
+    client.send(wire.pack_request(wire.CMD_READ, 0, MIB) * 50)
+    began = time.monotonic()
+    wait_until(lambda: gets_in(env, daemon), 2 * DEAD_PEER_S, "its place is free")
+    took = time.monotonic() - began
+    check(took > NOT_BEFORE_SECONDS, f"dropped after {took:.1f} s already")

@@ -80,7 +80,7 @@ def neighbour_of_clients_that_never_read_is_as_fast(env, count):
     for client in stalled:
         ask_until_it_stops(client)
     time.sleep(0.3)
-    check_neighbour_is_well(alone, neighbour.rate(), 0.6, 0.5)
+    check_neighbour_is_well(alone, neighbour.rate(), 0.4, 0.5)
     for client in stalled:  # or the daemon would wait for them when it stops
         client.close()
 
@@ -171,8 +171,8 @@ def flood_of_connects_leaves_room_for_others(env):
     alone = neighbour.rate()
     start_flood(env, daemon)
     wait_until(lambda: "during the handshake" in daemon.log(), 10, "the flood has begun")
-    # The flood, the server and the neighbour share two CPUs.
-    check_neighbour_is_well(alone, neighbour.rate(), 0.1, 1)
+    # The flood, the server and the neighbour share two CPUs with whatever else runs: this is about being served at all.
+    check_neighbour_is_well(alone, neighbour.rate(), 50 / alone[0], 1)
     for address in daemon.addresses * 5:
         began = time.monotonic()
         connect(env, address).read(0, 4096)

@@ -9,7 +9,7 @@
 
 #include "disk/volume.h"
 
-#define SECOND_NS ((uint64_t)1000000000)
+#define BEGIN_NS ((uint64_t)5000000000)
 
 static struct volume volume = { .path = "/srv/x" };
 static const struct volume_request request = {
@@ -47,21 +47,21 @@ Test(failure_log, says_what_where_and_why, .init = cr_redirect_stderr)
 {
 	struct failure_log log = { 0 };
 
-	failure_log_add(&log, &request, -ENOSPC, 5 * SECOND_NS);
+	failure_log_add(&log, &request, -ENOSPC, BEGIN_NS);
 	cr_assert_str_eq(said(), "error: /srv/x: durable write of 512 bytes at offset 4096 failed: "
 				 "No space left on device\n");
 }
 
-Test(failure_log, writes_few_lines_a_second_and_counts_the_rest, .init = cr_redirect_stderr)
+Test(failure_log, writes_few_lines_a_minute_and_counts_the_rest, .init = cr_redirect_stderr)
 {
 	struct failure_log log = { 0 };
 	const char *text;
 
 	for (unsigned i = 0; i < 1000; i++)
-		failure_log_add(&log, &request, -EIO, 5 * SECOND_NS + i);
-	failure_log_add(&log, &request, -EIO, 7 * SECOND_NS);
+		failure_log_add(&log, &request, -EIO, BEGIN_NS + i);
+	failure_log_add(&log, &request, -EIO, BEGIN_NS + LOG_LIMIT_NS);
 	text = said();
-	cr_assert_eq(count_lines(text), FAILURE_LINES_PER_SECOND + 2);
+	cr_assert_eq(count_lines(text), LOG_LIMIT_LINES + 2);
 	cr_assert_not_null(strstr(text, "/srv/x: 990 more requests failed that are not logged one "
 					"by one\n"));
 }

@@ -350,6 +350,280 @@ Test(handshake, option_that_is_too_long_is_skipped_and_refused)
 	}
 }
 
+/* LIST_META_CONTEXT or SET_META_CONTEXT about export NAME, with queries up to a NULL. */
+static void
+send_queries(struct trial *trial, uint32_t option, const char *name, const char *const *queries)
+{
+	struct byte_buffer data;
+	uint32_t count = 0;
+
+	while (queries[count] != NULL)
+		count++;
+	byte_buffer_init(&data);
+	byte_buffer_add_u32(&data, (uint32_t)strlen(name));
+	byte_buffer_add(&data, name, strlen(name));
+	byte_buffer_add_u32(&data, count);
+	for (uint32_t i = 0; i < count; i++) {
+		byte_buffer_add_u32(&data, (uint32_t)strlen(queries[i]));
+		byte_buffer_add(&data, queries[i], strlen(queries[i]));
+	}
+	send_option(trial, option, data.bytes, data.used);
+	byte_buffer_fini(&data);
+}
+
+/* A trial whose client has negotiated with OPTION, which takes no data. */
+static void
+trial_init_after(struct trial *trial, uint32_t option)
+{
+	trial_init(trial);
+	send_flags(trial, 3);
+	send_option(trial, option, NULL, 0);
+	cr_assert_eq(trial_run(trial), HANDSHAKE_REPLY);
+	assert_only_reply(trial, option, NBD_REP_ACK);
+}
+
+static void
+enter(struct trial *trial, const char *name)
+{
+	send_info(trial, NBD_OPT_GO, name, NULL, 0);
+	cr_assert_eq(trial_run(trial), HANDSHAKE_TRANSMISSION);
+}
+
+Test(handshake, style_is_simple_unless_negotiated)
+{
+	struct trial trial;
+
+	trial_init(&trial);
+	send_flags(&trial, 3);
+	enter(&trial, "disk");
+	cr_assert_eq(trial.handshake.session.style, NBD_STYLE_SIMPLE);
+	trial_fini(&trial);
+	trial_init_after(&trial, NBD_OPT_STRUCTURED_REPLY);
+	enter(&trial, "disk");
+	cr_assert_eq(trial.handshake.session.style, NBD_STYLE_STRUCTURED);
+	trial_fini(&trial);
+	trial_init_after(&trial, NBD_OPT_EXTENDED_HEADERS);
+	enter(&trial, "disk");
+	cr_assert_eq(trial.handshake.session.style, NBD_STYLE_EXTENDED);
+	trial_fini(&trial);
+}
+
+Test(handshake, options_without_data_are_invalid_with_it_and_change_nothing)
+{
+	static const uint32_t options[] = { NBD_OPT_STRUCTURED_REPLY, NBD_OPT_EXTENDED_HEADERS };
+
+	for (size_t i = 0; i < ARRAY_COUNT(options); i++) {
+		struct trial trial;
+
+		trial_init(&trial);
+		send_flags(&trial, 3);
+		send_option(&trial, options[i], "x", 1);
+		cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+		assert_only_reply(&trial, options[i], NBD_REP_ERR_INVALID);
+		enter(&trial, "disk");
+		cr_assert_eq(trial.handshake.session.style, NBD_STYLE_SIMPLE);
+		trial_fini(&trial);
+	}
+}
+
+Test(handshake, extended_headers_rule_over_structured_replies)
+{
+	struct trial trial;
+
+	trial_init_after(&trial, NBD_OPT_STRUCTURED_REPLY);
+	send_option(&trial, NBD_OPT_EXTENDED_HEADERS, NULL, 0);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+	assert_only_reply(&trial, NBD_OPT_EXTENDED_HEADERS, NBD_REP_ACK);
+	send_option(&trial, NBD_OPT_STRUCTURED_REPLY, NULL, 0);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+	assert_only_reply(&trial, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ERR_EXT_HEADER_REQD);
+	enter(&trial, "disk");
+	cr_assert_eq(trial.handshake.session.style, NBD_STYLE_EXTENDED);
+	trial_fini(&trial);
+}
+
+Test(handshake, export_name_after_extended_headers_ends_it)
+{
+	struct trial trial;
+
+	trial_init_after(&trial, NBD_OPT_EXTENDED_HEADERS);
+	send_option(&trial, NBD_OPT_EXPORT_NAME, "disk", 4);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_DROP);
+	trial_fini(&trial);
+}
+
+Test(handshake, reset_forgets_styles_and_contexts)
+{
+	static const char *const queries[] = { "base:allocation", NULL };
+	struct trial trial;
+
+	trial_init_after(&trial, NBD_OPT_EXTENDED_HEADERS);
+	send_queries(&trial, NBD_OPT_SET_META_CONTEXT, "disk", queries);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+	handshake_reset(&trial.handshake);
+	enter(&trial, "disk");
+	cr_assert_eq(trial.handshake.session.style, NBD_STYLE_SIMPLE);
+	cr_assert_not(trial.handshake.session.allocation);
+	trial_fini(&trial);
+}
+
+/* Contexts of the export "disk": whether OPTION with these queries names base:allocation. */
+static bool
+finds_allocation(uint32_t option, const char *const *queries)
+{
+	struct trial trial;
+	const struct byte_buffer *reply = &trial.handshake.reply;
+	size_t next = 0;
+	bool found;
+
+	trial_init_after(&trial, NBD_OPT_STRUCTURED_REPLY);
+	send_queries(&trial, option, "disk", queries);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+	found = number_at(reply, 12, 4) == NBD_REP_META_CONTEXT;
+	if (found) {
+		next = assert_reply(&trial, 0, option, NBD_REP_META_CONTEXT);
+		cr_assert_eq(next, 20 + 4 + 15);
+		cr_assert_eq(number_at(reply, 20, 4), option == NBD_OPT_SET_META_CONTEXT ? 1 : 0);
+		cr_assert_arr_eq(reply->bytes + 24, "base:allocation", 15);
+	}
+	cr_assert_eq(assert_reply(&trial, next, option, NBD_REP_ACK), reply->used);
+	enter(&trial, "disk");
+	cr_assert_eq(trial.handshake.session.allocation,
+		     found && option == NBD_OPT_SET_META_CONTEXT);
+	trial_fini(&trial);
+	return found;
+}
+
+Test(handshake, contexts_are_found_by_queries)
+{
+	static const char *const exact[] = { "qemu:dirty-bitmap:x", "base:allocation",
+					     "base:allocation", NULL };
+	static const char *const wildcard[] = { "base:", NULL };
+	static const char *const unknown[] = { "base:allocations", "base", "x-y:", ":", "", NULL };
+	static const char *const none[] = { NULL };
+
+	cr_assert(finds_allocation(NBD_OPT_LIST_META_CONTEXT, exact));
+	cr_assert(finds_allocation(NBD_OPT_SET_META_CONTEXT, exact));
+	cr_assert(finds_allocation(NBD_OPT_LIST_META_CONTEXT, wildcard));
+	cr_assert_not(finds_allocation(NBD_OPT_SET_META_CONTEXT, wildcard));
+	cr_assert_not(finds_allocation(NBD_OPT_LIST_META_CONTEXT, unknown));
+	cr_assert_not(finds_allocation(NBD_OPT_SET_META_CONTEXT, unknown));
+	cr_assert(finds_allocation(NBD_OPT_LIST_META_CONTEXT, none));
+	cr_assert_not(finds_allocation(NBD_OPT_SET_META_CONTEXT, none));
+}
+
+Test(handshake, contexts_hold_for_their_export_alone)
+{
+	static const char *const queries[] = { "base:allocation", NULL };
+	struct trial trial;
+
+	trial_init_after(&trial, NBD_OPT_STRUCTURED_REPLY);
+	send_queries(&trial, NBD_OPT_SET_META_CONTEXT, "rom", queries);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+	enter(&trial, "disk");
+	cr_assert_not(trial.handshake.session.allocation);
+	trial_fini(&trial);
+}
+
+Test(handshake, contexts_need_structured_replies_to_be_set)
+{
+	static const char *const queries[] = { "base:allocation", NULL };
+	struct trial trial;
+
+	trial_init(&trial);
+	send_flags(&trial, 3);
+	send_queries(&trial, NBD_OPT_SET_META_CONTEXT, "disk", queries);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+	assert_only_reply(&trial, NBD_OPT_SET_META_CONTEXT, NBD_REP_ERR_INVALID);
+	enter(&trial, "disk");
+	cr_assert_not(trial.handshake.session.allocation);
+	trial_fini(&trial);
+}
+
+Test(handshake, failed_set_of_contexts_replaces_the_one_before)
+{
+	static const char *const queries[] = { "base:allocation", NULL };
+	static const uint8_t too_long[HANDSHAKE_DATA_BYTES_MAX + 1];
+	static const struct {
+		const char *data;
+		size_t bytes;
+		uint32_t error;
+	} cases[] = {
+		{ "", 0, NBD_REP_ERR_INVALID },
+		{ "\0\0\0\4disk", 8, NBD_REP_ERR_INVALID },
+		{ "\0\0\0\4disk\0\0\0\1", 12, NBD_REP_ERR_INVALID },
+		{ "\0\0\0\4disk\0\0\0\1\0\0\0\5base", 20, NBD_REP_ERR_INVALID },
+		{ "\0\0\0\4disk\377\377\377\377\0\0\0\0", 16, NBD_REP_ERR_INVALID },
+		{ "\0\0\0\4disk\0\0\0\0x", 13, NBD_REP_ERR_INVALID },
+		{ "\0\0\0\4dusk\0\0\0\0", 12, NBD_REP_ERR_UNKNOWN },
+		{ (const char *)too_long, sizeof(too_long), NBD_REP_ERR_TOO_BIG },
+	};
+
+	for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+		struct trial trial;
+
+		trial_init_after(&trial, NBD_OPT_STRUCTURED_REPLY);
+		send_queries(&trial, NBD_OPT_SET_META_CONTEXT, "disk", queries);
+		cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+		send_option(&trial, NBD_OPT_SET_META_CONTEXT, cases[i].data, cases[i].bytes);
+		cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+		assert_only_reply(&trial, NBD_OPT_SET_META_CONTEXT, cases[i].error);
+		enter(&trial, "disk");
+		cr_assert_not(trial.handshake.session.allocation, "case %zu", i);
+		trial_fini(&trial);
+	}
+}
+
+Test(handshake, strings_of_4096_bytes_fit_and_longer_ones_do_not)
+{
+	static char text[NBD_STRING_BYTES_MAX + 2];
+	const char *queries[] = { text, NULL };
+
+	for (unsigned excess = 0; excess < 2; excess++) {
+		struct trial trial;
+
+		trial_init_after(&trial, NBD_OPT_STRUCTURED_REPLY);
+		memset(text, 'x', NBD_STRING_BYTES_MAX + excess);
+		send_queries(&trial, NBD_OPT_LIST_META_CONTEXT, "disk", queries);
+		send_queries(&trial, NBD_OPT_LIST_META_CONTEXT, text, queries);
+		send_info(&trial, NBD_OPT_INFO, text, NULL, 0);
+		cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+		assert_only_reply(&trial, NBD_OPT_LIST_META_CONTEXT,
+				  excess == 0 ? NBD_REP_ACK : NBD_REP_ERR_TOO_BIG);
+		cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+		assert_only_reply(&trial, NBD_OPT_LIST_META_CONTEXT,
+				  excess == 0 ? NBD_REP_ERR_UNKNOWN : NBD_REP_ERR_TOO_BIG);
+		cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+		assert_only_reply(&trial, NBD_OPT_INFO,
+				  excess == 0 ? NBD_REP_ERR_UNKNOWN : NBD_REP_ERR_TOO_BIG);
+		trial_fini(&trial);
+	}
+}
+
+Test(handshake, options_while_the_server_stops_are_told_so)
+{
+	static const uint32_t options[] = { NBD_OPT_GO, NBD_OPT_LIST, NBD_OPT_STRUCTURED_REPLY,
+					    4711 };
+	struct trial trial;
+
+	for (size_t i = 0; i < ARRAY_COUNT(options); i++) {
+		trial_init(&trial);
+		send_flags(&trial, 3);
+		handshake_shut_down(&trial.handshake);
+		send_option(&trial, options[i], NULL, 0);
+		cr_assert_eq(trial_run(&trial), HANDSHAKE_CLOSE);
+		assert_only_reply(&trial, options[i], NBD_REP_ERR_SHUTDOWN);
+		trial_fini(&trial);
+	}
+	trial_init(&trial);
+	send_flags(&trial, 3);
+	handshake_shut_down(&trial.handshake);
+	send_option(&trial, NBD_OPT_ABORT, NULL, 0);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_CLOSE);
+	assert_only_reply(&trial, NBD_OPT_ABORT, NBD_REP_ACK);
+	trial_fini(&trial);
+}
+
 Test(handshake, byte_by_byte_gives_the_same)
 {
 	static const uint16_t infos[] = { NBD_INFO_BLOCK_SIZE };
@@ -393,7 +667,7 @@ Test(handshake, random_bytes_never_take_more_than_there_are)
 		trial_init(&trial);
 		send_flags(&trial, 3);
 		for (unsigned n = (unsigned)rand_r(&seed) % 4; n > 0; n--)
-			send_info(&trial, (unsigned)rand_r(&seed) % 9, "disk", NULL, 0);
+			send_info(&trial, (unsigned)rand_r(&seed) % 13, "disk", NULL, 0);
 		for (unsigned n = (unsigned)rand_r(&seed) % 4; n > 0; n--)
 			trial.sent.bytes[(unsigned)rand_r(&seed) % trial.sent.used] ^=
 				(uint8_t)(1u << rand_r(&seed) % 8);

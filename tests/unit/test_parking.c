@@ -104,6 +104,152 @@ stop(void)
 	cr_assert_eq(stopped_count, 1);
 }
 
+/* ---- watched ---- */
+
+static void
+note_watched(struct parked *parked)
+{
+	struct guest *guest = container_of(parked, struct guest, parked);
+
+	cr_assert_not(submitting);
+	cr_assert(parked_is_parked(parked));
+	guest->ready_count++;
+	ready_total++;
+}
+
+static void
+watch(struct guest *guest, int fd)
+{
+	submitting = true;
+	cr_assert_eq(parking_watch(&parking, &guest->parked, fd), 0);
+	submitting = false;
+	cr_assert(parked_is_parked(&guest->parked));
+}
+
+static void
+watch_new(struct guest *guest, int fd)
+{
+	guest->ready_count = 0;
+	parked_init(&guest->parked, note_watched);
+	watch(guest, fd);
+}
+
+Test(parking, watched_is_reported_each_time_that_something_comes)
+{
+	struct guest guest;
+	int fds[2];
+
+	start();
+	make_pipe(fds);
+	watch_new(&guest, fds[0]);
+	watch(&guest, fds[0]); /* harmless */
+	turn_for_a_while();
+	cr_assert_eq(ready_total, 0);
+	for (unsigned i = 1; i <= 5; i++) {
+		write_byte(fds[1]);
+		turn_until_ready(i);
+		cr_assert_eq(guest.parked.events & EPOLLIN, EPOLLIN);
+		turn_for_a_while(); /* what is left is not told again */
+		cr_assert_eq(ready_total, i);
+	}
+	close(fds[1]);
+	turn_until_ready(6);
+	cr_assert_eq(guest.parked.events & EPOLLHUP, EPOLLHUP);
+	parking_remove(&guest.parked);
+	close(fds[0]);
+	stop();
+}
+
+Test(parking, muted_is_not_reported_until_it_is_watched_again)
+{
+	struct guest guest;
+	int fds[2];
+
+	start();
+	make_pipe(fds);
+	watch_new(&guest, fds[0]);
+	turn_for_a_while();
+	parking_mute(&guest.parked);
+	parking_mute(&guest.parked); /* harmless */
+	cr_assert_not(parked_is_parked(&guest.parked));
+	write_byte(fds[1]);
+	turn_for_a_while();
+	close(fds[1]); /* the kernel tells that even so */
+	turn_for_a_while();
+	cr_assert_eq(ready_total, 0);
+	watch(&guest, fds[0]);
+	turn_until_ready(1);
+	parking_remove(&guest.parked);
+	close(fds[0]);
+	stop();
+}
+
+static struct guest pair[2];
+
+static void
+mute_the_other(struct parked *parked)
+{
+	note_watched(parked);
+	parking_mute(&pair[parked == &pair[0].parked].parked);
+}
+
+Test(parking, muted_in_a_batch_is_not_reported)
+{
+	int fds[2][2];
+
+	start();
+	for (unsigned i = 0; i < 2; i++) {
+		make_pipe(fds[i]);
+		watch_new(&pair[i], fds[i][0]);
+		pair[i].parked.ready = mute_the_other;
+	}
+	turn_for_a_while();
+	write_byte(fds[0][1]);
+	write_byte(fds[1][1]);
+	turn_until_ready(1);
+	turn_for_a_while();
+	cr_assert_eq(ready_total, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		parking_remove(&pair[i].parked);
+		close_pipe(fds[i]);
+	}
+	stop();
+}
+
+static int more_fd;
+
+static void
+write_more(struct parked *parked)
+{
+	note_watched(parked);
+	write_byte(more_fd);
+}
+
+/* While there is something in each turn, looking at the set takes no operation. */
+Test(parking, busy_set_is_not_polled_for_each_event)
+{
+	const struct reactor_counters *counters = reactor_counters(reactor);
+	struct guest guest;
+	uint64_t submitted;
+	int fds[2];
+
+	start();
+	make_pipe(fds);
+	more_fd = fds[1];
+	watch_new(&guest, fds[0]);
+	guest.parked.ready = write_more;
+	turn_for_a_while();
+	submitted = counters->ops_submitted;
+	write_byte(fds[1]);
+	for (unsigned i = 0; i < 100; i++)
+		reactor_turn(reactor);
+	cr_assert_gt(ready_total, 50);
+	cr_assert_eq(counters->ops_submitted, submitted);
+	parking_remove(&guest.parked);
+	close_pipe(fds);
+	stop();
+}
+
 /* ---- one descriptor ---- */
 
 Test(parking, parked_is_reported_when_data_comes)

@@ -3,6 +3,7 @@
 #include "reactor/stream.h"
 
 #include <criterion/criterion.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -289,4 +290,177 @@ Test(stream_parking, parked_can_be_closed)
 	cr_assert_eq(ends[1].closed_count, 1);
 	cr_assert_eq(read(ends[0].peer, &byte, 1), 0);
 	cr_assert_eq(read(ends[1].peer, &byte, 1), 0);
+}
+
+/* ---- watched ---- */
+
+Test(stream_parking, waiting_takes_no_slot)
+{
+	uint64_t submitted;
+
+	receive(&ends[0]);
+	turn_for_a_while();
+	submitted = reactor_counters(reactor)->ops_submitted;
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS);
+	peer_writes(&ends[0], 'x');
+	turn_until_total(1);
+	receive(&ends[0]);
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS);
+	turn_for_a_while();
+	/* The set's own poll, once more. */
+	cr_assert_leq(reactor_counters(reactor)->ops_submitted, submitted + 1);
+	cr_assert_eq(total, 1);
+}
+
+/* The kernel tells of each byte once, or of all together; the stream asks for one at a time. */
+Test(stream_parking, what_is_left_is_received_without_being_told_again)
+{
+	receive(&ends[0]);
+	turn_for_a_while();
+	for (unsigned i = 0; i < 5; i++)
+		peer_writes(&ends[0], (char)('a' + i));
+	for (unsigned i = 0; i < 5; i++) {
+		turn_until_total(i + 1);
+		cr_assert_eq(ends[0].byte, 'a' + (char)i);
+		receive(&ends[0]);
+		cr_assert_eq(total, i + 1);
+	}
+	turn_for_a_while();
+	cr_assert_eq(total, 5);
+}
+
+static char many_bytes[64];
+
+static void
+receive_many(struct end *end)
+{
+	end->part = (struct iovec){ many_bytes, sizeof(many_bytes) };
+	stream_receive(&end->stream, &end->part, 1);
+}
+
+Test(stream_parking, what_comes_while_nothing_is_received_is_not_lost)
+{
+	receive_many(&ends[0]);
+	turn_for_a_while();
+	peer_writes(&ends[0], 'a');
+	turn_until_total(1);
+	peer_writes(&ends[0], 'b'); /* told when nobody asks */
+	turn_for_a_while();
+	cr_assert_eq(total, 1);
+	receive_many(&ends[0]);
+	turn_until_total(2);
+	cr_assert_eq(many_bytes[0], 'b');
+}
+
+Test(stream_parking, the_end_behind_the_last_bytes_is_seen)
+{
+	receive_many(&ends[0]);
+	turn_for_a_while();
+	peer_writes(&ends[0], 'a');
+	cr_assert_eq(shutdown(ends[0].peer, SHUT_WR), 0);
+	turn_until_total(1);
+	cr_assert_eq(ends[0].result, 1);
+	receive_many(&ends[0]);
+	turn_until_total(2);
+	cr_assert_eq(ends[0].result, 0);
+}
+
+/* Put a TCP connection into the place of END's socket. */
+static void
+use_tcp(struct end *end)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	socklen_t bytes = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), fd;
+
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	cr_assert_eq(bind(listener, (struct sockaddr *)&address, bytes), 0);
+	cr_assert_eq(listen(listener, 1), 0);
+	cr_assert_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+	(void)close(end->peer);
+	(void)close(end->stream.fd);
+	end->peer = socket(AF_INET, SOCK_STREAM, 0);
+	cr_assert_eq(connect(end->peer, (struct sockaddr *)&address, bytes), 0);
+	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+	cr_assert_geq(fd, 0);
+	(void)close(listener);
+	stream_init(&end->stream, reactor, &parking, fd);
+}
+
+/* A receive ends in front of the urgent byte, however much is behind it. */
+Test(stream_parking, urgent_bytes_do_not_hide_what_is_behind)
+{
+	unsigned got = 0;
+
+	use_tcp(&ends[0]);
+	receive_many(&ends[0]);
+	turn_for_a_while();
+	cr_assert_eq(send(ends[0].peer, "ab", 2, 0), 2);
+	cr_assert_eq(send(ends[0].peer, "!", 1, MSG_OOB), 1);
+	cr_assert_eq(send(ends[0].peer, "c", 1, 0), 1);
+	while (got < 3) {
+		turn_until_total(total + 1);
+		cr_assert_gt(ends[0].result, 0);
+		got += (unsigned)ends[0].result;
+		receive_many(&ends[0]);
+	}
+	cr_assert_eq(many_bytes[0], 'c');
+}
+
+/* For it the ring is looked at between any two calls, the set only once in a turn. */
+Test(stream_parking, the_latency_class_waits_by_a_poll)
+{
+	receive(&ends[0]);
+	peer_writes(&ends[0], 'x');
+	turn_until_total(1);
+	stream_set_priority(&ends[0].stream, PRIORITY_LATENCY);
+	receive(&ends[0]);
+	turn_for_a_while();
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS - 1);
+	cr_assert(stream_park(&ends[0].stream));
+	turn_for_a_while();
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS);
+	peer_writes(&ends[0], 'y');
+	turn_until_total(2);
+	cr_assert_eq(ends[0].awake_count, 1);
+	receive(&ends[0]);
+	turn_until_total(3);
+	cr_assert_eq(ends[0].byte, 'y');
+}
+
+/* One that speaks again at once is tried; when it falls silent it is watched again. */
+Test(stream_parking, a_hot_stream_that_cools_down_is_told_again)
+{
+	unsigned told = 0;
+
+	for (unsigned round = 0; round < 5; round++) {
+		for (unsigned i = 0; i < 50; i++) {
+			peer_writes(&ends[0], (char)i);
+			receive(&ends[0]);
+			turn_until_total(++told);
+			cr_assert_eq(ends[0].byte, (char)i);
+		}
+		receive(&ends[0]);
+		(void)reactor_wait(reactor, 1000, 1000, 3 * MS);
+		cr_assert_eq(total, told);
+		peer_writes(&ends[0], 'z');
+		turn_until_total(++told);
+		cr_assert_eq(ends[0].byte, 'z');
+	}
+}
+
+Test(stream_parking, receives_are_counted_by_who_waits_for_them)
+{
+	unsigned before;
+
+	for (unsigned i = 0; i < 10; i++)
+		receive(&ends[i]);
+	turn_for_a_while();
+	for (unsigned i = 0; i < 10; i++)
+		peer_writes(&ends[i], 'x');
+	while (total < 10) {
+		before = total;
+		cr_assert_eq(reactor_wait(reactor, 1, 1, PATIENCE_NS), 1);
+		cr_assert_leq(total, before + 1);
+	}
 }

@@ -1,0 +1,111 @@
+/* The pool, and shares of it. */
+#include "net/request.h"
+
+/* CONNECTION waits for the core to have something again. */
+static void
+starve(struct connection *connection)
+{
+	if (list_empty(&connection->starved_node))
+		list_append(&connection->home->starved, &connection->starved_node);
+	service_hungry(connection->home);
+}
+
+struct nbd_request *
+request_get(struct connection *connection)
+{
+	struct service_core *home = connection->home;
+	struct nbd_request *request;
+	struct list_node *node;
+
+	if (connection->request_count >= home->service->limits.requests_per_connection) {
+		connection->throttled = true;
+		return NULL;
+	}
+	node = list_take_first(&home->unused_requests);
+	if (node == NULL) {
+		starve(connection);
+		return NULL;
+	}
+	request = container_of(node, struct nbd_request, node);
+	request->connection = connection;
+	request->served_bytes = 0;
+	request->buffer_bytes = 0;
+	request->io.core = home->core;
+	request->io.durable = false;
+	request->io.priority = connection->session.export->priority;
+	connection->request_count++;
+	return request;
+}
+
+void
+request_put(struct nbd_request *request)
+{
+	struct connection *connection = request->connection;
+	struct service_core *home = connection->home;
+
+	if (request->buffer_bytes > 0) {
+		buffer_pool_put(home->core->buffers, request->buffer, request->buffer_bytes);
+		connection->buffer_bytes -= request->buffer_bytes;
+	}
+	/* In front: what was used last is in the cache. */
+	list_remove(&request->node);
+	list_prepend(&home->unused_requests, &request->node);
+	connection->request_count--;
+	if (connection->throttled) {
+		connection->throttled = false;
+		connection_resume(connection);
+	}
+	service_feed(home);
+}
+
+uint32_t
+request_piece_bytes(const struct nbd_request *request)
+{
+	uint64_t offset = request->header.offset + request->served_bytes;
+	uint32_t to_boundary = SERVICE_PIECE_BYTES - (uint32_t)(offset % SERVICE_PIECE_BYTES);
+	uint64_t left = request->header.length - request->served_bytes;
+
+	return left < to_boundary ? (uint32_t)left : to_boundary;
+}
+
+/* The buffer that holds any piece of REQUEST. */
+static size_t
+needed_bytes(const struct nbd_request *request)
+{
+	const struct volume *volume = request->connection->session.export->volume;
+	bool reads = request->header.command == NBD_CMD_READ;
+	uint64_t ends = request->header.offset | request->header.length;
+	uint32_t first_bytes;
+
+	if (request->header.command == NBD_CMD_BLOCK_STATUS)
+		return REQUEST_STATUS_BYTES;
+	first_bytes = request_piece_bytes(request);
+	if (first_bytes == request->header.length)
+		return volume_buffer_bytes(volume,
+					   reads ? VOLUME_COMMAND_READ : VOLUME_COMMAND_WRITE,
+					   request->header.offset, first_bytes);
+	if (reads || (ends & (volume->block_bytes - 1)) == 0)
+		return SERVICE_PIECE_BYTES;
+	return SERVICE_PIECE_BYTES + 2 * (size_t)volume->block_bytes;
+}
+
+bool
+request_take_buffer(struct nbd_request *request)
+{
+	struct connection *connection = request->connection;
+	size_t bytes = needed_bytes(request);
+
+	if (connection->buffer_bytes > 0 &&
+	    connection->buffer_bytes + bytes > connection->home->bytes_per_connection_max) {
+		connection->throttled = true;
+		return false;
+	}
+	request->buffer = buffer_pool_get(connection->home->core->buffers, bytes);
+	if (request->buffer == NULL) {
+		starve(connection);
+		return false;
+	}
+	request->buffer_bytes = bytes;
+	connection->buffer_bytes += bytes;
+	return true;
+}

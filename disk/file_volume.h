@@ -5,6 +5,7 @@
 #define DISK_FILE_VOLUME_H
 
 #include "disk/extent_map.h"
+#include "disk/flush_group.h"
 #include "disk/volume.h"
 
 #define FILE_GRAIN_BYTES_MAX 65536u
@@ -26,6 +27,7 @@ struct file_volume {
 	bool zeroes_fast; /* ZERO_RANGE does not write, if there is one */
 	struct call_pool *calls;
 	struct range_lock *lock;
+	struct flush_group flushes;
 	struct file_core *cores; /* [core_count] */
 	unsigned core_count;
 	struct extent_map map; /* its examiner is a call whose key is the volume */

@@ -9,6 +9,7 @@
 
 #include "daemon/config_apply.h"
 #include "daemon/config_key.h"
+#include "daemon/config_tls.h"
 #include "daemon/config_type.h"
 #include "daemon/core_choice.h"
 
@@ -41,6 +42,7 @@ config_init(struct config *config)
 		.requests_per_connection = 128,
 		.handshake_s = 10,
 		.dead_peer_s = 60,
+		.tls = { .verify_client = true },
 	};
 }
 
@@ -52,6 +54,7 @@ config_fini(struct config *config)
 	free(config->exports);
 	free(config->exports_dir);
 	config->exports_dir = NULL;
+	config_tls_fini(&config->tls);
 	access_rules_clear(&config->access);
 	config->exports = NULL;
 	config->export_count = 0;
@@ -105,6 +108,8 @@ config_finish(struct config *config, FILE *errors)
 {
 	int error = finish_cores(config, errors);
 
+	if (config_tls_check(config, errors))
+		error = -EINVAL;
 	config->listen_default = config->listen_count == 0;
 	if (config->listen_default &&
 	    config_apply_listen(config, LISTEN_DEFAULT, "the default listener", errors))

@@ -6,6 +6,8 @@
 #include "disk/volume_options.h"
 #include "net/access.h"
 #include "net/address.h"
+#include "net/tls_credentials.h"
+#include "net/tls_names.h"
 #include "reactor/check.h"
 #include "reactor/cpu_list.h"
 #include "reactor/priority.h"
@@ -42,6 +44,8 @@ struct config_export {
 	enum priority priority;
 	struct access_rules access;
 	struct access_list read_only_for;
+	bool tls_only;
+	struct tls_names allow_names;
 	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
 };
 
@@ -67,6 +71,9 @@ struct config {
 	unsigned handshake_s;		  /* for choosing an export */
 	unsigned dead_peer_s;		  /* silence of a TCP peer until it counts as gone */
 	struct access_rules access;
+	/* [tls] */
+	enum tls_mode tls_mode;
+	struct tls_files tls;
 	/* [export NAME] */
 	size_t export_count;
 	struct config_export *exports;
@@ -75,8 +82,8 @@ struct config {
 };
 
 /* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500, buffer-memory 128M, max-connections 1024,
- * requests-per-connection 128, handshake-s 10, dead-peer-s 60, no listener, no
- * export.  config_fini must be called later. */
+ * requests-per-connection 128, handshake-s 10, dead-peer-s 60, TLS off, clients' certificates
+ * verified, no listener, no export.  config_fini must be called later. */
 void config_init(struct config *config);
 void config_fini(struct config *config);
 

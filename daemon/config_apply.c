@@ -53,6 +53,7 @@ config_export_fini(struct config_export *export)
 	free(export->origin);
 	access_rules_clear(&export->access);
 	access_list_clear(&export->read_only_for);
+	tls_names_clear(&export->allow_names);
 	*export = (struct config_export){ 0 };
 }
 

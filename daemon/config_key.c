@@ -36,6 +36,13 @@ static const char *const priorities[PRIORITY_COUNT + 1] = {
 	[PRIORITY_NORMAL] = "normal",
 	[PRIORITY_BACKGROUND] = "background",
 };
+static const char *const tls_modes[] = {
+	[TLS_MODE_OFF] = "off",
+	[TLS_MODE_ALLOWED] = "allowed",
+	[TLS_MODE_REQUIRED] = "required",
+	NULL,
+};
+static_assert(sizeof(enum tls_mode) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum priority) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum volume_kind) == sizeof(unsigned), "a word is kept as unsigned");
 
@@ -70,6 +77,17 @@ static const struct config_key server_keys[] = {
 };
 static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
+static const struct config_key tls_keys[] = {
+	WORD("mode", config, enum tls_mode, tls_mode, tls_modes),
+	TEXT("certificate", config, tls.certificate),
+	TEXT("key", config, tls.key),
+	TEXT("ca", config, tls.ca),
+	YES_NO("verify-client", config, tls.verify_client),
+	TEXT("psk-file", config, tls.psk_file),
+	TEXT("priority", config, tls.priority),
+};
+static_assert(ARRAY_COUNT(tls_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
+
 static const struct config_key export_keys[] = {
 	WORD("type", config_export, enum volume_kind, type, volume_kind_names),
 	TEXT("path", config_export, path),
@@ -79,6 +97,9 @@ static const struct config_key export_keys[] = {
 	RANGES("read-only-for", config_export, read_only_for),
 	RANGES("allow", config_export, access.allow),
 	RANGES("deny", config_export, access.deny),
+	YES_NO("tls-only", config_export, tls_only),
+	KEY("allow-names", names,
+	    .offset = FIELD(config_export, const struct tls_names, allow_names)),
 	WORD("priority", config_export, enum priority, priority, priorities),
 	TEXT("description", config_export, description),
 };
@@ -88,6 +109,7 @@ static_assert(ARRAY_COUNT(export_keys) <= CONFIG_KEYS_MAX, "the reader counts th
 const struct config_section config_sections[] = {
 	{ "reactor", false, reactor_keys, ARRAY_COUNT(reactor_keys) },
 	{ "server", false, server_keys, ARRAY_COUNT(server_keys) },
+	{ "tls", false, tls_keys, ARRAY_COUNT(tls_keys) },
 	{ "export", true, export_keys, ARRAY_COUNT(export_keys) },
 };
 const unsigned config_section_count = ARRAY_COUNT(config_sections);

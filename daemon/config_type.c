@@ -288,3 +288,38 @@ describe_ranges(const struct config_key *key, const void *object, const char *la
 }
 
 const struct config_type config_type_ranges = { true, add_ranges, describe_ranges };
+
+/* ---- names */
+
+static int
+add_names(const struct config_key *key, const struct config_target *target, const char *text)
+{
+	static const char separators[] = ", \t";
+	struct tls_names *names = field(key, target);
+	size_t before = names->count, bytes;
+
+	for (text += strspn(text, separators); *text != '\0';
+	     text += bytes + strspn(text + bytes, separators)) {
+		bytes = strcspn(text, separators);
+		if (tls_names_add(names, text, bytes))
+			return config_mistake(target->errors, target->where,
+					      "no memory"); /* UNTESTED: no fault for malloc */
+	}
+	if (names->count > before)
+		return 0;
+	return config_mistake(target->errors, target->where,
+			      "no name; expected one or more, separated by commas or spaces");
+}
+
+static void
+describe_names(const struct config_key *key, const void *object, const char *label, FILE *out)
+{
+	const struct tls_names *names = const_field(key, object);
+
+	for (size_t i = 0; i < names->count; i++)
+		fprintf(out, "%s%s", i == 0 ? label : ", ", names->names[i]);
+	if (names->count > 0)
+		fputc('\n', out);
+}
+
+const struct config_type config_type_names = { true, add_names, describe_names };

@@ -37,5 +37,6 @@ extern const struct config_type config_type_string; /* char *, allocated; NULL: 
 extern const struct config_type config_type_cores;  /* struct config's cores */
 extern const struct config_type config_type_listen; /* struct config's listeners; repeatable */
 extern const struct config_type config_type_ranges; /* struct access_list; repeatable */
+extern const struct config_type config_type_names;  /* struct tls_names; repeatable */
 
 #endif

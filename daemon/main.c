@@ -24,6 +24,7 @@ block_signals(sigset_t *signals)
 	sigemptyset(signals);
 	sigaddset(signals, SIGTERM);
 	sigaddset(signals, SIGINT);
+	sigaddset(signals, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 }
@@ -47,7 +48,7 @@ next_signal(const sigset_t *signals, struct server *server)
 	}
 }
 
-/* Serve until SIGTERM or SIGINT.  Returns the exit status. */
+/* Serve until SIGTERM or SIGINT; at SIGHUP read the certificates again.  Returns the exit status. */
 static int
 serve(const struct config *config)
 {
@@ -63,7 +64,8 @@ serve(const struct config *config)
 	log_info("ready");
 	notify_status("serving %zu exports on %u cores", config->export_count, config->cores.count);
 	notify_ready();
-	received = next_signal(&signals, server);
+	while ((received = next_signal(&signals, server)) == SIGHUP)
+		(void)server_reload_tls(server); /* logged */
 	log_info("%s: answering what is in flight, then stopping", strsignal(received));
 	notify_status("answering what is in flight");
 	notify_stopping();

@@ -22,7 +22,9 @@
 #define REQUESTS_PER_DISK_SLOT 4
 
 struct server {
+	const struct config *config;
 	struct export_table exports;
+	struct tls_store tls;
 	struct call_pool *calls;
 	struct cores cores;
 	struct watchdog *watchdog;
@@ -88,6 +90,8 @@ open_volumes(const struct config *config, struct export_table *table)
 		export->read_only = wanted->read_only;
 		export->priority = wanted->priority;
 		export->access = &wanted->access;
+		export->tls_only = wanted->tls_only;
+		export->allow_names = &wanted->allow_names;
 		table->count++;
 	}
 	make_read_only_views(config, table);
@@ -161,6 +165,37 @@ start_cores(struct server *server, const struct config *config)
 		log_error("this kernel cannot poll with AIO: Linux 4.18 or later is needed");
 	else
 		log_error("the cores cannot be started: %s", strerror(-error));
+	return error;
+}
+
+/* ---- TLS ---- */
+
+static int
+load_tls(struct server *server, const struct config *config)
+{
+	struct tls_credentials *first = NULL;
+	int error = 0;
+
+	if (config->tls_mode != TLS_MODE_OFF)
+		error = tls_credentials_load(&config->tls, &first);
+	if (error == 0)
+		tls_store_init(&server->tls, first);
+	return error;
+}
+
+int
+server_reload_tls(struct server *server)
+{
+	const struct config *config = server->config;
+	int error = 0;
+
+	if (config->tls_mode == TLS_MODE_OFF)
+		return 0;
+	error = tls_store_reload(&server->tls, &config->tls);
+	if (error < 0)
+		log_error("TLS goes on with the certificates and keys that it has");
+	else
+		log_info("certificates and keys of TLS read again, for connections that begin now");
 	return error;
 }
 
@@ -258,6 +293,7 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 		.handshake_s = config->handshake_s,
 		.dead_peer_s = config->dead_peer_s,
 		.access = &config->access,
+		.tls_mode = config->tls_mode,
 	};
 	struct server *server = calloc(1, sizeof(*server));
 	int error = -ENOMEM;
@@ -268,9 +304,14 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 	if (error < 0)
 		goto err_after_server;
 	limits_raise_files();
-	error = open_volumes(config, &server->exports);
+	server->config = config;
+	error = load_tls(server, config);
 	if (error < 0)
 		goto err_after_server;
+	limits.tls = &server->tls;
+	error = open_volumes(config, &server->exports);
+	if (error < 0)
+		goto err_after_tls;
 	error = call_pool_create(CALL_THREADS_MAX, &server->calls);
 	if (error < 0)
 		goto err_after_volumes;
@@ -310,6 +351,8 @@ err_after_calls:
 	call_pool_destroy(server->calls);
 err_after_volumes:
 	(void)close_volumes(&server->exports);
+err_after_tls:
+	tls_store_fini(&server->tls);
 err_after_server:
 	free(server);
 	return error;
@@ -333,8 +376,23 @@ server_stop(struct server *server)
 	cores_stop(&server->cores);
 	heartbeat_destroy(server->heartbeat);
 	service_fini(&server->service);
+	tls_store_fini(&server->tls);
 	error = close_volumes(&server->exports);
 	free(server);
+	return error;
+}
+
+static int
+check_tls(const struct config *config)
+{
+	struct tls_credentials *credentials;
+	int error;
+
+	if (config->tls_mode == TLS_MODE_OFF)
+		return 0;
+	error = tls_credentials_load(&config->tls, &credentials);
+	if (error == 0)
+		tls_credentials_put(credentials);
 	return error;
 }
 
@@ -347,6 +405,8 @@ server_check(const struct config *config, FILE *out)
 	core_choice_describe("", &config->cores, out);
 	limits_describe(config, out);
 	error = limits_check(config);
+	if (check_tls(config) < 0)
+		error = -EINVAL;
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *export = &config->exports[i];
 		struct volume_options options = config_volume_options(export);

@@ -27,6 +27,10 @@ int server_start(const struct config *config, const struct server_sockets *socke
 /* Returns true if every core has done something since the last call, or the start. */
 bool server_alive(struct server *server);
 
+/* Read the certificates and keys of TLS again, for connections that begin from now on; the others are not touched.
+ * Returns 0, or a negative errno, logged; then those that were read before stay in use. */
+int server_reload_tls(struct server *server);
+
 /* Accept no more, answer what was asked, flush and close the volumes, free all.
  * Returns 0, or the negative errno of a last flush that failed (logged). */
 int server_stop(struct server *server);

@@ -18,10 +18,11 @@
 #define SHUTDOWN_GRACE_NS ((uint64_t)200 * 1000000)
 
 static void connection_start(struct message *message);
-static void on_received(struct stream *stream, ssize_t result);
-static void on_sent(struct stream *stream, ssize_t result);
-static void on_awake(struct stream *stream);
-static void on_closed(struct stream *stream);
+static void on_received(struct channel *channel, ssize_t result);
+static void on_sent(struct channel *channel, ssize_t result);
+static void on_awake(struct channel *channel);
+static void on_closed(struct channel *channel);
+static void on_secured(struct channel *channel, int error);
 static void receive(struct task *task);
 static void flush(struct task *task);
 static void receive_more(struct connection *connection);
@@ -47,14 +48,16 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 	connection->state = CONNECTION_STATE_HANDSHAKE;
 	connection->room = room;
 	address_format(peer, connection->peer, sizeof(connection->peer));
-	connection->stream.on_received = on_received;
-	connection->stream.on_sent = on_sent;
-	connection->stream.on_awake = on_awake;
-	connection->stream.on_closed = on_closed;
+	connection->channel.on_received = on_received;
+	connection->channel.on_sent = on_sent;
+	connection->channel.on_awake = on_awake;
+	connection->channel.on_closed = on_closed;
+	connection->channel.on_secured = on_secured;
 	connection->fd = fd;
 	list_init(&connection->node);
 	handshake_init(&connection->handshake, home->service->exports);
 	connection->handshake.peer = access_peer_of(peer);
+	connection->handshake.tls_mode = home->service->limits.tls_mode;
 	timer_init(&connection->handshake_deadline, handshake_expired);
 	timer_init(&connection->linger, linger);
 	task_init(&connection->receive, receive);
@@ -73,8 +76,8 @@ connection_start(struct message *message)
 	struct connection *connection = container_of(message, struct connection, message);
 	struct service_core *home = connection->home;
 
-	stream_init(&connection->stream, home->core->reactor, service_parking(home),
-		    connection->fd);
+	channel_init(&connection->channel, home->core->reactor, service_parking(home),
+		     connection->fd);
 	service_connection_active(connection);
 	if (home->draining) {
 		connection_drop(connection, NULL);
@@ -117,9 +120,9 @@ end_handshake(struct connection *connection)
 }
 
 static void
-on_closed(struct stream *stream)
+on_closed(struct channel *channel)
 {
-	struct connection *connection = container_of(stream, struct connection, stream);
+	struct connection *connection = container_of(channel, struct connection, channel);
 	struct service_core *home = connection->home;
 	struct access_peer client = connection->handshake.peer;
 
@@ -138,9 +141,9 @@ static void
 close_now(struct connection *connection)
 {
 	connection->state = CONNECTION_STATE_DROPPED;
-	stream_abandon(&connection->stream);
+	channel_abandon(&connection->channel);
 	transmission_discard(connection);
-	stream_close(&connection->stream);
+	channel_close(&connection->channel);
 }
 
 /* All is sent: wait until it has arrived, or nobody is there any more. */
@@ -149,7 +152,7 @@ linger(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, linger);
 
-	if (stream_unsent_bytes(&connection->stream) == 0)
+	if (channel_unsent_bytes(&connection->channel) == 0)
 		close_now(connection);
 	else if (connection->linger_count++ == LINGER_COUNT_MAX)
 		connection_drop(connection, "did not read its last replies in 10 s");
@@ -168,7 +171,7 @@ connection_maybe_close(struct connection *connection)
 		if (!transmission_idle(connection) || connection->handshake.reply.used > 0)
 			return;
 		connection->state = CONNECTION_STATE_LINGERING;
-		stream_end_sending(&connection->stream);
+		channel_end_sending(&connection->channel);
 		receive_more(connection);
 		linger(&connection->linger);
 		return;
@@ -212,7 +215,7 @@ connection_drop(struct connection *connection, const char *why)
 			    connection->peer, export == NULL ? "" : export->name,
 			    export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
-	stream_abandon(&connection->stream);
+	channel_abandon(&connection->channel);
 	transmission_discard(connection);
 	connection_maybe_close(connection);
 }
@@ -221,8 +224,10 @@ connection_drop(struct connection *connection, const char *why)
 static void
 peer_gone(struct connection *connection, long result)
 {
-	const char *why = result == 0 ? "closed the connection" : strerror((int)-result);
-	char text[128];
+	const char *why = result == 0	      ? "closed the connection"
+			  : result == -EPROTO ? channel_why(&connection->channel)
+					      : strerror((int)-result);
+	char text[256];
 
 	if (connection->state == CONNECTION_STATE_HANDSHAKE)
 		(void)snprintf(text, sizeof(text), "%s during the handshake", why);
@@ -250,9 +255,8 @@ log_denied(struct connection *connection)
 
 	connection->handshake.denied = NULL;
 	if (denied != NULL)
-		service_log(connection->home, "asked for an export denied to its address",
-			    "client %s: %s: denied to this address (allow and deny of the export)",
-			    connection->peer, denied->name);
+		service_log(connection->home, connection->handshake.denied_why, "client %s: %s: %s",
+			    connection->peer, denied->name, connection->handshake.denied_why);
 }
 
 /* Take steps until the machine wants to send, or to have more.  Returns false if the connection ends. */
@@ -278,6 +282,16 @@ take_handshake_input(struct connection *connection)
 	case HANDSHAKE_TRANSMISSION:
 		connection->transmission_follows = true;
 		break;
+	case HANDSHAKE_TLS:
+		/* Whoever sends ahead may be another than whom TLS will prove: nothing from before it may count behind it.
+		 * Source: CVE-2011-0411 and its like, command injection behind STARTTLS. */
+		if (connection->input_start < connection->input_end) {
+			connection_drop(connection,
+					"sent something behind STARTTLS before it was answered");
+			return false;
+		}
+		connection->tls_follows = true;
+		break;
 	case HANDSHAKE_CLOSE:
 		connection->state = CONNECTION_STATE_FINISHING;
 		break;
@@ -294,17 +308,57 @@ take_handshake_input(struct connection *connection)
 	return true;
 }
 
+static void
+start_tls(struct connection *connection)
+{
+	struct tls_credentials *credentials = tls_store_get(connection->home->service->limits.tls);
+
+	connection->tls_follows = false;
+	if (channel_secure(&connection->channel, credentials) < 0)
+		connection_drop(connection, strerror(ENOMEM)); /* UNTESTED: no fault for malloc */
+}
+
+static void
+on_secured(struct channel *channel, int error)
+{
+	struct connection *connection = container_of(channel, struct connection, channel);
+	char text[64];
+
+	if (!is_open(connection))
+		return;
+	if (error == 0) {
+		tls_session_describe(channel_tls(channel), text, sizeof(text));
+		log_debug("client %s: %s", connection->peer, text);
+		handshake_secured(&connection->handshake, tls_session_names(channel_tls(channel)));
+		connection_resume(connection);
+	} else if (error == -EPROTO) {
+		service_log(connection->home, channel_why(channel),
+			    "client %s: %s; connection closed", connection->peer,
+			    channel_why(channel));
+		/* In order, so that the alert arrives. */
+		connection->state = CONNECTION_STATE_FINISHING;
+		connection_maybe_close(connection);
+	} else {
+		peer_gone(connection, error);
+	}
+}
+
 /* The handshake's replies are sent: on to the next thing. */
 static void
 handshake_sent(struct connection *connection)
 {
 	if (connection->state != CONNECTION_STATE_HANDSHAKE)
 		return; /* it is ending */
+	if (connection->tls_follows) {
+		start_tls(connection);
+		return;
+	}
 	if (connection->transmission_follows) {
 		connection->session = connection->handshake.session;
 		connection->state = CONNECTION_STATE_TRANSMISSION;
 		connection->transmission_follows = false;
-		stream_set_priority(&connection->stream, connection->session.export->priority);
+		stream_set_priority(&connection->channel.stream,
+				    connection->session.export->priority);
 		log_debug("client %s: %s: connected on core %u", connection->peer,
 			  connection->session.export->name, connection->home->core->cpu);
 		end_handshake(connection);
@@ -344,11 +398,11 @@ receive_more(struct connection *connection)
 {
 	unsigned count;
 
-	if (stream_receiving(&connection->stream))
+	if (channel_receiving(&connection->channel))
 		return;
 	count = receive_parts(connection, connection->room->receive_parts);
 	if (count > 0) /* else whoever lifts what holds it back resumes it */
-		stream_receive(&connection->stream, connection->room->receive_parts, count);
+		channel_receive(&connection->channel, connection->room->receive_parts, count);
 }
 
 static void
@@ -363,16 +417,15 @@ take_input(struct connection *connection, size_t count)
 }
 
 static void
-on_received(struct stream *stream, ssize_t result)
+on_received(struct channel *channel, ssize_t result)
 {
-	struct connection *connection = container_of(stream, struct connection, stream);
+	struct connection *connection = container_of(channel, struct connection, channel);
 
 	if (is_open(connection)) {
 		if (result <= 0) {
 			peer_gone(connection, result);
 			return;
 		}
-		connection->progress++;
 		take_input(connection, (size_t)result);
 	} else if (connection->state == CONNECTION_STATE_LINGERING && result <= 0) {
 		close_now(connection);
@@ -393,7 +446,7 @@ connection_retry(struct connection *connection)
 	if (!is_open(connection))
 		return;
 	/* There may be input that could not be taken before. */
-	if (!stream_receiving(&connection->stream) &&
+	if (!channel_receiving(&connection->channel) &&
 	    (connection->input_end > 0 || connection->starved != NULL))
 		take_input(connection, 0);
 	receive_more(connection);
@@ -418,11 +471,11 @@ is_idle(const struct connection *connection)
 bool
 connection_park_if_idle(struct connection *connection)
 {
-	if (!is_idle(connection) || connection->progress != connection->progress_idle) {
-		connection->progress_idle = connection->progress;
+	if (!is_idle(connection) || connection->channel.moved != connection->moved_idle) {
+		connection->moved_idle = connection->channel.moved;
 		return false;
 	}
-	if (!stream_park(&connection->stream))
+	if (!channel_park(&connection->channel))
 		return false;
 	free(connection->room);
 	connection->room = NULL;
@@ -431,9 +484,9 @@ connection_park_if_idle(struct connection *connection)
 }
 
 static void
-on_awake(struct stream *stream)
+on_awake(struct channel *channel)
 {
-	struct connection *connection = container_of(stream, struct connection, stream);
+	struct connection *connection = container_of(channel, struct connection, channel);
 
 	connection->room = malloc(sizeof(*connection->room));
 	if (connection->room == NULL) {
@@ -466,11 +519,11 @@ send_more(struct connection *connection)
 	struct iovec *parts;
 	unsigned count;
 
-	if (connection->state == CONNECTION_STATE_DROPPED || stream_sending(&connection->stream))
+	if (connection->state == CONNECTION_STATE_DROPPED || channel_sending(&connection->channel))
 		return;
 	count = send_parts(connection, &parts);
 	if (count > 0)
-		stream_send(&connection->stream, parts, count);
+		channel_send(&connection->channel, parts, count);
 	else
 		connection_maybe_close(connection);
 }
@@ -493,15 +546,14 @@ handshake_bytes_sent(struct connection *connection, size_t count)
 }
 
 static void
-on_sent(struct stream *stream, ssize_t result)
+on_sent(struct channel *channel, ssize_t result)
 {
-	struct connection *connection = container_of(stream, struct connection, stream);
+	struct connection *connection = container_of(channel, struct connection, channel);
 
 	if (result < 0) {
 		peer_gone(connection, result);
 		return;
 	}
-	connection->progress++;
 	if (connection->handshake.reply.used > 0)
 		handshake_bytes_sent(connection, (size_t)result);
 	else

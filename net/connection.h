@@ -4,15 +4,15 @@
  * the handshake takes them, later the transmission (transmission.c).  Reading stops, and starts again by itself, while the
  * connection has as many requests or as much memory as it may, or the core has no more to give.
  * Ending: no more is read; what is with the disk comes back; replies are sent (if the client is there to read them) and
- * given time to arrive; then the stream closes and the connection is freed. */
+ * given time to arrive; then the channel closes and the connection is freed. */
 #ifndef NET_CONNECTION_H
 #define NET_CONNECTION_H
 
 #include "net/address.h"
+#include "net/channel.h"
 #include "net/handshake.h"
 #include "net/service.h"
 #include "reactor/list.h"
-#include "reactor/stream.h"
 
 /* Room for a whole option, for any number of headers, or for a few short writes. */
 #define CONNECTION_INPUT_BYTES 32768u
@@ -41,8 +41,8 @@ enum connection_state {
 struct connection {
 	struct service_core *home;
 	enum connection_state state;
-	int fd; /* the stream's, from connection_start on */
-	struct stream stream;
+	int fd; /* the channel's, from connection_start on */
+	struct channel channel;
 	struct list_node node;	/* in home->connections or home->parked */
 	struct message message; /* placement */
 	char peer[ADDRESS_TEXT_BYTES];
@@ -58,11 +58,11 @@ struct connection {
 	struct handshake handshake;
 	size_t handshake_sent_bytes; /* of its reply */
 	bool transmission_follows;   /* when the reply is sent */
+	bool tls_follows;	     /* likewise */
 
 	/* Whether it uses what it holds: see service_hungry. */
-	unsigned progress; /* receives and sends that moved something */
-	unsigned progress_seen;
-	unsigned progress_idle; /* at the last look of service.c's idle_look */
+	unsigned moved_seen; /* of channel.moved */
+	unsigned moved_idle; /* at the last look of service.c's idle_look */
 	unsigned stalled_looks;
 
 	/* Transmission. */

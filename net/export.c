@@ -25,3 +25,22 @@ export_view(const struct export *export, const struct access_peer *peer)
 		return export->read_only_view;
 	return export;
 }
+
+static bool
+has_names(const struct export *export)
+{
+	return export->allow_names != NULL && export->allow_names->count > 0;
+}
+
+bool
+export_needs_tls(const struct export *export)
+{
+	/* Without TLS there are no names. */
+	return export->tls_only || has_names(export);
+}
+
+bool
+export_allows_names(const struct export *export, const struct tls_names *names)
+{
+	return !has_names(export) || tls_names_meet(export->allow_names, names);
+}

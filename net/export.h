@@ -4,6 +4,7 @@
 
 #include "disk/volume.h"
 #include "net/access.h"
+#include "net/tls_names.h"
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -20,6 +21,9 @@ struct export
 	enum priority priority; /* of its clients' requests */
 	const struct access_rules
 		*access; /* who may use it, and learn that it exists; NULL: everybody */
+	bool tls_only;	 /* hidden from clients without TLS, who are told so when they ask for it */
+	const struct tls_names *
+		allow_names; /* which clients may use it, by what TLS has proved; NULL, or none: all */
 	const struct access_list *read_only_for; /* who gets read_only_view instead; NULL: nobody */
 	const struct export *read_only_view;	 /* the same export, but read-only; NULL as above */
 };
@@ -36,5 +40,11 @@ const struct export *export_find(const struct export_table *table, const char *n
 
 /* EXPORT as PEER sees it: itself or its read_only_view; NULL if PEER may not use it. */
 const struct export *export_view(const struct export *export, const struct access_peer *peer);
+
+/* Whether EXPORT is for clients inside TLS only. */
+bool export_needs_tls(const struct export *export);
+
+/* Whether a client whom TLS has proved to be called NAMES may use EXPORT. */
+bool export_allows_names(const struct export *export, const struct tls_names *names);
 
 #endif

@@ -51,6 +51,13 @@ handshake_shut_down(struct handshake *handshake)
 	handshake->shutting_down = true;
 }
 
+void
+handshake_secured(struct handshake *handshake, const struct tls_names *names)
+{
+	handshake_reset(handshake);
+	handshake->names = names;
+}
+
 static enum handshake_result
 drop(struct handshake *handshake, const char *why)
 {
@@ -67,16 +74,64 @@ refuse(struct handshake *handshake, uint32_t option, uint32_t error, const char 
 
 /* ---- options ---- */
 
-/* The export of that name, as this client sees it.  One that it may not use does not exist for it: NULL. */
+/* EXPORT as this client sees it, by its address, and inside TLS by its names.  One that it may not use does not exist for it: NULL,
+ * and what to tell it or the log. */
+static const struct export *
+view_export(struct handshake *handshake, const struct export *export)
+{
+	const struct export *view = export_view(export, &handshake->peer);
+
+	handshake->denied = NULL;
+	handshake->needs_tls = false;
+	if (view == NULL) {
+		handshake->denied = export;
+		handshake->denied_why = "denied to this address (allow and deny of the export)";
+		return NULL;
+	}
+	if (handshake->names == NULL && export_needs_tls(export)) {
+		handshake->needs_tls = true;
+		return NULL;
+	}
+	if (handshake->names != NULL && !export_allows_names(export, handshake->names)) {
+		handshake->denied = export;
+		handshake->denied_why =
+			"denied to this certificate or key (allow-names of the export)";
+		return NULL;
+	}
+	return view;
+}
+
+/* The export of that name, as above. */
 static const struct export *
 find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
 {
 	const struct export *export =
 		export_find(handshake->exports, (const char *)name, name_bytes);
-	const struct export *view = export == NULL ? NULL : export_view(export, &handshake->peer);
 
-	handshake->denied = view == NULL ? export : NULL;
-	return view;
+	handshake->denied = NULL;
+	handshake->needs_tls = false;
+	return export == NULL ? NULL : view_export(handshake, export);
+}
+
+/* INFO or GO for an export that this client does not have. */
+static enum handshake_result
+refuse_export(struct handshake *handshake, uint32_t option)
+{
+	if (handshake->needs_tls)
+		return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this export needs TLS");
+	return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
+}
+
+static enum handshake_result
+answer_starttls(struct handshake *handshake, uint32_t option, struct option_data data)
+{
+	(void)data;
+	if (handshake->names != NULL)
+		return refuse(handshake, option, NBD_REP_ERR_INVALID, "TLS has begun already");
+	if (handshake->tls_mode == TLS_MODE_OFF)
+		return refuse(handshake, option, NBD_REP_ERR_POLICY, "TLS is off on this server");
+	option_reply_ack(&handshake->reply, option);
+	return HANDSHAKE_TLS;
 }
 
 /* The session that begins with the export of that name; without an export if there is none. */
@@ -123,9 +178,10 @@ answer_list(struct handshake *handshake, uint32_t option, struct option_data dat
 	for (size_t i = 0; i < handshake->exports->count; i++) {
 		const struct export *export = &handshake->exports->exports[i];
 
-		if (export_view(export, &handshake->peer) != NULL)
+		if (view_export(handshake, export) != NULL)
 			option_reply_server(&handshake->reply, export);
 	}
+	handshake->denied = NULL; /* it has not asked for it */
 	option_reply_ack(&handshake->reply, option);
 	return HANDSHAKE_REPLY;
 }
@@ -147,7 +203,7 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 			      "a name has at most 4096 bytes");
 	session = session_with(handshake, name, name_bytes);
 	if (session.export == NULL)
-		return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
+		return refuse_export(handshake, option);
 	option_reply_info_export(&handshake->reply, option, &session);
 	while (option_data_take_u16(&data, &info))
 		option_reply_info(&handshake->reply, option, info, session.export);
@@ -216,6 +272,7 @@ static const struct known_option known_options[] = {
 	{ NBD_OPT_EXPORT_NAME, true, answer_export_name },
 	{ NBD_OPT_ABORT, true, answer_abort },
 	{ NBD_OPT_LIST, false, answer_list },
+	{ NBD_OPT_STARTTLS, false, answer_starttls },
 	{ NBD_OPT_INFO, true, answer_info },
 	{ NBD_OPT_GO, true, answer_info },
 	{ NBD_OPT_STRUCTURED_REPLY, false, answer_structured_reply },
@@ -232,6 +289,22 @@ find_option(uint32_t option)
 			return &known_options[i];
 	}
 	return NULL;
+}
+
+/* Whether OPTION must wait until TLS has begun. */
+static bool
+needs_tls_first(const struct handshake *handshake, uint32_t option)
+{
+	return handshake->tls_mode == TLS_MODE_REQUIRED && handshake->names == NULL &&
+	       option != NBD_OPT_STARTTLS && option != NBD_OPT_ABORT;
+}
+
+static enum handshake_result
+answer_needs_tls(struct handshake *handshake, uint32_t option)
+{
+	if (option == NBD_OPT_EXPORT_NAME)
+		return drop(handshake, "asked for an export without TLS, which is required here");
+	return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this server needs TLS");
 }
 
 /* The server is stopping: it tells so, once, to a client that can be told. */
@@ -257,6 +330,8 @@ answer_option(struct handshake *handshake, uint32_t option, uint32_t data_bytes,
 
 	if (handshake->shutting_down)
 		return answer_shutting_down(handshake, option);
+	if (needs_tls_first(handshake, option))
+		return answer_needs_tls(handshake, option);
 	if (known == NULL)
 		return refuse(handshake, option, NBD_REP_ERR_UNSUP, "this option is not supported");
 	if (!known->takes_data && data_bytes > 0)

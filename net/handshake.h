@@ -8,6 +8,7 @@
 
 #include "net/byte_buffer.h"
 #include "net/session.h"
+#include "net/tls_credentials.h"
 #include "reactor/check.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,8 +29,9 @@ enum handshake_result {
 	HANDSHAKE_MORE,		/* feed more bytes behind those that were not consumed */
 	HANDSHAKE_REPLY,	/* send `reply`, clear it, then feed again */
 	HANDSHAKE_TRANSMISSION, /* send `reply`; then `session` begins */
-	HANDSHAKE_CLOSE,	/* send `reply`, then close: the client wants to leave */
-	HANDSHAKE_DROP,		/* close at once: `why` says what the client did */
+	HANDSHAKE_TLS,	 /* send `reply`; then TLS begins, and handshake_secured when it has */
+	HANDSHAKE_CLOSE, /* send `reply`, then close: the client wants to leave */
+	HANDSHAKE_DROP,	 /* close at once: `why` says what the client did */
 };
 
 struct handshake {
@@ -37,12 +39,16 @@ struct handshake {
 	struct nbd_session session; /* complete once transmission begins */
 	const char *why;	    /* static text */
 	struct access_peer
-		peer; /* who asks: to be set after handshake_init; decides what it sees */
+		peer;		/* who asks: to be set after handshake_init; decides what it sees */
+	enum tls_mode tls_mode; /* to be set after handshake_init, too */
 	const struct export *denied; /* it asked for this, which it may not use: for the log */
+	const char *denied_why;	     /* static text */
 	/* Private. */
 	const struct export_table *exports;
 	enum handshake_state state;
 	bool no_zeroes;
+	const struct tls_names *names; /* of the client, once TLS has begun; NULL before */
+	bool needs_tls;		       /* what was asked for last */
 	bool shutting_down;
 	const struct export *contexts_export; /* that session.allocation is about, or NULL */
 	uint32_t skip_bytes;		      /* yet to come */
@@ -56,6 +62,9 @@ void handshake_fini(struct handshake *handshake);
 
 /* Forget all that was negotiated so far, but for the client's flags: the next option finds a fresh start. */
 void handshake_reset(struct handshake *handshake);
+
+/* TLS has begun, and has proved that the client is called NAMES, which must outlive the handshake: what came before is forgotten. */
+void handshake_secured(struct handshake *handshake, const struct tls_names *names);
 
 /* The server stops: from now on options are answered with ERR_SHUTDOWN, and the connection ends. */
 void handshake_shut_down(struct handshake *handshake);

@@ -22,6 +22,7 @@ enum nbd_option {
 	NBD_OPT_EXPORT_NAME = 1,
 	NBD_OPT_ABORT = 2,
 	NBD_OPT_LIST = 3,
+	NBD_OPT_STARTTLS = 5,
 	NBD_OPT_INFO = 6,
 	NBD_OPT_GO = 7,
 	NBD_OPT_STRUCTURED_REPLY = 8,
@@ -39,7 +40,9 @@ enum nbd_option_reply {
 
 #define NBD_REP_ERROR		    (1u << 31)
 #define NBD_REP_ERR_UNSUP	    (NBD_REP_ERROR + 1)
+#define NBD_REP_ERR_POLICY	    (NBD_REP_ERROR + 2)
 #define NBD_REP_ERR_INVALID	    (NBD_REP_ERROR + 3)
+#define NBD_REP_ERR_TLS_REQD	    (NBD_REP_ERROR + 5)
 #define NBD_REP_ERR_UNKNOWN	    (NBD_REP_ERROR + 6)
 #define NBD_REP_ERR_SHUTDOWN	    (NBD_REP_ERROR + 7)
 #define NBD_REP_ERR_TOO_BIG	    (NBD_REP_ERROR + 9)

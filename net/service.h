@@ -8,6 +8,7 @@
 #include "net/client_table.h"
 #include "net/export.h"
 #include "net/listener.h"
+#include "net/tls_credentials.h"
 #include "reactor/core.h"
 #include "reactor/stream.h"
 #include <semaphore.h>
@@ -29,6 +30,9 @@ struct service_limits {
 	unsigned handshake_s; /* within so many seconds a client has chosen its export */
 	unsigned dead_peer_s; /* as peer_socket_tune takes it */
 	const struct access_rules *access; /* who may connect; must outlive the service */
+	enum tls_mode tls_mode;
+	struct tls_store
+		*tls; /* what TLS begins with; NULL: TLS_MODE_OFF; must outlive the service */
 };
 
 /* One core's part of the service.  Owned by the core but for connection_count. */

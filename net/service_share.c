@@ -56,11 +56,11 @@ is_stalled(struct connection *connection)
 	unsigned own_hunger = connection->starved != NULL ? 1 : 0;
 	bool waits_for_peer = connection->request_count > own_hunger && connection->io_count == 0;
 
-	if (!waits_for_peer || connection->progress != connection->progress_seen)
+	if (!waits_for_peer || connection->channel.moved != connection->moved_seen)
 		connection->stalled_looks = 0;
 	else
 		connection->stalled_looks++;
-	connection->progress_seen = connection->progress;
+	connection->moved_seen = connection->channel.moved;
 	return connection->stalled_looks >= STALLED_LOOKS_MAX;
 }
 

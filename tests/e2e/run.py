@@ -27,6 +27,7 @@ MODULES = (
     "test_bad_input",
     "test_floods",
     "test_access",
+    "test_tls",
     "test_vsock",
     "test_dead_peers",
     "test_memory",

@@ -209,6 +209,81 @@ def read_that_fails_in_the_middle(env, style):
     here.check_works(client)
 
 
+class FaultScene(Scene):
+    """A volume of zeros in memory, of which the part from 5 to 6 MiB goes wrong as FAULT says."""
+
+    def __init__(self, env, fault):
+        self.env = env
+        self.content = bytearray(SIZE_BYTES)
+        volume = f"type = fault\nsize = {SIZE_BYTES}\nfault = range=5M-6M {fault}\n"
+        config = env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\n{volume}")
+        self.daemon = env.serve("--config", config, "--cores", two_cores())
+
+
+@test(over=[(style,) for style in STYLES], quick=[(style,) for style in STYLES])
+def write_that_fails_in_the_middle(env, style):
+    """The pieces before are written, and the rest of the payload is consumed."""
+    here = FaultScene(env, "write-error=1")
+    client = here.connect(style)
+    data = random_bytes(8 * MIB)
+    if style == SIMPLE:
+        equal(client.call(wire.CMD_WRITE, 0, 8 * MIB, data), (wire.EIO, b""), "the answer")
+    else:
+        answer = client.ask_for(wire.CMD_WRITE, 0, 8 * MIB, data)
+        equal((answer.error, answer.error_offset), (wire.EIO, 4 * MIB), "error and where")
+        check("WRITE" in answer.message, f"message {answer.message!r}")
+    here.content[: 4 * MIB] = data[: 4 * MIB]
+    same_bytes(client.read(0, SIZE_BYTES), here.content, "what was written")
+
+
+ERRORS = (("EIO", wire.EIO), ("ENOSPC", wire.ENOSPC), ("EDQUOT", wire.ENOSPC), ("EPERM", wire.EPERM), ("ENOMEM", wire.EIO))
+
+
+@test(over=[(name,) for name, _ in ERRORS], quick=[("EDQUOT",), ("ENOMEM",)])
+def errors_of_the_volume_become_those_of_the_protocol(env, name):
+    fault = " ".join(f"{kind}-error=1" for kind in ("read", "write", "trim", "zeroes"))
+    here = FaultScene(env, f"{fault} error={name}")
+    client, simple = here.connect(EXTENDED), here.connect(SIMPLE)
+    for command in (wire.CMD_READ, wire.CMD_WRITE, wire.CMD_TRIM, wire.CMD_WRITE_ZEROES):
+        payload = bytes(4096) if command == wire.CMD_WRITE else b""
+        # A READ of a hole fails, too, if its data has to be read.
+        flags = CMD_FLAG_DF if command == wire.CMD_READ else 0
+        answer = client.ask_for(command, 5 * MIB, 4096, payload, flags)
+        equal(answer.error, dict(ERRORS)[name], f"error of command {command}")
+        check(answer.message, f"no message for command {command}")
+        equal(simple.call(command, 5 * MIB, 4096, payload)[0], dict(ERRORS)[name], f"simple error of command {command}")
+        here.check_works(client)
+        here.check_works(simple)
+
+
+@test(over=[(style,) for style in CHUNKED], quick=[(STRUCTURED,)])
+def sparse_read_that_fails_tells_what_came_before(env, style):
+    here = FaultScene(env, "read-error=1")
+    client = here.connect(style)
+    data = random_bytes(MIB)
+    client.write(0, data)
+    client.write(5 * MIB, data)
+    answer = client.ask_for(wire.CMD_READ, 0, SIZE_BYTES)
+    equal((answer.error, answer.error_offset), (wire.EIO, 5 * MIB), "error and where")
+    equal([(offset, length) for offset, length, _ in answer.pieces], [(0, MIB), (MIB, 4 * MIB)], "content before")
+    same_bytes(answer.pieces[0][2], data, "data before")
+    equal(answer.pieces[1][2], None, "hole before")
+
+
+@test(quick=True)
+def volume_that_cannot_tell_its_holes_is_read(env):
+    here = FaultScene(env, "query-error=1")
+    client = here.connect(STRUCTURED, [ALLOCATION])
+    data = random_bytes(MIB)
+    client.write(4 * MIB + 65536, data)
+    here.content[4 * MIB + 65536 : 5 * MIB + 65536] = data
+    same_bytes(client.read(0, SIZE_BYTES), here.content, "the volume")
+    answer = client.ask_for(wire.CMD_BLOCK_STATUS, 5 * MIB, 4096)
+    equal(answer.error, wire.EIO, "error of BLOCK_STATUS")
+    equal(client.ask_for(wire.CMD_BLOCK_STATUS, 0, MIB).error, 0, "BLOCK_STATUS of the rest")
+    here.check_works(client)
+
+
 # Extended headers.
 
 

@@ -213,8 +213,10 @@ Test(config_describe, says_everything)
 			"[reactor]\ncores=0-2\nbuffer-memory=96M\npoll-us=0\n"
 			"[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
 			"deny=10.0.0.0/8,::1\n"
+			"[tls]\nmode=required\npsk-file=/keys\n"
 			"[export]\npath=/a\nallow=unix all\nread-only-for=::/0\n"
 			"[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n"
+			"allow-names=x, y.example\nallow-names=z\n"
 			"[export m]\ntype=memory\nsize=3T\n");
 	config_describe(&trial.config, out);
 	fclose(out);
@@ -235,23 +237,30 @@ Test(config_describe, says_everything)
 			       "handshake-s      10\n"
 			       "dead-peer-s      60\n"
 			       "deny             10.0.0.0/8, ::1\n"
+			       "mode             required\n"
+			       "verify-client    yes\n"
+			       "psk-file         /keys\n"
 			       "export           \"\" (the default export)\n"
 			       "  type           file\n"
 			       "  path           /a\n"
 			       "  read-only      no\n"
 			       "  read-only-for  ::/0\n"
 			       "  allow          unix, all\n"
+			       "  tls-only       no\n"
 			       "  priority       normal\n"
 			       "export           \"b\"\n"
 			       "  type           file\n"
 			       "  path           /b\n"
 			       "  read-only      yes\n"
+			       "  tls-only       no\n"
+			       "  allow-names    x, y.example, z\n"
 			       "  priority       background\n"
 			       "  description    B\n"
 			       "export           \"m\"\n"
 			       "  type           memory\n"
 			       "  size           3T\n"
 			       "  read-only      no\n"
+			       "  tls-only       no\n"
 			       "  priority       normal\n");
 	free(text);
 	trial_fini(&trial);

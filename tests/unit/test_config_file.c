@@ -92,7 +92,7 @@ Test(config_file, section_and_key_names_are_not_cut)
 	trial_assert_mistakes(
 		"[reactorreactorreactorreactorreactorreactorreactorreactor]\n",
 		"@:1: [reactorreactorreactorreactorreactorreactorreactorreactor]: unknown "
-		"section; allowed are [reactor], [server] and [export NAME]\n");
+		"section; allowed are [reactor], [server], [tls] and [export NAME]\n");
 	trial_assert_refused(
 		"server", "listenlistenlistenlistenlistenlistenlistenlistenlistenlisten",
 		"unknown key; [server] has listen", (const char *const[]){ "1", NULL });
@@ -102,15 +102,15 @@ Test(config_file, an_unknown_section_is_refused_even_if_empty)
 {
 	trial_assert_mistakes(
 		"[servers]\nlisten = nothing\n[]\n[Reactor]\n[exports a]\n[reactor x]\n",
-		"@:1: [servers]: unknown section; allowed are [reactor], [server] and "
+		"@:1: [servers]: unknown section; allowed are [reactor], [server], [tls] and "
 		"[export NAME]\n"
-		"@:3: []: unknown section; allowed are [reactor], [server] and [export "
+		"@:3: []: unknown section; allowed are [reactor], [server], [tls] and [export "
 		"NAME]\n"
-		"@:4: [Reactor]: unknown section; allowed are [reactor], [server] and "
+		"@:4: [Reactor]: unknown section; allowed are [reactor], [server], [tls] and "
 		"[export NAME]\n"
-		"@:5: [exports a]: unknown section; allowed are [reactor], [server] and "
+		"@:5: [exports a]: unknown section; allowed are [reactor], [server], [tls] and "
 		"[export NAME]\n"
-		"@:6: [reactor x]: unknown section; allowed are [reactor], [server] and "
+		"@:6: [reactor x]: unknown section; allowed are [reactor], [server], [tls] and "
 		"[export NAME]\n");
 }
 
@@ -126,7 +126,7 @@ Test(config_file, a_setting_before_any_section_is_refused)
 {
 	trial_assert_mistakes("cores = 1\n",
 			      "@:1: cores: a setting before the first section; begin with "
-			      "[reactor], [server] or [export NAME]\n");
+			      "[reactor], [server], [tls] or [export NAME]\n");
 }
 
 Test(config_file, other_lines_are_refused)

@@ -70,3 +70,21 @@ Test(export, peer_that_may_only_read_gets_that_view)
 	cr_assert_eq(export_view(&export, &reader), &view);
 	cr_assert_eq(export_view(&export, &writer), &export);
 }
+
+Test(export, names_are_asked_for_inside_tls_only)
+{
+	struct tls_names alice = { 0 }, nobody = { 0 };
+	struct export open = { .name = "a", .allow_names = &nobody };
+	struct export tls_only = { .name = "b", .tls_only = true };
+	struct export named = { .name = "c", .allow_names = &alice };
+
+	cr_assert_eq(tls_names_add(&alice, "alice", 5), 0);
+	cr_assert_not(export_needs_tls(&open));
+	cr_assert(export_needs_tls(&tls_only));
+	cr_assert(export_needs_tls(&named));
+	cr_assert(export_allows_names(&open, &nobody));
+	cr_assert(export_allows_names(&tls_only, &nobody));
+	cr_assert_not(export_allows_names(&named, &nobody));
+	cr_assert(export_allows_names(&named, &alice));
+	tls_names_clear(&alice);
+}

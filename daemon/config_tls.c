@@ -1,0 +1,69 @@
+/* [tls] as a whole. */
+#include "daemon/config_tls.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "daemon/config.h"
+#include "daemon/config_apply.h"
+
+static int
+check_files(const struct tls_files *files, FILE *errors)
+{
+	if (files->certificate == NULL && files->psk_file == NULL)
+		return config_mistake(errors, "[tls]",
+				      "neither certificate nor psk-file; TLS needs one of them");
+	if ((files->certificate == NULL) != (files->key == NULL))
+		return config_mistake(errors, "[tls]",
+				      "certificate and key belong together; the %s is missing",
+				      files->key == NULL ? "key" : "certificate");
+	if (files->certificate != NULL && files->verify_client && files->ca == NULL)
+		return config_mistake(errors, "[tls]",
+				      "no ca to verify clients' certificates with; name it, or say "
+				      "verify-client = no to let in anybody");
+	return 0;
+}
+
+static int
+check_export(const struct config *config, const struct config_export *export, FILE *errors)
+{
+	const struct tls_files *files = &config->tls;
+	bool named = export->allow_names.count > 0;
+
+	if (config->tls_mode == TLS_MODE_OFF && (export->tls_only || named))
+		return config_mistake(errors, export->origin,
+				      "export \"%s\" has %s, but TLS is off; nobody could use it: "
+				      "set mode in [tls]",
+				      export->name, named ? "allow-names" : "tls-only");
+	if (named && files->psk_file == NULL && !files->verify_client)
+		return config_mistake(errors, export->origin,
+				      "export \"%s\" has allow-names, but with verify-client = no "
+				      "clients prove no name; nobody could use it",
+				      export->name);
+	return 0;
+}
+
+int
+config_tls_check(const struct config *config, FILE *errors)
+{
+	int error = 0;
+
+	if (config->tls_mode != TLS_MODE_OFF)
+		error = check_files(&config->tls, errors);
+	for (size_t i = 0; i < config->export_count; i++) {
+		if (check_export(config, &config->exports[i], errors))
+			error = -EINVAL;
+	}
+	return error;
+}
+
+void
+config_tls_fini(struct tls_files *files)
+{
+	free(files->ca);
+	free(files->certificate);
+	free(files->key);
+	free(files->psk_file);
+	free(files->priority);
+	*files = (struct tls_files){ .ca = NULL };
+}

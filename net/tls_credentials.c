@@ -1,0 +1,449 @@
+/* Loading credentials, so that whatever is wrong is said with the file's name before a client meets it. */
+#include "net/tls_credentials.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <gnutls/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "reactor/log.h"
+
+#define FILE_BYTES_MAX (1u << 20)
+
+static int load_priority(const char *text, struct tls_credentials *made);
+static int load_x509(const struct tls_files *files, struct tls_credentials *made);
+static int load_psk(const char *path, struct tls_credentials *made);
+
+/* ---- files ---- */
+
+/* A key that others can read is no secret; one that the group can write is not ours. */
+static int
+check_private(const char *path, mode_t mode)
+{
+	if ((mode & (S_IRWXO | S_IWGRP)) == 0)
+		return 0;
+	log_error("%s: holds secret keys, but its mode is %04o, so that others can read or change "
+		  "them; run chmod "
+		  "600 %s, and make new keys if somebody may have read these",
+		  path, mode & 07777u, path);
+	return -EPERM;
+}
+
+static int
+check_file(const char *path, int fd, bool private)
+{
+	struct stat status;
+
+	if (fstat(fd, &status) < 0)
+		return -errno; /* UNTESTED: it is open */
+	if (!S_ISREG(status.st_mode) || status.st_size > FILE_BYTES_MAX) {
+		log_error("%s: not a regular file of at most %u bytes", path, FILE_BYTES_MAX);
+		return -EINVAL;
+	}
+	return private ? check_private(path, status.st_mode) : 0;
+}
+
+static int
+read_whole(const char *path, int fd, gnutls_datum_t *content)
+{
+	uint8_t *bytes = malloc(FILE_BYTES_MAX);
+	size_t count = 0;
+	ssize_t got = 0;
+
+	if (bytes == NULL)
+		return -ENOMEM; /* UNTESTED: no fault for malloc */
+	while (count < FILE_BYTES_MAX &&
+	       (got = read(fd, bytes + count, FILE_BYTES_MAX - count)) > 0)
+		count += (size_t)got;
+	if (got < 0) {
+		int error = -errno;
+
+		log_error("%s: cannot be read: %s", path, strerror(-error));
+		free(bytes);
+		return error;
+	}
+	*content = (gnutls_datum_t){ bytes, (unsigned)count };
+	return 0;
+}
+
+/* Read the file at PATH; PRIVATE: it must be closed to others.  Returns 0, or a negative errno, logged. */
+static int
+file_load(const char *path, bool private, gnutls_datum_t *content)
+{
+	/* Non-blocking: a FIFO must not stop the start. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int error;
+
+	if (fd < 0) {
+		error = -errno;
+		log_error("%s: cannot be opened: %s", path, strerror(-error));
+		return error;
+	}
+	error = check_file(path, fd, private);
+	if (error == 0)
+		error = read_whole(path, fd, content);
+	close(fd);
+	return error;
+}
+
+static void
+file_unload(gnutls_datum_t *content)
+{
+	explicit_bzero(content->data, content->size);
+	free(content->data);
+}
+
+/* ---- certificates ---- */
+
+/* Several certificates, in the order of their file. */
+struct chain {
+	gnutls_x509_crt_t *certificates;
+	unsigned count;
+};
+
+static void
+chain_unload(struct chain *chain)
+{
+	for (unsigned i = 0; i < chain->count; i++)
+		gnutls_x509_crt_deinit(chain->certificates[i]);
+	gnutls_free(chain->certificates);
+}
+
+static int
+chain_load(const char *path, struct chain *chain)
+{
+	gnutls_datum_t content;
+	int error = file_load(path, false, &content);
+
+	if (error < 0)
+		return error;
+	*chain = (struct chain){ .count = 0 };
+	error = gnutls_x509_crt_list_import2(&chain->certificates, &chain->count, &content,
+					     GNUTLS_X509_FMT_PEM, 0);
+	file_unload(&content);
+	if (error >= 0)
+		return 0;
+	log_error("%s: holds no certificate in PEM form: %s", path, gnutls_strerror(error));
+	return -EINVAL;
+}
+
+/* Whether CERTIFICATE is valid now; if not, text of TEXT_BYTES says why. */
+static bool
+is_current(gnutls_x509_crt_t certificate, char *text, size_t text_bytes)
+{
+	time_t begin = gnutls_x509_crt_get_activation_time(certificate);
+	time_t end = gnutls_x509_crt_get_expiration_time(certificate);
+	time_t now = time(NULL);
+	struct tm when;
+	char stamp[32];
+
+	if (now >= begin && now <= end)
+		return true;
+	gmtime_r(now < begin ? &begin : &end, &when);
+	strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S UTC", &when);
+	snprintf(text, text_bytes, "%s %s", now < begin ? "is not valid before" : "has expired at",
+		 stamp);
+	return false;
+}
+
+/* The server's own: each must be valid. */
+static int
+check_own(const char *path, const struct chain *chain)
+{
+	char why[64];
+
+	for (unsigned i = 0; i < chain->count; i++) {
+		if (is_current(chain->certificates[i], why, sizeof(why)))
+			continue;
+		log_error("%s: certificate %u of %u %s; put a new one in its place", path, i + 1,
+			  chain->count, why);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Authorities: one that is valid must be among them. */
+static int
+check_authorities(const char *path, const struct chain *chain)
+{
+	unsigned current = 0;
+	char why[64];
+
+	for (unsigned i = 0; i < chain->count; i++) {
+		if (is_current(chain->certificates[i], why, sizeof(why)))
+			current++;
+		else
+			log_warning("%s: certificate %u of %u %s: no client that it signed gets in",
+				    path, i + 1, chain->count, why);
+	}
+	if (current > 0)
+		return 0;
+	log_error("%s: none of its %u certificates is valid now, so no client could get in; put a "
+		  "new one in",
+		  path, chain->count);
+	return -EINVAL;
+}
+
+static int
+key_load(const char *path, gnutls_x509_privkey_t *key)
+{
+	gnutls_datum_t content;
+	int error = file_load(path, true, &content);
+
+	if (error < 0)
+		return error;
+	error = gnutls_x509_privkey_init(key);
+	if (error == 0)
+		error = gnutls_x509_privkey_import2(*key, &content, GNUTLS_X509_FMT_PEM, NULL, 0);
+	file_unload(&content);
+	if (error == 0)
+		return 0;
+	if (error == GNUTLS_E_DECRYPTION_FAILED)
+		log_error("%s: the key is encrypted; store it without a passphrase, closed to "
+			  "others by its mode",
+			  path);
+	else
+		log_error("%s: holds no private key in PEM form: %s", path, gnutls_strerror(error));
+	gnutls_x509_privkey_deinit(*key);
+	return -EINVAL;
+}
+
+static int
+load_certificate(const struct tls_files *files, struct tls_credentials *made)
+{
+	gnutls_x509_privkey_t key;
+	struct chain chain;
+	int error = chain_load(files->certificate, &chain);
+
+	if (error < 0)
+		return error;
+	error = check_own(files->certificate, &chain);
+	if (error < 0)
+		goto err_after_chain;
+	error = key_load(files->key, &key);
+	if (error < 0)
+		goto err_after_chain;
+	error = gnutls_certificate_set_x509_key(made->x509, chain.certificates, (int)chain.count,
+						key);
+	gnutls_x509_privkey_deinit(key);
+	if (error < 0) {
+		log_error("%s: cannot be used with the key in %s: %s", files->certificate,
+			  files->key, gnutls_strerror(error));
+		error = -EINVAL;
+	}
+err_after_chain:
+	chain_unload(&chain);
+	return error < 0 ? error : 0;
+}
+
+static int
+load_authorities(const char *path, struct tls_credentials *made)
+{
+	struct chain chain;
+	int error = chain_load(path, &chain);
+
+	if (error < 0)
+		return error;
+	error = check_authorities(path, &chain);
+	if (error == 0 &&
+	    gnutls_certificate_set_x509_trust(made->x509, chain.certificates, (int)chain.count) < 0)
+		error = -ENOMEM; /* UNTESTED: no fault for GnuTLS's malloc */
+	chain_unload(&chain);
+	return error;
+}
+
+static int
+load_x509(const struct tls_files *files, struct tls_credentials *made)
+{
+	int error;
+
+	if (files->certificate == NULL)
+		return 0;
+	if (files->key == NULL || (files->ca == NULL && files->verify_client))
+		return -EINVAL; /* the check of the settings has said so */
+	if (gnutls_certificate_allocate_credentials(&made->x509) < 0)
+		return -ENOMEM; /* UNTESTED: as above */
+	error = load_certificate(files, made);
+	if (error == 0 && files->ca != NULL)
+		error = load_authorities(files->ca, made);
+	return error;
+}
+
+/* ---- pre-shared keys ---- */
+
+/* GnuTLS asks for the key of the identity NAME; it frees what it gets. */
+static int
+find_key(gnutls_session_t session, const gnutls_datum_t *name, gnutls_datum_t *key)
+{
+	const struct tls_credentials *credentials = gnutls_session_get_ptr(session);
+	const struct tls_psk *psk = tls_psk_find(&credentials->keys, name->data, name->size);
+
+	if (psk == NULL)
+		return -1;
+	key->data = gnutls_malloc(psk->key_bytes);
+	if (key->data == NULL)
+		return -1; /* UNTESTED: no fault for GnuTLS's malloc */
+	memcpy(key->data, psk->key, psk->key_bytes);
+	key->size = (unsigned)psk->key_bytes;
+	return 0;
+}
+
+static int
+load_psk(const char *path, struct tls_credentials *made)
+{
+	char why[TLS_PSK_LINE_TEXT];
+	gnutls_datum_t content;
+	int error;
+
+	if (path == NULL)
+		return 0;
+	error = file_load(path, true, &content);
+	if (error < 0)
+		return error;
+	error = tls_psk_parse(&made->keys, (const char *)content.data, content.size, why);
+	file_unload(&content);
+	if (error < 0) {
+		log_error("%s: %s", path, why);
+		return error;
+	}
+	if (gnutls_psk_allocate_server_credentials(&made->psk) < 0)
+		return -ENOMEM; /* UNTESTED: as above */
+	gnutls_psk_set_server_credentials_function2(made->psk, find_key);
+	if (gnutls_psk_set_server_known_dh_params(made->psk, GNUTLS_SEC_PARAM_MEDIUM) < 0)
+		return -ENOMEM; /* UNTESTED: as above */
+	return 0;
+}
+
+/* ---- the whole ---- */
+
+/* Nothing older than TLS 1.2 may be asked for.  Source: the NBD protocol, "TLS versions". */
+static int
+check_versions(const char *text, gnutls_priority_t priority)
+{
+	const unsigned *versions;
+	int count = gnutls_priority_protocol_list(priority, &versions);
+
+	for (int i = 0; i < count; i++) {
+		if (versions[i] == GNUTLS_TLS1_2 || versions[i] == GNUTLS_TLS1_3)
+			continue;
+		log_error("[tls] priority = %s: allows %s; NBD needs TLS 1.2 or later: add "
+			  "-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2",
+			  text, gnutls_protocol_get_name((gnutls_protocol_t)versions[i]));
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int
+load_priority(const char *text, struct tls_credentials *made)
+{
+	const char *wrong_from;
+	int error;
+
+	if (text == NULL)
+		text = TLS_PRIORITY_DEFAULT;
+	error = gnutls_priority_init(&made->priority, text, &wrong_from);
+	if (error < 0) {
+		made->priority = NULL;
+		log_error("[tls] priority = %s: GnuTLS does not take it from \"%s\" on: %s", text,
+			  wrong_from, gnutls_strerror(error));
+		return -EINVAL;
+	}
+	return check_versions(text, made->priority);
+}
+
+int
+tls_credentials_load(const struct tls_files *files, struct tls_credentials **credentials)
+{
+	struct tls_credentials *made = calloc(1, sizeof(*made));
+	int error;
+
+	if (made == NULL)
+		return -ENOMEM; /* UNTESTED: no fault for malloc */
+	made->references = 1;
+	made->verify_client = files->verify_client;
+	error = load_priority(files->priority, made);
+	if (error == 0)
+		error = load_x509(files, made);
+	if (error == 0)
+		error = load_psk(files->psk_file, made);
+	if (error < 0) {
+		tls_credentials_put(made);
+		return error;
+	}
+	*credentials = made;
+	return 0;
+}
+
+struct tls_credentials *
+tls_credentials_get(struct tls_credentials *credentials)
+{
+	/* Relaxed: the caller has a reference already, which keeps it alive. */
+	(void)__atomic_add_fetch(&credentials->references, 1, __ATOMIC_RELAXED);
+	return credentials;
+}
+
+void
+tls_credentials_put(struct tls_credentials *credentials)
+{
+	/* Partner: each other's put.  Release: its uses come before; acquire: the last one frees after all of them. */
+	if (credentials == NULL ||
+	    __atomic_sub_fetch(&credentials->references, 1, __ATOMIC_ACQ_REL) > 0)
+		return;
+	if (credentials->x509 != NULL)
+		gnutls_certificate_free_credentials(credentials->x509);
+	if (credentials->psk != NULL)
+		gnutls_psk_free_server_credentials(credentials->psk);
+	if (credentials->priority != NULL)
+		gnutls_priority_deinit(credentials->priority);
+	tls_psk_clear(&credentials->keys);
+	free(credentials);
+}
+
+/* ---- what new sessions begin with ---- */
+
+void
+tls_store_init(struct tls_store *store, struct tls_credentials *first)
+{
+	pthread_mutex_init(&store->lock, NULL);
+	store->current = first;
+}
+
+void
+tls_store_fini(struct tls_store *store)
+{
+	tls_credentials_put(store->current);
+	pthread_mutex_destroy(&store->lock);
+}
+
+struct tls_credentials *
+tls_store_get(struct tls_store *store)
+{
+	struct tls_credentials *current;
+
+	pthread_mutex_lock(&store->lock);
+	current = store->current == NULL ? NULL : tls_credentials_get(store->current);
+	pthread_mutex_unlock(&store->lock);
+	return current;
+}
+
+int
+tls_store_reload(struct tls_store *store, const struct tls_files *files)
+{
+	struct tls_credentials *fresh, *old;
+	int error = tls_credentials_load(files, &fresh);
+
+	if (error < 0)
+		return error;
+	pthread_mutex_lock(&store->lock);
+	old = store->current;
+	store->current = fresh;
+	pthread_mutex_unlock(&store->lock);
+	tls_credentials_put(old);
+	return 0;
+}

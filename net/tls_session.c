@@ -1,0 +1,516 @@
+/* GnuTLS over two buffers.
+ *
+ * GnuTLS pulls ciphertext out of the input, which is empty when it says that it needs more: then it has what is left of a record
+ * itself.  What it pushes is gathered in the output, so that many records leave in one send. */
+#include "net/tls_session.h"
+
+#include <errno.h>
+#include <gnutls/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WHY_TEXT_BYTES 160
+
+/* What only a session at work needs. */
+struct room {
+	uint8_t input[TLS_SESSION_INPUT_BYTES];
+	uint8_t output[TLS_SESSION_OUTPUT_BYTES];
+	uint8_t gathered[TLS_SESSION_RECORD_BYTES]; /* of several parts, for one record */
+};
+
+struct tls_session {
+	gnutls_session_t gnutls;
+	struct tls_credentials *credentials; /* a reference */
+	struct room *room;		     /* owned; NULL while parked */
+	size_t input_start, input_end;
+	size_t output_start, output_end;
+	bool input_ended;
+	bool drained; /* GnuTLS has said that it needs more input, and none has come since */
+	int ended; /* what the next read returns: 0 or GnuTLS's error; GNUTLS_E_AGAIN: it has not ended */
+	struct tls_names names;
+	char why[WHY_TEXT_BYTES];
+};
+
+static ssize_t pull(gnutls_transport_ptr_t transport, void *bytes, size_t count);
+static int pull_timeout(gnutls_transport_ptr_t transport, unsigned ms);
+static ssize_t push(gnutls_transport_ptr_t transport, const giovec_t *parts, int part_count);
+static int learn_names(struct tls_session *session);
+static int set_up(struct tls_session *session);
+static int failed(struct tls_session *session, int error);
+
+/* ---- beginning and end ---- */
+
+int
+tls_session_create(struct tls_credentials *credentials, struct tls_session **session)
+{
+	struct tls_session *made = calloc(1, sizeof(*made));
+
+	if (made == NULL) {
+		tls_credentials_put(credentials);
+		return -ENOMEM;
+	}
+	made->credentials = credentials;
+	made->drained = true;
+	made->ended = GNUTLS_E_AGAIN;
+	if (tls_session_unpark(made) < 0 || set_up(made) < 0) {
+		tls_session_destroy(made);
+		return -ENOMEM; /* UNTESTED: no fault for malloc */
+	}
+	*session = made;
+	return 0;
+}
+
+static int
+set_up(struct tls_session *session)
+{
+	struct tls_credentials *credentials = session->credentials;
+	gnutls_session_t gnutls;
+	int error;
+
+	error = gnutls_init(&session->gnutls,
+			    GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS);
+	if (error < 0) {
+		session->gnutls = NULL;
+		return error;
+	}
+	gnutls = session->gnutls;
+	gnutls_session_set_ptr(gnutls, credentials);
+	error = gnutls_priority_set(gnutls, credentials->priority);
+	if (error == 0 && credentials->x509 != NULL)
+		error = gnutls_credentials_set(gnutls, GNUTLS_CRD_CERTIFICATE, credentials->x509);
+	if (error == 0 && credentials->psk != NULL)
+		error = gnutls_credentials_set(gnutls, GNUTLS_CRD_PSK, credentials->psk);
+	if (credentials->verify_client) {
+		gnutls_certificate_server_set_request(gnutls, GNUTLS_CERT_REQUIRE);
+		gnutls_session_set_verify_cert(gnutls, NULL, 0);
+	}
+	gnutls_transport_set_ptr(gnutls, session);
+	gnutls_transport_set_pull_function(gnutls, pull);
+	gnutls_transport_set_pull_timeout_function(gnutls, pull_timeout);
+	gnutls_transport_set_vec_push_function(gnutls, push);
+	return error;
+}
+
+void
+tls_session_destroy(struct tls_session *session)
+{
+	if (session == NULL)
+		return;
+	if (session->gnutls != NULL)
+		gnutls_deinit(session->gnutls);
+	tls_credentials_put(session->credentials);
+	tls_names_clear(&session->names);
+	free(session->room);
+	free(session);
+}
+
+bool
+tls_session_park(struct tls_session *session)
+{
+	if (tls_session_may_read(session) || session->output_end > session->output_start)
+		return false;
+	free(session->room);
+	session->room = NULL;
+	return true;
+}
+
+int
+tls_session_unpark(struct tls_session *session)
+{
+	if (session->room == NULL)
+		session->room = malloc(sizeof(*session->room));
+	return session->room == NULL ? -ENOMEM : 0;
+}
+
+/* ---- ciphertext ---- */
+
+static ssize_t
+pull(gnutls_transport_ptr_t transport, void *bytes, size_t count)
+{
+	struct tls_session *session = transport;
+	size_t there = session->input_end - session->input_start;
+
+	if (there == 0 && !session->input_ended) {
+		gnutls_transport_set_errno(session->gnutls, EAGAIN);
+		return -1;
+	}
+	if (count > there)
+		count = there;
+	if (count > 0) /* else room may be NULL */
+		memcpy(bytes, session->room->input + session->input_start, count);
+	session->input_start += count;
+	if (session->input_start == session->input_end)
+		session->input_start = session->input_end = 0;
+	return (ssize_t)count;
+}
+
+/* GnuTLS asks before it reads where it would wait for a time; here nothing waits. */
+static int
+pull_timeout(gnutls_transport_ptr_t transport, unsigned ms)
+{
+	const struct tls_session *session = transport;
+
+	(void)ms;
+	return session->input_end > session->input_start || session->input_ended ? 1 : 0;
+}
+
+static ssize_t
+push(gnutls_transport_ptr_t transport, const giovec_t *parts, int part_count)
+{
+	struct tls_session *session = transport;
+	size_t count = 0;
+
+	for (int i = 0; i < part_count; i++)
+		count += parts[i].iov_len;
+	/* Only what a client makes the protocol answer, while it reads nothing, can fill it. */
+	if (session->room == NULL || count > TLS_SESSION_OUTPUT_BYTES - session->output_end) {
+		gnutls_transport_set_errno(session->gnutls, EAGAIN);
+		return -1;
+	}
+	for (int i = 0; i < part_count; i++) {
+		memcpy(session->room->output + session->output_end, parts[i].iov_base,
+		       parts[i].iov_len);
+		session->output_end += parts[i].iov_len;
+	}
+	return (ssize_t)count;
+}
+
+struct iovec
+tls_session_input(struct tls_session *session)
+{
+	CHECK(session->room != NULL && session->input_end == 0);
+	return (struct iovec){ session->room->input, TLS_SESSION_INPUT_BYTES };
+}
+
+void
+tls_session_received(struct tls_session *session, size_t count)
+{
+	session->input_end += count;
+	session->drained = false;
+}
+
+void
+tls_session_input_ended(struct tls_session *session)
+{
+	session->input_ended = true;
+	session->drained = false;
+}
+
+void
+tls_session_discard_input(struct tls_session *session)
+{
+	session->input_start = session->input_end = 0;
+}
+
+bool
+tls_session_may_read(const struct tls_session *session)
+{
+	return !session->drained;
+}
+
+struct iovec
+tls_session_output(struct tls_session *session)
+{
+	if (session->output_end == session->output_start)
+		return (struct iovec){ NULL, 0 };
+	return (struct iovec){ session->room->output + session->output_start,
+			       session->output_end - session->output_start };
+}
+
+void
+tls_session_sent(struct tls_session *session, size_t count)
+{
+	session->output_start += count;
+	if (session->output_start == session->output_end)
+		session->output_start = session->output_end = 0;
+}
+
+/* ---- failures ---- */
+
+static void
+say_alert(struct tls_session *session)
+{
+	const char *name = gnutls_alert_get_name(gnutls_alert_get(session->gnutls));
+
+	snprintf(session->why, sizeof(session->why), "TLS: the client says: %s",
+		 name == NULL ? "an unknown alert" : name);
+}
+
+static void
+say_unverified(struct tls_session *session)
+{
+	unsigned status = gnutls_session_get_verify_cert_status(session->gnutls);
+	gnutls_datum_t text;
+
+	if (gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0) < 0)
+		return; /* UNTESTED: no fault for GnuTLS's malloc */
+	snprintf(session->why, sizeof(session->why), "TLS: its certificate was refused: %s",
+		 (const char *)text.data);
+	gnutls_free(text.data);
+}
+
+/* Note what ERROR of GnuTLS means.  Returns -EPROTO. */
+static int
+failed(struct tls_session *session, int error)
+{
+	snprintf(session->why, sizeof(session->why), "TLS: %s", gnutls_strerror(error));
+	switch (error) {
+	case GNUTLS_E_FATAL_ALERT_RECEIVED:
+		say_alert(session);
+		break;
+	case GNUTLS_E_NO_CERTIFICATE_FOUND:
+		/* Also what GnuTLS makes of an alert in the place of the certificate. */
+		if (gnutls_alert_get(session->gnutls) != GNUTLS_A_CLOSE_NOTIFY)
+			say_alert(session);
+		break;
+	case GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR:
+		say_unverified(session);
+		break;
+	case GNUTLS_E_PREMATURE_TERMINATION:
+		snprintf(session->why, sizeof(session->why),
+			 "closed the connection without ending TLS");
+		break;
+	case GNUTLS_E_REHANDSHAKE:
+		snprintf(session->why, sizeof(session->why),
+			 "TLS: asked for a second handshake, which NBD has no use for");
+		break;
+	default:
+		break;
+	}
+	return -EPROTO;
+}
+
+const char *
+tls_session_why(const struct tls_session *session)
+{
+	return session->why;
+}
+
+/* Whether after ERROR the same call may be made again at once, because it has taken something: there were INPUT_BYTES before.
+ * GNUTLS_E_AGAIN is said behind a message of the protocol's own, too, with more in the input. */
+static bool
+is_passing(const struct tls_session *session, ssize_t error, size_t input_bytes)
+{
+	size_t left = session->input_end - session->input_start;
+
+	if (error == GNUTLS_E_AGAIN)
+		return left > 0 && left < input_bytes;
+	return error == GNUTLS_E_INTERRUPTED || error == GNUTLS_E_WARNING_ALERT_RECEIVED;
+}
+
+/* ---- handshake ---- */
+
+int
+tls_session_handshake(struct tls_session *session)
+{
+	size_t input_bytes;
+	int error;
+
+	do {
+		input_bytes = session->input_end - session->input_start;
+		error = gnutls_handshake(session->gnutls);
+	} while (is_passing(session, error, input_bytes));
+	if (error == GNUTLS_E_AGAIN) {
+		session->drained = session->input_end == session->input_start;
+		return -EAGAIN;
+	}
+	if (error == 0)
+		error = learn_names(session);
+	if (error == 0)
+		return 0;
+	(void)failed(session, error);
+	/* For the client's user; an alert of the client's own needs none. */
+	if (error != GNUTLS_E_FATAL_ALERT_RECEIVED)
+		(void)gnutls_alert_send_appropriate(session->gnutls, error);
+	return -EPROTO;
+}
+
+static int
+learn_subject(struct tls_session *session, gnutls_x509_crt_t certificate)
+{
+	char name[256];
+	size_t bytes = sizeof(name);
+
+	if (gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, name,
+					  &bytes) < 0)
+		return 0; /* none, or longer than names may be (RFC 5280: 64) */
+	return tls_names_add(&session->names, name, bytes);
+}
+
+static int
+learn_alternatives(struct tls_session *session, gnutls_x509_crt_t certificate)
+{
+	int error = 0;
+
+	for (unsigned i = 0; error == 0; i++) {
+		char name[1024];
+		size_t bytes = sizeof(name);
+		int type = gnutls_x509_crt_get_subject_alt_name(certificate, i, name, &bytes, NULL);
+
+		if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
+			break;
+		if (type == GNUTLS_SAN_DNSNAME || type == GNUTLS_SAN_RFC822NAME ||
+		    type == GNUTLS_SAN_URI)
+			error = tls_names_add(&session->names, name, bytes);
+	}
+	return error;
+}
+
+/* The client's certificate, which the handshake has verified. */
+static int
+learn_certificate(struct tls_session *session)
+{
+	unsigned count;
+	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session->gnutls, &count);
+	gnutls_x509_crt_t certificate;
+	int error;
+
+	if (chain == NULL || count == 0)
+		return GNUTLS_E_NO_CERTIFICATE_FOUND; /* UNTESTED: verification saw it */
+	error = gnutls_x509_crt_init(&certificate);
+	if (error < 0)
+		return error; /* UNTESTED: no fault for GnuTLS's malloc */
+	error = gnutls_x509_crt_import(certificate, &chain[0], GNUTLS_X509_FMT_DER);
+	if (error == 0)
+		error = learn_subject(session, certificate);
+	if (error == 0)
+		error = learn_alternatives(session, certificate);
+	gnutls_x509_crt_deinit(certificate);
+	return error == -ENOMEM ? GNUTLS_E_MEMORY_ERROR : error;
+}
+
+static int
+learn_names(struct tls_session *session)
+{
+	const char *identity;
+
+	if (gnutls_auth_client_get_type(session->gnutls) == GNUTLS_CRD_CERTIFICATE)
+		return session->credentials->verify_client ? learn_certificate(session) : 0;
+	identity = gnutls_psk_server_get_username(session->gnutls);
+	if (identity == NULL || tls_names_add(&session->names, identity, strlen(identity)) < 0)
+		return GNUTLS_E_INSUFFICIENT_CREDENTIALS; /* UNTESTED: it has proved one */
+	return 0;
+}
+
+const struct tls_names *
+tls_session_names(const struct tls_session *session)
+{
+	return &session->names;
+}
+
+void
+tls_session_describe(const struct tls_session *session, char *text, size_t text_bytes)
+{
+	snprintf(text, text_bytes, "%s, %s",
+		 gnutls_protocol_get_name(gnutls_protocol_get_version(session->gnutls)),
+		 gnutls_cipher_get_name(gnutls_cipher_get(session->gnutls)));
+}
+
+/* ---- data ---- */
+
+ssize_t
+tls_session_read(struct tls_session *session, const struct iovec *parts, unsigned part_count)
+{
+	size_t total = 0, filled = 0;
+	unsigned part = 0;
+
+	while (part < part_count && session->ended == GNUTLS_E_AGAIN) {
+		size_t input_bytes = session->input_end - session->input_start;
+		ssize_t got = gnutls_record_recv(session->gnutls,
+						 (uint8_t *)parts[part].iov_base + filled,
+						 parts[part].iov_len - filled);
+
+		if (got > 0) {
+			total += (size_t)got;
+			filled += (size_t)got;
+			if (filled == parts[part].iov_len) {
+				part++;
+				filled = 0;
+			}
+			continue;
+		}
+		if (is_passing(session, got, input_bytes))
+			continue;
+		if (got == GNUTLS_E_AGAIN && session->input_end == session->input_start) {
+			session->drained = true;
+			return total > 0 ? (ssize_t)total : -EAGAIN;
+		}
+		/* What GnuTLS wants to answer does not fit, because the client reads nothing. */
+		session->ended = got == GNUTLS_E_AGAIN ? GNUTLS_E_PUSH_ERROR : (int)got;
+	}
+	/* The end is told when all that is before it was taken. */
+	if (total > 0 || session->ended == GNUTLS_E_AGAIN)
+		return (ssize_t)total;
+	return session->ended == 0 ? 0 : failed(session, session->ended);
+}
+
+/* Where reading PARTS goes on. */
+struct cursor {
+	const struct iovec *parts;
+	unsigned part_count;
+	size_t taken; /* of parts[0] */
+};
+
+static void
+cursor_advance(struct cursor *cursor, size_t count)
+{
+	cursor->taken += count;
+	while (cursor->part_count > 0 && cursor->taken >= cursor->parts[0].iov_len) {
+		cursor->taken -= cursor->parts[0].iov_len;
+		cursor->parts++;
+		cursor->part_count--;
+	}
+}
+
+/* The data of the next record: of one part where that fills it, else gathered from several. */
+static struct iovec
+next_record(struct tls_session *session, struct cursor cursor)
+{
+	uint8_t *gathered = session->room->gathered;
+	size_t used = 0;
+
+	while (cursor.part_count > 0 && used < TLS_SESSION_RECORD_BYTES) {
+		uint8_t *from = (uint8_t *)cursor.parts[0].iov_base + cursor.taken;
+		size_t count = cursor.parts[0].iov_len - cursor.taken;
+
+		if (count > TLS_SESSION_RECORD_BYTES - used)
+			count = TLS_SESSION_RECORD_BYTES - used;
+		if (used == 0 && (count == TLS_SESSION_RECORD_BYTES || cursor.part_count == 1))
+			return (struct iovec){ from, count };
+		memcpy(gathered + used, from, count);
+		used += count;
+		cursor_advance(&cursor, count);
+	}
+	return (struct iovec){ gathered, used };
+}
+
+ssize_t
+tls_session_write(struct tls_session *session, const struct iovec *parts, unsigned part_count)
+{
+	struct cursor cursor = { .parts = parts, .part_count = part_count };
+	size_t total = 0;
+
+	while (cursor.part_count > 0 &&
+	       TLS_SESSION_OUTPUT_BYTES - session->output_end >= TLS_SESSION_RECORD_ROOM) {
+		struct iovec record = next_record(session, cursor);
+		ssize_t sent;
+
+		sent = gnutls_record_send(session->gnutls, record.iov_base, record.iov_len);
+		if (sent == GNUTLS_E_INTERRUPTED)
+			continue;
+		if (sent < 0)
+			return failed(session, (int)sent);
+		total += (size_t)sent;
+		cursor_advance(&cursor, (size_t)sent);
+	}
+	return (ssize_t)total;
+}
+
+void
+tls_session_end(struct tls_session *session)
+{
+	/* For the client to tell the end from an attacker's; without room it is told by TCP alone. */
+	if (tls_session_unpark(session) == 0)
+		(void)gnutls_bye(session->gnutls, GNUTLS_SHUT_WR);
+}

@@ -1,0 +1,75 @@
+/* A TLS session, the server's side, bytes in and bytes out: ciphertext goes into its input and comes out of its output, each a
+ * bounded buffer; no socket, no waiting.  GnuTLS does the protocol.
+ * Owned by one connection, on one core. */
+#ifndef NET_TLS_SESSION_H
+#define NET_TLS_SESSION_H
+
+#include "net/tls_credentials.h"
+#include "net/tls_names.h"
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* One receive: some records, or many small ones. */
+#define TLS_SESSION_INPUT_BYTES 65536u
+
+/* One send.  A record has at most 16 KiB of data and some overhead; behind what data may fill there is room for alerts and
+ * updates of keys. */
+#define TLS_SESSION_RECORD_BYTES 16384u
+#define TLS_SESSION_RECORD_ROOM	 (TLS_SESSION_RECORD_BYTES + 512u)
+#define TLS_SESSION_OUTPUT_BYTES (4u * TLS_SESSION_RECORD_ROOM + 4096u)
+
+struct tls_session;
+
+/* A session that is to begin with what the client sends next.  CREDENTIALS: the caller's reference, taken over in any case.
+ * Returns 0 or -ENOMEM. */
+int tls_session_create(struct tls_credentials *credentials, struct tls_session **session) MUST_USE;
+void tls_session_destroy(struct tls_session *session);
+
+/* Where received ciphertext goes; that so much came; that no more will come; forget it, TLS has failed.  There is room whenever all was read (a read said
+ * -EAGAIN). */
+struct iovec tls_session_input(struct tls_session *session);
+void tls_session_received(struct tls_session *session, size_t count);
+void tls_session_input_ended(struct tls_session *session);
+void tls_session_discard_input(struct tls_session *session);
+
+/* Whether a read can find something without more input. */
+bool tls_session_may_read(const struct tls_session *session);
+
+/* What is to be sent; that its first COUNT bytes were. */
+struct iovec tls_session_output(struct tls_session *session);
+void tls_session_sent(struct tls_session *session, size_t count);
+
+/* Go on with the handshake.  Whatever it returns, there may be output.
+ * Returns 0 when it is complete; -EAGAIN: after more input, or when the output is sent; -EPROTO: it has failed, tls_session_why says
+ * why and the output has an alert for the client. */
+int tls_session_handshake(struct tls_session *session) MUST_USE;
+
+/* Decrypt into PARTS, as much as there is and fits.  There may be output (answers of the protocol's own).
+ * Returns bytes; 0: the client has ended TLS in order; -EAGAIN: not without more input; -EPROTO: tls_session_why says what is wrong,
+ * a connection that ended without the end of TLS included. */
+ssize_t tls_session_read(struct tls_session *session, const struct iovec *parts,
+			 unsigned part_count) MUST_USE;
+
+/* Encrypt of PARTS, one byte at least, as much as fits into the output, which must be empty but for answers as above.
+ * Returns bytes, at least one; or -EPROTO, and tls_session_why. */
+ssize_t tls_session_write(struct tls_session *session, const struct iovec *parts,
+			  unsigned part_count) MUST_USE;
+
+/* Put the end of TLS into the output; nothing may be written any more. */
+void tls_session_end(struct tls_session *session);
+
+/* Free the buffers while nothing is in them and nothing may be read; false if there is something.  Reading and writing
+ * need tls_session_unpark first, which returns 0 or -ENOMEM. */
+bool tls_session_park(struct tls_session *session);
+int tls_session_unpark(struct tls_session *session) MUST_USE;
+
+/* After an -EPROTO: what happened.  Valid until the next call. */
+const char *tls_session_why(const struct tls_session *session);
+
+/* After the handshake: the names of the client that its certificate proves (common name, and DNS, mail and URI names), or
+ * the identity of its key; none if it was not asked for any.  And how it is encrypted, for the log, as "TLS1.3, AES-128-GCM". */
+const struct tls_names *tls_session_names(const struct tls_session *session);
+void tls_session_describe(const struct tls_session *session, char *text, size_t text_bytes);
+
+#endif

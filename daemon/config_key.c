@@ -101,6 +101,11 @@ static const struct config_key export_keys[] = {
 	KEY("allow-names", names,
 	    .offset = FIELD(config_export, const struct tls_names, allow_names)),
 	WORD("priority", config_export, enum priority, priority, priorities),
+	NUMBER("limit-iops", config_export, limit_iops, 0, CONFIG_LIMIT_IOPS_MAX,
+	       .note_of_zero = "(none)"),
+	BYTES("limit-bytes", config_export, limit_bytes, 0, CONFIG_VOLUME_BYTES_MAX,
+	      .note_of_zero = "(none)"),
+	NUMBER("burst-ms", config_export, burst_ms, 1, CONFIG_BURST_MS_MAX),
 	TEXT("description", config_export, description),
 };
 static_assert(ARRAY_COUNT(export_keys) <= CONFIG_KEYS_MAX, "the reader counts them");

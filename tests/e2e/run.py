@@ -22,6 +22,11 @@ MODULES = (
     "test_wire",
     "test_protocol",
     "test_sparse",
+    "test_rules_handshake",
+    "test_rules_io",
+    "test_rules_replies",
+    "test_rules_clients",
+    "test_rules_tls",
     "test_faults",
     "test_bounds",
     "test_bad_input",
@@ -33,6 +38,7 @@ MODULES = (
     "test_memory",
     "test_service",
     "test_kinds",
+    "test_limits",
     "test_bench",
 )
 LOG_LINES_SHOWN = 60

@@ -248,6 +248,9 @@ Test(config_describe, says_everything)
 			       "  allow          unix, all\n"
 			       "  tls-only       no\n"
 			       "  priority       normal\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n"
 			       "export           \"b\"\n"
 			       "  type           file\n"
 			       "  path           /b\n"
@@ -255,13 +258,19 @@ Test(config_describe, says_everything)
 			       "  tls-only       no\n"
 			       "  allow-names    x, y.example, z\n"
 			       "  priority       background\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n"
 			       "  description    B\n"
 			       "export           \"m\"\n"
 			       "  type           memory\n"
 			       "  size           3T\n"
 			       "  read-only      no\n"
 			       "  tls-only       no\n"
-			       "  priority       normal\n");
+			       "  priority       normal\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n");
 	free(text);
 	trial_fini(&trial);
 }

@@ -10,6 +10,7 @@
 #include "daemon/core_choice.h"
 #include "daemon/heartbeat.h"
 #include "daemon/limits.h"
+#include "daemon/privileges.h"
 #include "net/service.h"
 #include "reactor/call.h"
 #include "reactor/core.h"
@@ -42,6 +43,8 @@ close_volumes(struct export_table *table)
 	for (size_t i = 0; i < table->count; i++) {
 		int closed = volume_close(table->exports[i].volume);
 
+		if (table->exports[i].throttle != NULL)
+			throttle_destroy(table->exports[i].throttle);
 		if (closed < 0)
 			error = closed;
 	}
@@ -94,20 +97,38 @@ open_volumes(const struct config *config, struct export_table *table)
 		export->allow_names = &wanted->allow_names;
 		table->count++;
 	}
-	make_read_only_views(config, table);
 	return 0;
 }
 
+/* Create EXPORT's limits, if WANTED has any; they hold for its read-only view too. */
 static int
-start_volumes(struct server *server)
+create_throttle(const struct config_export *wanted, struct cores *cores, struct export *export)
+{
+	struct throttle_limits limits = {
+		.requests_per_s = wanted->limit_iops,
+		.bytes_per_s = wanted->limit_bytes,
+		.burst_ms = wanted->burst_ms,
+	};
+
+	if (limits.requests_per_s == 0 && limits.bytes_per_s == 0)
+		return 0;
+	return throttle_create(&limits, cores, &export->throttle);
+}
+
+static int
+start_volumes(const struct config *config, struct server *server)
 {
 	for (size_t i = 0; i < server->exports.count; i++) {
-		int error = volume_start(server->exports.exports[i].volume, &server->cores,
+		struct export *export = &server->exports.exports[i];
+		int error = volume_start(export->volume, &server->cores,
 					 (unsigned)(i % server->cores.count), server->calls);
 
+		if (error == 0)
+			error = create_throttle(&config->exports[i], &server->cores, export);
 		if (error < 0)
 			return error;
 	}
+	make_read_only_views(config, &server->exports);
 	return 0;
 }
 
@@ -301,6 +322,8 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 	if (server == NULL)
 		return error;
 	error = limits_check(config);
+	if (error == 0)
+		error = privileges_check(config);
 	if (error < 0)
 		goto err_after_server;
 	limits_raise_files();
@@ -324,7 +347,7 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 	error = heartbeat_create(&server->cores, &server->heartbeat);
 	if (error < 0)
 		goto err_after_watchdog;
-	error = start_volumes(server);
+	error = start_volumes(config, server);
 	if (error < 0)
 		goto err_after_watchdog;
 	error = service_init(&server->service, &server->cores, &server->exports, &limits);
@@ -334,6 +357,9 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 	if (error < 0)
 		goto err_after_service;
 	error = lock_memory(config);
+	if (error < 0)
+		goto err_after_service;
+	error = privileges_drop(config);
 	if (error < 0)
 		goto err_after_service;
 	service_start(&server->service);
@@ -405,6 +431,8 @@ server_check(const struct config *config, FILE *out)
 	core_choice_describe("", &config->cores, out);
 	limits_describe(config, out);
 	error = limits_check(config);
+	if (privileges_check(config) < 0)
+		error = -ENOENT;
 	if (check_tls(config) < 0)
 		error = -EINVAL;
 	for (size_t i = 0; i < config->export_count; i++) {

@@ -63,6 +63,7 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 	task_init(&connection->receive, receive);
 	task_init(&connection->flush, flush);
 	list_init(&connection->starved_node);
+	limit_init(&connection->limit);
 	list_init(&connection->replies);
 	connection->message.deliver = connection_start;
 	reactor_send(home->core->reactor, &connection->message);

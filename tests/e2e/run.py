@@ -37,7 +37,9 @@ MODULES = (
     "test_dead_peers",
     "test_memory",
     "test_service",
+    "test_privileges",
     "test_kinds",
+    "test_limits",
     "test_bench",
 )
 LOG_LINES_SHOWN = 60

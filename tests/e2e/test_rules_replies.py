@@ -81,6 +81,18 @@ def rule_30_must_read_right_however_it_is_cut(env, style):
 
 
 @test(over=CHUNK_STYLES, quick=True)
+def rule_30_should_send_holes_as_holes(env, style):
+    """MAY, in the specification; what nbdcopy and qemu-img are fast by."""
+    need_ours("nbdkit and QEMU may send them as data")
+    with served(env) as here:
+        client = session(here, style)
+        start, end = HOLE_BYTES
+        answer = client.must(CMD_READ, start - MIB, end - start + 2 * MIB)
+        holes = sum(length for _, length, data in answer.pieces if data is None)
+        check(holes >= (end - start) - 2 * 65536, f"{holes} bytes of a hole of {end - start} came as holes")
+
+
+@test(over=CHUNK_STYLES, quick=True)
 def rule_30_must_keep_answers_apart_when_many_are_in_flight(env, style):
     with served(env) as here:
         client = session(here, style)
@@ -126,6 +138,33 @@ def rule_31_must_not_fragment_with_df(env, style):
 
 
 # 32. BLOCK_STATUS.
+
+
+@test(over=CHUNK_STYLES, quick=True)
+def rule_32_must_describe_what_is_there(env, style):
+    """From anywhere, extents lead to the end; where one says ZERO, zeros are read; the hole is told."""
+    with served(env) as here:
+        client = session(here, style)
+        zeros = 0
+        for start, stop in ((0, SIZE_BYTES), (PATTERN_AT + 5, 7 * MIB + 3), HOLE_BYTES, (HOLE_BYTES[0] - 1, HOLE_BYTES[0] + 1)):
+            offset = start
+            while offset < stop:
+                extents = client.status(offset, stop - offset)
+                for extent in extents:
+                    zeros += check_extent(here, extent)
+                offset = extents[-1].end
+        check(zeros >= HOLE_BYTES[1] - HOLE_BYTES[0] - 65536, f"{zeros} bytes told as zeros")
+
+
+def check_extent(here, extent):
+    """What it says is true; returns how many bytes it says are zero."""
+    check(extent.end <= SIZE_BYTES, f"extent {extent} ends past the export")
+    equal(extent.flags & ~(STATE_HOLE | STATE_ZERO), 0, f"flags of {extent}")
+    if not extent.flags & STATE_ZERO:
+        return 0
+    same_bytes(here.content[max(extent.offset, PATTERN_AT) : extent.end], bytes(extent.end - max(extent.offset, PATTERN_AT)),
+               f"{extent} reads")
+    return extent.length
 
 
 @test(over=CHUNK_STYLES, quick=True)

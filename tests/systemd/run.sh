@@ -1,14 +1,15 @@
 #!/bin/bash
-# tests/systemd/run.sh PREFIX SYSCONFDIR: the units under a real systemd.  Boots this machine's tree as a container, with what
-# 'ninja install' puts in place laid over it, and runs tests/systemd/inside.py in there.  Nothing outside of the container and
-# of build/systemd-work changes.
-# 'N passed, N failed' goes to build/test-counts/systemd too.  Exits 1 if something failed.
+# tests/systemd/run.sh PREFIX SYSCONFDIR [NAME]: the units under a real systemd.  Boots this machine's tree as a container, with
+# what 'ninja install' puts in place laid over it, and runs tests/NAME/inside.py in there (NAME: systemd, or pages for the
+# commands of the documentation).  Nothing outside of the container and of build/systemd-work changes.
+# 'N passed, N failed' goes to build/test-counts/NAME too.  Exits 1 if something failed.
 set -u
 prefix=$1
 sysconfdir=$2
+name=${3:-systemd}
 work=$PWD/build/systemd-work/$$
-counts=build/test-counts/systemd
-BOOT_AND_TESTS_S=120
+counts=build/test-counts/$name
+BOOT_AND_TESTS_S=240
 
 mkdir -p build/test-counts || exit 1
 if [[ $(id -u) != 0 ]] || ! command -v systemd-nspawn >/dev/null; then
@@ -32,7 +33,9 @@ if ! mount -t overlay millrace-test -o "lowerdir=/,upperdir=$work/layer/upper,wo
 	exit 0
 fi
 DESTDIR=$work/root packaging/install.sh install "$prefix" "$sysconfdir" || exit 1
-cp tests/systemd/inside.py "$work/share" || exit 1
+cp -r "tests/$name/inside.py" doc "$work/share" || exit 1
+fuse=()
+[[ -e /dev/fuse ]] && fuse=(--bind=/dev/fuse)
 cat >"$work/share/millrace-test.service" <<-END
 	[Unit]
 	Requires=basic.target
@@ -48,7 +51,7 @@ END
 # The container must not be sheltered itself, to see that the service is.  Source: systemd-nspawn(1), ENVIRONMENT.
 SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_SECCOMP=0 timeout --kill-after=5 $BOOT_AND_TESTS_S systemd-nspawn \
 	--directory="$work/root" --boot --register=no --keep-unit --private-network --console=pipe --capability=all \
-	--link-journal=no --bind="$work/share:/share" --bind="$work/state:/var/lib/millrace" \
+	--link-journal=no "${fuse[@]}" --bind="$work/share:/share" --bind="$work/state:/var/lib/millrace" \
 	--bind-ro="$work/share/millrace-test.service:/etc/systemd/system/millrace-test.service" \
 	-- systemd.unit=millrace-test.service </dev/null >"$work/console" 2>&1
 status=$?

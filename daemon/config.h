@@ -49,6 +49,12 @@ struct config_export {
 	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
 };
 
+/* What becomes of connections whose export a reload takes away. */
+enum config_removed {
+	CONFIG_REMOVED_DRAIN, /* they stay until their client leaves */
+	CONFIG_REMOVED_DROP,  /* they end when what they asked is answered */
+};
+
 struct config {
 	/* [reactor] */
 	bool cores_auto;
@@ -71,6 +77,7 @@ struct config {
 	unsigned handshake_s;		  /* for choosing an export */
 	unsigned dead_peer_s;		  /* silence of a TCP peer until it counts as gone */
 	struct access_rules access;
+	enum config_removed removed_exports;
 	/* [tls] */
 	enum tls_mode tls_mode;
 	struct tls_files tls;

@@ -36,6 +36,12 @@ static const char *const priorities[PRIORITY_COUNT + 1] = {
 	[PRIORITY_NORMAL] = "normal",
 	[PRIORITY_BACKGROUND] = "background",
 };
+static const char *const removed_exports[] = {
+	[CONFIG_REMOVED_DRAIN] = "drain",
+	[CONFIG_REMOVED_DROP] = "drop",
+	NULL,
+};
+static_assert(sizeof(enum config_removed) == sizeof(unsigned), "a word is kept as unsigned");
 static const char *const tls_modes[] = {
 	[TLS_MODE_OFF] = "off",
 	[TLS_MODE_ALLOWED] = "allowed",
@@ -74,6 +80,7 @@ static const struct config_key server_keys[] = {
 	NUMBER("dead-peer-s", config, dead_peer_s, CONFIG_DEAD_PEER_S_MIN, CONFIG_DEAD_PEER_S_MAX),
 	RANGES("allow", config, access.allow),
 	RANGES("deny", config, access.deny),
+	WORD("removed-exports", config, enum config_removed, removed_exports, removed_exports),
 };
 static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 

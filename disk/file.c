@@ -80,5 +80,6 @@ const struct volume_ops file_volume_ops = {
 	.check = file_check,
 	.start = file_start,
 	.submit = file_submit,
+	.lock = file_lock,
 	.close = file_close,
 };

@@ -17,7 +17,7 @@ request_get(struct connection *connection)
 	struct nbd_request *request;
 	struct list_node *node;
 
-	if (connection->request_count >= home->service->limits.requests_per_connection) {
+	if (connection->request_count >= connection->settings->limits.requests_per_connection) {
 		connection->throttled = true;
 		return NULL;
 	}

@@ -34,6 +34,8 @@ MODULES = (
     "test_service",
     "test_kinds",
     "test_bench",
+    "test_cost",
+    "test_reload",
 )
 LOG_LINES_SHOWN = 60
 

@@ -13,9 +13,16 @@
 #include "daemon/config_type.h"
 #include "daemon/core_choice.h"
 
-#define LISTEN_DEFAULT	 "127.0.0.1:10809" /* 10809: assigned to NBD by IANA */
-#define LABEL_BYTES	 17		   /* to where the values stand */
-#define CORES_TEXT_BYTES 1600		   /* the longest list: CPU_LIST_MAX times "65535," */
+#define LISTEN_DEFAULT "127.0.0.1:10809" /* 10809: assigned to NBD by IANA */
+/* The sanitizers trace the process themselves, and start programs. */
+#ifdef MILLRACE_DEBUG
+#define DEBUG_BUILD true
+#else
+#define DEBUG_BUILD false
+#endif
+
+#define LABEL_BYTES	 17   /* to where the values stand */
+#define CORES_TEXT_BYTES 1600 /* the longest list: CPU_LIST_MAX times "65535," */
 
 static_assert(CORES_TEXT_BYTES > CPU_LIST_MAX * 6, "every list of cores fits");
 
@@ -39,6 +46,8 @@ config_init(struct config *config)
 		.stall_ms = 500,
 		.buffer_memory_bytes = (uint64_t)128 << 20,
 		.connections_max = 1024,
+		.seccomp = !DEBUG_BUILD,
+		.core_dumps = DEBUG_BUILD,
 		.requests_per_connection = 128,
 		.handshake_s = 10,
 		.dead_peer_s = 60,
@@ -52,6 +61,8 @@ config_fini(struct config *config)
 	for (size_t i = 0; i < config->export_count; i++)
 		config_export_fini(&config->exports[i]);
 	free(config->exports);
+	free(config->user);
+	config->user = NULL;
 	free(config->exports_dir);
 	config->exports_dir = NULL;
 	config_tls_fini(&config->tls);

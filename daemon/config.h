@@ -31,6 +31,8 @@
 #define CONFIG_HANDSHAKE_S_MAX	 3600
 #define CONFIG_DEAD_PEER_S_MIN	 5 /* four probes a second apart, and one before them */
 #define CONFIG_DEAD_PEER_S_MAX	 3600
+#define CONFIG_LIMIT_IOPS_MAX	 1000000000
+#define CONFIG_BURST_MS_MAX	 60000
 #define CONFIG_VOLUME_BYTES_MAX	 ((uint64_t)1 << 50)
 
 struct config_export {
@@ -42,6 +44,9 @@ struct config_export {
 	char *description;   /* or NULL */
 	bool read_only;
 	enum priority priority;
+	unsigned limit_iops;  /* 0: no limit */
+	uint64_t limit_bytes; /* per second; 0: no limit */
+	unsigned burst_ms;
 	struct access_rules access;
 	struct access_list read_only_for;
 	bool tls_only;
@@ -72,6 +77,9 @@ struct config {
 	bool listen_default; /* none was set */
 	unsigned connections_max;
 	unsigned connections_per_client_max; /* 0: any number */
+	char *user;			     /* to become if started as root; or NULL */
+	bool seccomp;			     /* filter system calls */
+	bool core_dumps;		     /* allow them */
 	char *exports_dir; /* or NULL; with the directory of the file that named it, once that is read */
 	unsigned requests_per_connection; /* served at one time; what more was asked for waits */
 	unsigned handshake_s;		  /* for choosing an export */

@@ -40,7 +40,7 @@ config_mistake(FILE *errors, const char *where, const char *format, ...)
 void
 config_export_init(struct config_export *export)
 {
-	*export = (struct config_export){ .priority = PRIORITY_NORMAL };
+	*export = (struct config_export){ .priority = PRIORITY_NORMAL, .burst_ms = 100 };
 }
 
 void

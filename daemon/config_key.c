@@ -74,13 +74,16 @@ static const struct config_key server_keys[] = {
 	NUMBER("max-connections", config, connections_max, 1, CONFIG_CONNECTIONS_MAX),
 	NUMBER("max-connections-per-client", config, connections_per_client_max, 0,
 	       CONFIG_CONNECTIONS_MAX, .note_of_zero = "(any number)"),
-	TEXT("exports-dir", config, exports_dir),
 	NUMBER("requests-per-connection", config, requests_per_connection, 1, CONFIG_REQUESTS_MAX),
 	NUMBER("handshake-s", config, handshake_s, 1, CONFIG_HANDSHAKE_S_MAX),
 	NUMBER("dead-peer-s", config, dead_peer_s, CONFIG_DEAD_PEER_S_MIN, CONFIG_DEAD_PEER_S_MAX),
 	RANGES("allow", config, access.allow),
 	RANGES("deny", config, access.deny),
 	WORD("removed-exports", config, enum config_removed, removed_exports, removed_exports),
+	TEXT("user", config, user),
+	YES_NO("seccomp", config, seccomp),
+	YES_NO("core-dumps", config, core_dumps),
+	TEXT("exports-dir", config, exports_dir),
 };
 static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
@@ -108,6 +111,11 @@ static const struct config_key export_keys[] = {
 	KEY("allow-names", names,
 	    .offset = FIELD(config_export, const struct tls_names, allow_names)),
 	WORD("priority", config_export, enum priority, priority, priorities),
+	NUMBER("limit-iops", config_export, limit_iops, 0, CONFIG_LIMIT_IOPS_MAX,
+	       .note_of_zero = "(none)"),
+	BYTES("limit-bytes", config_export, limit_bytes, 0, CONFIG_VOLUME_BYTES_MAX,
+	      .note_of_zero = "(none)"),
+	NUMBER("burst-ms", config_export, burst_ms, 1, CONFIG_BURST_MS_MAX),
 	TEXT("description", config_export, description),
 };
 static_assert(ARRAY_COUNT(export_keys) <= CONFIG_KEYS_MAX, "the reader counts them");

@@ -112,8 +112,34 @@ open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
 		fill_export(wanted, offer->volumes[i]->volume, &table->exports[i]);
 	}
 	table->count = count;
-	make_read_only_views(offer);
 	return 0;
+}
+
+/* The limits of WANTED, if it has any; its read-only view has them, too. */
+static int
+create_throttle(const struct config_export *wanted, struct cores *cores, struct export *export)
+{
+	struct throttle_limits limits = {
+		.requests_per_s = wanted->limit_iops,
+		.bytes_per_s = wanted->limit_bytes,
+		.burst_ms = wanted->burst_ms,
+	};
+
+	if (limits.requests_per_s == 0 && limits.bytes_per_s == 0)
+		return 0;
+	return throttle_create(&limits, cores, &export->throttle);
+}
+
+int
+offer_start(struct offer *offer, struct cores *cores)
+{
+	struct export_table *table = &offer->settings.exports;
+	int error = 0;
+
+	for (size_t i = 0; error == 0 && i < table->count; i++)
+		error = create_throttle(&offer->config.exports[i], cores, &table->exports[i]);
+	make_read_only_views(offer);
+	return error;
 }
 
 static struct service_limits
@@ -173,6 +199,10 @@ offer_destroy(struct offer *offer)
 {
 	int error = 0;
 
+	for (size_t i = 0; i < offer->settings.exports.count; i++) {
+		if (offer->settings.exports.exports[i].throttle != NULL)
+			throttle_destroy(offer->settings.exports.exports[i].throttle);
+	}
 	for (size_t i = 0; i < offer->volume_count; i++) {
 		int released = volume_set_release(offer->volumes[i]);
 

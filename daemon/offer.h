@@ -43,6 +43,10 @@ struct offer *graveyard_take(struct graveyard *graveyard);
 int offer_create(struct config *config, unsigned number, struct volume_set *set,
 		 struct graveyard *graveyard, struct offer **offer) MUST_USE;
 
+/* CORES run: give the exports the limits that they have on them.  Before the settings are used.  They must outlive the offer.
+ * Returns 0 or -ENOMEM. */
+int offer_start(struct offer *offer, struct cores *cores) MUST_USE;
+
 /* One from the graveyard: release its volumes and free it.  No core may have a message about its volumes any more.
  * Returns 0, or the negative errno of the last flush of a volume that was closed (logged). */
 int offer_destroy(struct offer *offer);

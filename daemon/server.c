@@ -12,6 +12,7 @@
 #include "daemon/limits.h"
 #include "daemon/listeners.h"
 #include "daemon/offer.h"
+#include "daemon/privileges.h"
 #include "daemon/volume_set.h"
 #include "net/service.h"
 #include "reactor/call.h"
@@ -129,6 +130,8 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 
 	if (server != NULL)
 		error = limits_check(config);
+	if (error == 0)
+		error = privileges_check(config);
 	if (error < 0) {
 		config_fini(config);
 		free(server);
@@ -155,6 +158,8 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	if (error < 0)
 		goto err_after_watchdog;
 	error = volume_set_start(&server->volumes, &server->cores, server->calls);
+	if (error == 0)
+		error = offer_start(server->offer, &server->cores);
 	if (error < 0)
 		goto err_after_watchdog;
 	error = service_init(&server->service, &server->cores, &server->offer->settings);
@@ -164,6 +169,9 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	if (error < 0)
 		goto err_after_service;
 	error = lock_memory(config);
+	if (error < 0)
+		goto err_after_service;
+	error = privileges_drop(config);
 	if (error < 0)
 		goto err_after_service;
 	service_start(&server->service);
@@ -226,7 +234,9 @@ server_reload(struct server *server, struct config *config)
 			     &offer);
 	if (error < 0)
 		return error;
-	error = listeners_prepare(&server->listeners, &offer->config, &listeners);
+	error = offer_start(offer, &server->cores);
+	if (error == 0)
+		error = listeners_prepare(&server->listeners, &offer->config, &listeners);
 	if (error < 0)
 		goto err_after_offer;
 	error = service_change(&server->service, &offer->settings,
@@ -314,6 +324,8 @@ server_check(const struct config *config, FILE *out)
 	core_choice_describe("", &config->cores, out);
 	limits_describe(config, out);
 	error = limits_check(config);
+	if (privileges_check(config) < 0)
+		error = -ENOENT;
 	if (check_tls(config) < 0)
 		error = -EINVAL;
 	for (size_t i = 0; i < config->export_count; i++) {

@@ -5,22 +5,6 @@
 #include "disk/volume_kinds.h"
 
 static void
-flush_done(struct op *op, long result)
-{
-	struct volume_request *request = container_of(op, struct volume_request, op);
-
-	volume_finish(request, result < 0 ? (int)result : 0);
-}
-
-static void
-submit_flush(struct file_volume *file, struct volume_request *request)
-{
-	file_prepare_op(request, flush_done);
-	op_fdatasync(&request->op, file->fd);
-	reactor_start(request->core->reactor, &request->op);
-}
-
-static void
 completed(struct op *op, long result)
 {
 	volume_finish(container_of(op, struct volume_request, op), (int)result);
@@ -56,7 +40,7 @@ file_submit(struct volume *volume, struct volume_request *request)
 			file_submit_rmw(request);
 		break;
 	case VOLUME_COMMAND_FLUSH:
-		submit_flush(file, request);
+		flush_group_submit(&file->flushes, file->fd, request);
 		break;
 	case VOLUME_COMMAND_TRIM:
 	case VOLUME_COMMAND_WRITE_ZEROES:
@@ -67,9 +51,7 @@ file_submit(struct volume *volume, struct volume_request *request)
 		file_complete(request, 0);
 		break;
 	case VOLUME_COMMAND_EXTENTS:
-		request->extents[0] = (struct volume_extent){ .length = request->length };
-		request->extent_count = 1;
-		file_complete(request, 0);
+		file_submit_extents(request);
 		break;
 	}
 }
@@ -81,5 +63,6 @@ const struct volume_ops file_volume_ops = {
 	.start = file_start,
 	.submit = file_submit,
 	.lock = file_lock,
+	.peek = file_peek,
 	.close = file_close,
 };

@@ -82,6 +82,7 @@ plain_write_done(struct op *op, long result)
 		file_submit_rest(request, true, request->buffer, request->offset, end);
 		return;
 	}
+	extent_map_wrote(&file_of(request->volume)->map, request->offset, end);
 	range_write_end(file_of(request->volume)->lock, request->core, &request->range.write);
 	volume_finish(request, status < 0 ? status : 0);
 }

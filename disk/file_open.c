@@ -43,6 +43,11 @@ log_open_error(const char *path, bool read_only, int error)
 		fix = read_only ? "; give this user read permission"
 				: "; give this user write permission, or set read-only = yes";
 		break;
+	case -EBUSY:
+		fix = "; it is mounted, part of another device, or served by another process or "
+		      "export: "
+		      "stop that, or set read-only = yes";
+		break;
 	case -EINVAL:
 		fix = " (its file system may not support O_DIRECT: use one that does, such as "
 		      "ext4, XFS or btrfs)";
@@ -215,12 +220,13 @@ find_abilities(struct file_volume *file)
 	return 0;
 }
 
-/* Open PATH for direct I/O and find its size and block.  Returns the descriptor, or a negative errno, logged. */
+/* Open PATH for direct I/O and find its size and block; claimed: nobody else may write it.  Returns the descriptor, or a negative errno, logged. */
 static int
-open_image(const char *path, bool read_only, uint64_t *size_bytes, uint32_t *block_bytes)
+open_image(const char *path, bool read_only, bool claimed, uint64_t *size_bytes,
+	   uint32_t *block_bytes)
 {
 	struct stat status;
-	int fd, error;
+	int fd, error, flags = O_DIRECT | O_CLOEXEC | O_NONBLOCK;
 
 	/* Before opening: what is no image often refuses O_DIRECT, which would be the wrong thing to say. */
 	if (stat(path, &status) != 0)
@@ -229,7 +235,11 @@ open_image(const char *path, bool read_only, uint64_t *size_bytes, uint32_t *blo
 	if (error < 0)
 		return error;
 	/* O_NONBLOCK: whatever takes the name's place meanwhile must not hold the daemon up. */
-	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | O_NONBLOCK);
+	flags |= read_only ? O_RDONLY : O_RDWR;
+	/* A device has several names, and what is mounted takes no lock: it is claimed.  Source: open(2), O_EXCL. */
+	if (S_ISBLK(status.st_mode) && claimed && !read_only)
+		flags |= O_EXCL;
+	fd = open(path, flags);
 	if (fd < 0)
 		return log_open_error(path, read_only, -errno);
 	if (fstat(fd, &status) != 0)
@@ -248,7 +258,7 @@ int
 file_check(const struct volume_options *options, uint64_t *size_bytes)
 {
 	uint32_t block_bytes;
-	int fd = open_image(options->path, options->read_only, size_bytes, &block_bytes);
+	int fd = open_image(options->path, options->read_only, false, size_bytes, &block_bytes);
 
 	if (fd < 0)
 		return fd;
@@ -273,7 +283,7 @@ file_open(const struct volume_options *options, struct volume **result)
 	volume->path = strdup(path);
 	if (volume->path == NULL)
 		goto err_after_file;
-	file->fd = open_image(path, read_only, &volume->size_bytes, &volume->block_bytes);
+	file->fd = open_image(path, read_only, true, &volume->size_bytes, &volume->block_bytes);
 	error = file->fd;
 	if (error < 0)
 		goto err_after_path;
@@ -312,7 +322,7 @@ file_start(struct volume *volume, struct cores *cores, unsigned home_index, stru
 		nowait_init(&file->cores[i].writes);
 	}
 	file->calls = calls;
-	if (file_zeroes_start(file) < 0)
+	if (file_zeroes_start(file) < 0 || extent_map_init(&file->map, file->volume.size_bytes) < 0)
 		return -ENOMEM;
 	return range_lock_create(cores, home_index, &file->lock);
 }
@@ -348,6 +358,7 @@ file_close(struct volume *volume)
 	if (file->lock != NULL)
 		range_lock_destroy(file->lock);
 	file_zeroes_stop(file);
+	extent_map_fini(&file->map);
 	log_helped(file);
 	free(file->cores);
 	if (file->tail_fd >= 0)

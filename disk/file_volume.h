@@ -1,8 +1,11 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
- * blocks, file_rmw.c other writes, file_zeroes.c trims and zeros, file.c says which. */
+ * blocks, file_rmw.c other writes, file_zeroes.c trims and zeros, file_extents.c tells where the data is, file.c
+ * says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
 
+#include "disk/extent_map.h"
+#include "disk/flush_group.h"
 #include "disk/volume.h"
 
 #define FILE_GRAIN_BYTES_MAX 65536u
@@ -24,8 +27,10 @@ struct file_volume {
 	bool zeroes_fast; /* ZERO_RANGE does not write, if there is one */
 	struct call_pool *calls;
 	struct range_lock *lock;
+	struct flush_group flushes;
 	struct file_core *cores; /* [core_count] */
 	unsigned core_count;
+	struct extent_map map; /* its examiner is a call whose key is the volume */
 	/* file_zeroes.c's. */
 	void *zeros;
 	uint64_t slice_bytes;	  /* atomic, a power of two */
@@ -68,6 +73,9 @@ void file_submit_rmw(struct volume_request *request);
 void file_submit_zeroes(struct volume_request *request);
 int file_zeroes_start(struct file_volume *file) MUST_USE;
 void file_zeroes_stop(struct file_volume *file);
+
+void file_submit_extents(struct volume_request *request);
+enum volume_peek file_peek(const struct volume *volume, uint64_t offset, uint64_t length);
 
 /* REQUEST is over with ERROR: say so in the next turn. */
 void file_complete(struct volume_request *request, int error);

@@ -209,17 +209,31 @@ learn_slice(struct file_volume *file, uint64_t bytes, uint64_t spent_ns)
 	__atomic_store_n(&file->slice_bytes, limit, __ATOMIC_RELAXED);
 }
 
+/* What zeros are like afterwards.  A device that has made a hole does not say so. */
+static uint32_t
+extent_flags(const struct file_volume *file, const struct volume_request *request)
+{
+	bool is_hole = !file->is_device && file->volume.trims && !request->no_hole;
+
+	return is_hole ? VOLUME_EXTENT_ZERO | VOLUME_EXTENT_HOLE : VOLUME_EXTENT_ZERO;
+}
+
 static void
 whole_run(struct call *call)
 {
 	struct volume_request *request = container_of(call, struct volume_request, call);
 	struct file_volume *file = file_of(request->volume);
+	uint64_t start = request->slice_start, end = request->slice_end;
 	uint64_t begin_ns = kernel_clock_ns();
 
-	request->error = is_trim(request)
-				 ? trim_slice(file, request->slice_start, request->slice_end)
-				 : zero_slice(file, request);
-	learn_slice(file, request->slice_end - request->slice_start, kernel_clock_ns() - begin_ns);
+	extent_map_begin(&file->map, start, end);
+	request->error =
+		is_trim(request) ? trim_slice(file, start, end) : zero_slice(file, request);
+	/* A device may read as anything where it was trimmed. */
+	if (request->error == 0 && !(file->is_device && is_trim(request)))
+		extent_map_learn(&file->map, start, end, extent_flags(file, request));
+	extent_map_end(&file->map, start, end);
+	learn_slice(file, end - start, kernel_clock_ns() - begin_ns);
 }
 
 /* Read, change and write the blocks of the slice, which is within a grain. */
@@ -304,6 +318,7 @@ part_done(struct call *call)
 {
 	struct volume_request *request = container_of(call, struct volume_request, call);
 
+	extent_map_wrote(&file_of(request->volume)->map, request->slice_start, request->slice_end);
 	range_exclusive_end(&request->range.exclusive);
 	next_step(request);
 	step_done(request, request->error);

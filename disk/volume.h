@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct flush_group;
 struct volume_ops;
 
 struct volume {
@@ -82,6 +83,9 @@ struct volume_request {
 	uint64_t progress_bytes;
 	uint64_t slice_start, slice_end;
 	unsigned step;
+	struct volume_request *flush_next;
+	struct flush_group *flush_group;
+	struct core *flush_core;
 	int error;
 };
 

@@ -65,6 +65,7 @@ connection_create(struct service_core *home, struct service_settings *settings, 
 	task_init(&connection->receive, receive);
 	task_init(&connection->flush, flush);
 	list_init(&connection->starved_node);
+	limit_init(&connection->limit);
 	list_init(&connection->replies);
 	connection->message.deliver = connection_start;
 	reactor_send(home->core->reactor, &connection->message);

@@ -11,6 +11,7 @@
 #include "net/address.h"
 #include "net/channel.h"
 #include "net/handshake.h"
+#include "net/limit.h"
 #include "net/service.h"
 #include "reactor/list.h"
 
@@ -75,7 +76,8 @@ struct connection {
 		*receiving;    /* WRITE whose payload is coming, or waits for its last piece */
 	uint32_t payload_left; /* bytes to come of its piece; 0: the piece is with the volume */
 	uint64_t skip_bytes;   /* of a payload that nobody wants */
-	struct nbd_request *starved;   /* needs a buffer; nothing behind it is read */
+	struct nbd_request *starved;   /* needs a buffer or a turn; nothing behind it is read */
+	struct limit limit;	       /* its turn */
 	struct list_node starved_node; /* in home->starved: the core has nothing to give */
 	bool throttled;		  /* has its own share: goes on when a request of its own ends */
 	struct list_node replies; /* requests with something to send */

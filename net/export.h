@@ -2,6 +2,7 @@
 #ifndef NET_EXPORT_H
 #define NET_EXPORT_H
 
+#include "disk/throttle.h"
 #include "disk/volume.h"
 #include "net/access.h"
 #include "net/tls_names.h"
@@ -18,7 +19,8 @@ struct export
 	const char *description; /* or NULL */
 	struct volume *volume;
 	bool read_only;
-	enum priority priority; /* of its clients' requests */
+	enum priority priority;	   /* of its clients' requests */
+	struct throttle *throttle; /* its limits; NULL: none */
 	const struct access_rules
 		*access; /* who may use it, and learn that it exists; NULL: everybody */
 	bool tls_only;	 /* hidden from clients without TLS, who are told so when they ask for it */

@@ -24,14 +24,25 @@ input_bytes(const struct connection *connection)
 	return connection->input_end - connection->input_start;
 }
 
-/* REQUEST, which is valid, begins.  Returns false if it starves. */
+static uint64_t
+moved_bytes(const struct nbd_request *request)
+{
+	bool moves =
+		request->header.command == NBD_CMD_READ || request->header.command == NBD_CMD_WRITE;
+
+	return moves ? request->header.length : 0;
+}
+
+/* REQUEST, which is valid, begins.  Returns false if it starves, or its turn has not come. */
 static bool
 begin_request(struct nbd_request *request)
 {
 	struct connection *connection = request->connection;
-	bool begun = serve_begin(request);
+	bool begun = limit_take(connection, moved_bytes(request)) && serve_begin(request);
 
 	connection->starved = begun ? NULL : request;
+	if (begun)
+		limit_used(connection);
 	return begun;
 }
 
@@ -337,6 +348,7 @@ transmission_discard(struct connection *connection)
 	while ((node = list_take_first(&connection->replies)) != NULL)
 		request_put(container_of(node, struct nbd_request, node));
 	connection->in_pieces = NULL;
+	limit_cancel(connection);
 	if (connection->starved != NULL)
 		request_put(connection->starved);
 	connection->starved = NULL;

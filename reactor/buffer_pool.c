@@ -117,6 +117,8 @@ buffer_pool_create(size_t total_bytes, size_t largest_bytes, int numa_node,
 	/* Both are wishes: without huge pages or the right node the pool is slower, not wrong. */
 	prefer_node(created->region, created->total_bytes, numa_node);
 	(void)madvise(created->region, created->total_bytes, MADV_HUGEPAGE);
+	/* Data of clients, which is nobody's business when the process is looked at. */
+	(void)madvise(created->region, created->total_bytes, MADV_DONTDUMP);
 
 	created->pages = calloc(created->total_bytes >> PAGE_SHIFT, sizeof(*created->pages));
 	if (created->pages == NULL)

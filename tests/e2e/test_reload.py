@@ -247,6 +247,22 @@ def settings_of_the_reactor_are_for_the_next_start(env):
 
 
 @test(quick=True)
+def limits_of_an_export_come_and_go(env):
+    """A client that waits for its turn when its export goes away, and leaves before it comes."""
+    first = image(env)
+    server = Server(env, {"first": first})
+    for _ in range(3):
+        server.change({"first": f"{first}\nlimit-iops = 1\nburst-ms = 1"})
+        client = server.connect("first")
+        for offset in range(8):
+            client.aio_pread(nbd.Buffer(512), offset * 512)
+        server.change({"first": first})
+        # Without saying goodbye, which would wait for the answers.
+        del client
+    equal(len(server.connect("first").pread(512, 0)), 512, "bytes")
+
+
+@test(quick=True)
 def nothing_is_left_of_many_reloads(env):
     first, second = image(env), image(env)
     server = Server(env, {"first": first})

@@ -1,13 +1,18 @@
 """A small NBD client on raw sockets that can also break the rules.
 
-Written from the protocol's rules (fixed newstyle handshake; simple, structured and extended replies); every field is checked as
-it arrives.
+Written from the protocol's specification, not from any server: fixed newstyle handshake with all options, simple, structured
+and extended replies.  Every field is checked as it arrives; what replies may hold is in wire_replies.py.
 """
 
 import socket
 import struct
 
+import wire_replies
 from harness import Failure, check, equal
+from wire_replies import *  # noqa: F403  the numbers of the transmission phase are wire's too
+from wire_replies import Answer, check_text
+from wire_replies import CMD_BLOCK_STATUS, CMD_DISC, CMD_FLAG_PAYLOAD_LEN, CMD_FLUSH, CMD_READ, CMD_WRITE
+from wire_replies import EXTENDED, SIMPLE, STRUCTURED
 
 NBDMAGIC = 0x4E42444D41474943
 IHAVEOPT = 0x49484156454F5054
@@ -40,9 +45,11 @@ REP_ERR = 1 << 31
 REP_ERR_UNSUP = REP_ERR + 1
 REP_ERR_POLICY = REP_ERR + 2
 REP_ERR_INVALID = REP_ERR + 3
+REP_ERR_PLATFORM = REP_ERR + 4
 REP_ERR_TLS_REQD = REP_ERR + 5
 REP_ERR_UNKNOWN = REP_ERR + 6
 REP_ERR_SHUTDOWN = REP_ERR + 7
+REP_ERR_BLOCK_SIZE_REQD = REP_ERR + 8
 REP_ERR_TOO_BIG = REP_ERR + 9
 REP_ERR_EXT_HEADER_REQD = REP_ERR + 10
 
@@ -55,6 +62,7 @@ TRANSMIT_HAS_FLAGS = 1 << 0
 TRANSMIT_READ_ONLY = 1 << 1
 TRANSMIT_SEND_FLUSH = 1 << 2
 TRANSMIT_SEND_FUA = 1 << 3
+TRANSMIT_ROTATIONAL = 1 << 4
 TRANSMIT_SEND_TRIM = 1 << 5
 TRANSMIT_SEND_WRITE_ZEROES = 1 << 6
 TRANSMIT_SEND_DF = 1 << 7
@@ -64,52 +72,7 @@ TRANSMIT_SEND_FAST_ZERO = 1 << 11
 TRANSMIT_BLOCK_STATUS_PAYLOAD = 1 << 12
 TRANSMIT_CHANGES = TRANSMIT_SEND_TRIM | TRANSMIT_SEND_WRITE_ZEROES | TRANSMIT_SEND_FAST_ZERO
 
-CMD_READ = 0
-CMD_WRITE = 1
-CMD_DISC = 2
-CMD_FLUSH = 3
-CMD_TRIM = 4
-CMD_CACHE = 5
-CMD_WRITE_ZEROES = 6
-CMD_BLOCK_STATUS = 7
-
-CMD_FLAG_FUA = 1 << 0
-CMD_FLAG_NO_HOLE = 1 << 1
-CMD_FLAG_DF = 1 << 2
-CMD_FLAG_REQ_ONE = 1 << 3
-CMD_FLAG_FAST_ZERO = 1 << 4
-CMD_FLAG_PAYLOAD_LEN = 1 << 5
-
-REPLY_FLAG_DONE = 1
-
-CHUNK_NONE = 0
-CHUNK_OFFSET_DATA = 1
-CHUNK_OFFSET_HOLE = 2
-CHUNK_BLOCK_STATUS = 5
-CHUNK_BLOCK_STATUS_EXT = 6
-CHUNK_ERROR_BIT = 1 << 15
-CHUNK_ERROR = CHUNK_ERROR_BIT + 1
-CHUNK_ERROR_OFFSET = CHUNK_ERROR_BIT + 2
-
-STATE_HOLE = 1
-STATE_ZERO = 2
-
-# The form of a session's headers.
-SIMPLE = "simple"
-STRUCTURED = "structured"
-EXTENDED = "extended"
-STYLES = (SIMPLE, STRUCTURED, EXTENDED)
-
-EPERM = 1
-EIO = 5
-EINVAL = 22
-ENOSPC = 28
-EOVERFLOW = 75
-ENOTSUP = 95
-
 OPTION_REPLY_BYTES_MAX = 1 << 20
-MESSAGE_BYTES_MAX = 4096
-EXTENTS_MAX = 1 << 20
 
 
 def pack_option(number, data=b"", magic=IHAVEOPT):
@@ -123,109 +86,19 @@ def pack_info_request(name, infos=()):
     return head + struct.pack(f">H{len(infos)}H", len(infos), *infos)
 
 
+def pack_queries(name, queries):
+    """The data of OPT_LIST_META_CONTEXT and OPT_SET_META_CONTEXT."""
+    strings = [name.encode(), *(query.encode() for query in queries)]
+    packed = [struct.pack(">I", len(string)) + string for string in strings]
+    return packed[0] + struct.pack(">I", len(queries)) + b"".join(packed[1:])
+
+
 def pack_request(command, offset=0, length=0, flags=0, cookie=0, magic=REQUEST_MAGIC):
     return struct.pack(">IHHQQI", magic, flags, command, cookie, offset, length)
 
 
 def pack_extended_request(command, offset=0, length=0, flags=0, cookie=0, magic=EXTENDED_REQUEST_MAGIC):
     return struct.pack(">IHHQQQ", magic, flags, command, cookie, offset, length)
-
-
-def pack_queries(name, queries):
-    """The data of OPT_LIST_META_CONTEXT and OPT_SET_META_CONTEXT."""
-    data = pack_string(name) + struct.pack(">I", len(queries))
-    return data + b"".join(pack_string(query) for query in queries)
-
-
-def pack_string(text):
-    encoded = text.encode()
-    return struct.pack(">I", len(encoded)) + encoded
-
-
-class Answer:
-    """What came for one request, chunk by chunk, each judged as it comes."""
-
-    def __init__(self, command, offset, length, flags):
-        self.command = command
-        self.offset = offset
-        self.length = length
-        self.flags = flags
-        self.error = 0
-        self.message = ""
-        self.error_offset = None
-        self.kinds = []  # of the chunks, in order
-        self.pieces = []  # of a READ: (offset, length, data, or None for a hole)
-        self.extents = None  # of BLOCK_STATUS: [(length, flags)]
-
-    def add(self, kind, payload, style):
-        self.kinds.append(kind)
-        if kind & CHUNK_ERROR_BIT:
-            self.add_error(kind, payload)
-        elif kind == CHUNK_OFFSET_DATA:
-            check(len(payload) > 8, "a data chunk without data")
-            self.add_piece(struct.unpack_from(">Q", payload)[0], len(payload) - 8, payload[8:])
-        elif kind == CHUNK_OFFSET_HOLE:
-            offset, length = struct.unpack(">QI", payload)
-            check(length > 0, "a hole of nothing")
-            self.add_piece(offset, length, None)
-        elif kind in (CHUNK_BLOCK_STATUS, CHUNK_BLOCK_STATUS_EXT):
-            self.add_status(kind, payload, style)
-        else:
-            equal((kind, payload), (CHUNK_NONE, b""), "a chunk")
-
-    def add_error(self, kind, payload):
-        error, message_bytes = struct.unpack_from(">IH", payload)
-        check(error != 0, "an error chunk without an error")
-        check(message_bytes <= MESSAGE_BYTES_MAX, f"a message of {message_bytes} bytes")
-        rest = payload[6 + message_bytes :]
-        self.error = error
-        self.message = payload[6 : 6 + message_bytes].decode()
-        if kind == CHUNK_ERROR_OFFSET:
-            (self.error_offset,) = struct.unpack(">Q", rest)
-            check(self.offset <= self.error_offset < self.offset + self.length, "an error outside of the request")
-        else:
-            equal((kind, rest), (CHUNK_ERROR, b""), "an error chunk")
-
-    def add_piece(self, offset, length, data):
-        equal(self.command, CMD_READ, "command that content came for")
-        check(self.offset <= offset and offset + length <= self.offset + self.length, "content outside of the request")
-        for other, other_length, _ in self.pieces:
-            check(offset + length <= other or other + other_length <= offset, "content that overlaps")
-        check(not self.pieces or not self.flags & CMD_FLAG_DF, "a second content chunk in spite of DF")
-        self.pieces.append((offset, length, data))
-
-    def add_status(self, kind, payload, style):
-        equal(self.command, CMD_BLOCK_STATUS, "command that a status came for")
-        check(self.extents is None, "a second status chunk of the same context")
-        if style == EXTENDED:
-            equal(kind, CHUNK_BLOCK_STATUS_EXT, "kind of status with extended headers")
-            context, count = struct.unpack_from(">II", payload)
-            equal(len(payload), 8 + 16 * count, "bytes of a status")
-            self.extents = list(struct.iter_unpack(">QQ", payload[8:]))
-        else:
-            equal(kind, CHUNK_BLOCK_STATUS, "kind of status")
-            (context,) = struct.unpack_from(">I", payload)
-            self.extents = list(struct.iter_unpack(">II", payload[4:]))
-        self.context = context
-        check(0 < len(self.extents) <= EXTENTS_MAX, f"{len(self.extents)} extents")
-        check(all(length > 0 for length, _ in self.extents), "an extent of nothing")
-        before_last = sum(length for length, _ in self.extents[:-1])
-        check(before_last < self.length, "an extent that begins behind the request")
-        if self.flags & CMD_FLAG_REQ_ONE:
-            equal(len(self.extents), 1, "extents with REQ_ONE")
-            check(self.extents[0][0] <= self.length, "an extent with REQ_ONE beyond the request")
-
-    def data(self):
-        """All that was read, holes as zeros.  Complete, or there must be an error."""
-        if self.command != CMD_READ or self.error:
-            return b""
-        result = bytearray(self.length)
-        for offset, length, data in self.pieces:
-            if data is not None:
-                start = offset - self.offset
-                result[start : start + length] = data
-        equal(sum(length for _, length, _ in self.pieces), self.length, "bytes of content")
-        return bytes(result)
 
 
 class Closed(Failure):
@@ -238,9 +111,10 @@ class Wire:
     def __init__(self, address, seconds=30):
         self.sock = address.connect(seconds)
         self.cookie = 0
+        self.read_lengths = {}  # by cookie; for requests that were sent without request()
         self.style = SIMPLE
-        self.read_lengths = {}
-        self.answers = {}  # by cookie, of a style other than simple
+        self.contexts = ()  # the ids of those that SET_META_CONTEXT chose
+        self.answers = {}  # cookie: Answer, of requests that are not answered in full
 
     def close(self):
         self.sock.close()
@@ -302,7 +176,12 @@ class Wire:
             equal(magic, OPTION_REPLY_MAGIC, "magic of an option reply")
             equal(option, number, "option of an option reply")
             check(length <= OPTION_REPLY_BYTES_MAX, f"option reply of {length} bytes")
-            replies.append((kind, self.receive(length)))
+            data = self.receive(length)
+            replies.append((kind, data))
+            if kind == REP_ACK:
+                equal(data, b"", "data of an ACK")
+            if kind & REP_ERR:
+                check_text(data, f"message of error {kind:#x}")
             if kind == REP_ACK or kind & REP_ERR:
                 return replies
 
@@ -329,21 +208,27 @@ class Wire:
         return found
 
     def negotiate(self, style):
-        """Ask for a style of headers, after greet."""
-        option = {STRUCTURED: OPT_STRUCTURED_REPLY, EXTENDED: OPT_EXTENDED_HEADERS}.get(style)
-        if option:
-            equal(self.ask(option), [(REP_ACK, b"")], f"answer to option {option}")
+        """Ask for that style of replies, which the server must have."""
+        if style == STRUCTURED:
+            equal(self.ask(OPT_STRUCTURED_REPLY), [(REP_ACK, b"")], "answer to STRUCTURED_REPLY")
+        if style == EXTENDED:
+            equal(self.ask(OPT_EXTENDED_HEADERS), [(REP_ACK, b"")], "answer to EXTENDED_HEADERS")
         self.style = style
 
     def ask_contexts(self, option, name, queries):
-        """LIST_META_CONTEXT or SET_META_CONTEXT that must succeed: {context: id}."""
+        """LIST or SET_META_CONTEXT that must succeed: {name: id}."""
         replies = self.ask(option, pack_queries(name, queries))
-        equal(replies[-1], (REP_ACK, b""), f"end of option {option}")
+        equal(replies[-1], (REP_ACK, b""), f"end of option {option} for {queries}")
         found = {}
         for kind, data in replies[:-1]:
             equal(kind, REP_META_CONTEXT, f"reply to option {option}")
-            found[data[4:].decode()] = struct.unpack_from(">I", data)[0]
-        equal(len(found), len(replies) - 1, "contexts, each once")
+            check(len(data) > 4, "a meta context without a name")
+            context = check_text(data[4:], "a meta context's name")
+            check(context not in found, f"meta context {context} came twice")
+            (found[context],) = struct.unpack_from(">I", data)
+        if option == OPT_SET_META_CONTEXT:
+            equal(len(set(found.values())), len(found), f"different ids of {found}")
+            self.contexts = tuple(found.values())
         return found
 
     def go(self, name, infos=(), style=SIMPLE, contexts=()):
@@ -363,13 +248,17 @@ class Wire:
 
     # Transmission.
 
-    def pack(self, command, offset, length, flags, cookie):
-        """A request's header in the session's style; a WRITE's flag for its payload is added."""
+    def pack(self, command, offset=0, length=0, flags=0, cookie=0):
+        """A request's header in the style that was agreed on; a WRITE's flag for its payload is added."""
         if self.style != EXTENDED:
             return pack_request(command, offset, length, flags, cookie)
         if command == CMD_WRITE:
             flags |= CMD_FLAG_PAYLOAD_LEN
         return pack_extended_request(command, offset, length, flags, cookie)
+
+    def expect(self, cookie, command, offset=0, length=0, flags=0):
+        """A request of COOKIE is sent by other means: know its answer when it comes."""
+        self.answers[cookie] = Answer(cookie, command, offset, length, flags, self.contexts)
 
     def request(self, command, offset=0, length=0, payload=b"", flags=0):
         """Send a request; returns its cookie."""
@@ -378,60 +267,83 @@ class Wire:
         self.send(self.pack(command, offset, length, flags, self.cookie) + payload)
         return self.cookie
 
-    def expect(self, cookie, command, offset, length, flags=0):
-        """A request with that cookie is about to be sent."""
+    def answer(self):
+        """The next request that is answered in full: (cookie, Answer)."""
+        answer = self.next_answer()
+        return answer.cookie, answer
+
+    def next_answer(self):
+        """The next Answer that is complete, whichever request it belongs to."""
+        while True:
+            answer = self.receive_reply()
+            if answer.done:
+                del self.answers[answer.cookie]
+                return answer
+
+    def receive_reply(self):
+        """A simple reply or a chunk, added to its Answer."""
+        (magic,) = struct.unpack(">I", self.receive(4))
+        if magic == SIMPLE_REPLY_MAGIC and self.style != EXTENDED:
+            return self.receive_simple_reply()
+        extended = self.style == EXTENDED
+        check(self.style != SIMPLE, f"magic of a simple reply: got {magic:#x}")
+        equal(magic, EXTENDED_REPLY_MAGIC if extended else STRUCTURED_REPLY_MAGIC, "magic of a chunk")
+        flags, kind, cookie = struct.unpack(">HHQ", self.receive(12))
+        answer = self.answer_of(cookie)
+        if extended:
+            offset, length = struct.unpack(">QQ", self.receive(16))
+            equal(offset, answer.offset, f"{answer}: offset in the reply's header")
+        else:
+            (length,) = struct.unpack(">I", self.receive(4))
+        check(length <= wire_replies.PAYLOAD_BYTES_MAX, f"{answer}: a chunk of {length} bytes")
+        answer.take_chunk(kind, flags, self.receive(length), extended)
+        return answer
+
+    def receive_simple_reply(self):
+        error, cookie = struct.unpack(">IQ", self.receive(12))
+        if cookie in self.read_lengths:
+            self.expect(cookie, CMD_READ, 0, self.read_lengths.pop(cookie))
+        elif cookie not in self.answers and self.style == SIMPLE:
+            self.expect(cookie, CMD_FLUSH)
+        answer = self.answer_of(cookie)
         if self.style != SIMPLE:
-            self.answers[cookie] = Answer(command, offset, length, flags)
-        elif command == CMD_READ:
-            self.read_lengths[cookie] = length
+            check(answer.command != CMD_READ, f"{answer}: a simple reply to READ")
+            check(answer.command != CMD_BLOCK_STATUS or error, f"{answer}: a simple reply to BLOCK_STATUS")
+        has_data = error == 0 and answer.command == CMD_READ
+        answer.take_simple(error, self.receive(answer.length) if has_data else b"")
+        return answer
+
+    def answer_of(self, cookie):
+        check(cookie in self.answers, f"a reply with cookie {cookie:#x}, which no request has")
+        return self.answers[cookie]
 
     def reply(self):
-        """The next reply, whichever request it belongs to: (cookie, error, data)."""
-        if self.style != SIMPLE:
-            cookie, answer = self.answer()
-            return cookie, answer.error, answer.data()
-        magic, error, cookie = struct.unpack(">IIQ", self.receive(16))
-        equal(magic, SIMPLE_REPLY_MAGIC, "magic of a reply")
-        length = self.read_lengths.pop(cookie, 0)
-        return cookie, error, self.receive(length) if error == 0 else b""
-
-    def answer(self):
-        """The next request that is answered in full, in chunks: (cookie, Answer)."""
-        while True:
-            cookie, flags, kind, payload = self.chunk()
-            check(cookie in self.answers, f"a reply to {cookie}, which was not asked or is done")
-            answer = self.answers[cookie]
-            answer.add(kind, payload, self.style)
-            if flags & REPLY_FLAG_DONE:
-                return cookie, self.answers.pop(cookie)
-
-    def chunk(self):
-        """The next chunk: (cookie, flags, kind, payload)."""
-        if self.style == EXTENDED:
-            magic, flags, kind, cookie, offset, length = struct.unpack(">IHHQQQ", self.receive(32))
-            equal(magic, EXTENDED_REPLY_MAGIC, "magic of an extended reply")
-            check(cookie in self.answers, f"a reply to {cookie}, which was not asked or is done")
-            equal(offset, self.answers[cookie].offset, "offset in an extended reply")
-        else:
-            magic, flags, kind, cookie, length = struct.unpack(">IHHQI", self.receive(20))
-            equal(magic, STRUCTURED_REPLY_MAGIC, "magic of a structured reply")
-        equal(flags & ~REPLY_FLAG_DONE, 0, "flags of a chunk")
-        check(kind != CHUNK_NONE or flags & REPLY_FLAG_DONE, "a chunk NONE that is not the last")
-        return cookie, flags, kind, self.receive(length)
+        """The next answer that is complete, whichever request it belongs to: (cookie, error, data)."""
+        answer = self.next_answer()
+        return answer.cookie, answer.error, answer.data()
 
     def ask_for(self, command, offset=0, length=0, payload=b"", flags=0):
-        """One request with nothing else in flight, not in simple style: its Answer."""
+        """One request and all of its answer, with nothing else in flight."""
         cookie = self.request(command, offset, length, payload, flags)
-        answered, answer = self.answer()
-        equal(answered, cookie, "cookie of the reply")
+        answer = self.next_answer()
+        equal(answer.cookie, cookie, "cookie of the reply")
         return answer
 
     def call(self, command, offset=0, length=0, payload=b"", flags=0):
         """One request and its reply, with nothing else in flight: (error, data)."""
-        cookie = self.request(command, offset, length, payload, flags)
-        answered, error, data = self.reply()
-        equal(answered, cookie, "cookie of the reply")
-        return error, data
+        answer = self.ask_for(command, offset, length, payload, flags)
+        return answer.error, answer.data()
+
+    def must(self, command, offset=0, length=0, payload=b"", flags=0):
+        """One request that succeeds."""
+        answer = self.ask_for(command, offset, length, payload, flags)
+        equal(answer.error, 0, f"{answer}: {answer.message or 'error'}")
+        return answer
+
+    def status(self, offset, length, flags=0):
+        """The extents of the only meta context that was chosen."""
+        (extents,) = self.must(CMD_BLOCK_STATUS, offset, length, flags=flags).told.values()
+        return extents
 
     def read(self, offset, length):
         error, data = self.call(CMD_READ, offset, length)
@@ -443,4 +355,4 @@ class Wire:
         equal(error, 0, f"error of writing {len(payload)} bytes at {offset}")
 
     def disconnect(self):
-        self.send(self.pack(CMD_DISC, 0, 0, 0, 0))
+        self.send(self.pack(CMD_DISC))

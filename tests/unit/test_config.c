@@ -212,7 +212,7 @@ Test(config_describe, says_everything)
 	trial_read_good(&trial,
 			"[reactor]\ncores=0-2\nbuffer-memory=96M\npoll-us=0\n"
 			"[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
-			"deny=10.0.0.0/8,::1\n"
+			"deny=10.0.0.0/8,::1\nuser=u\nseccomp=yes\ncore-dumps=no\n"
 			"[tls]\nmode=required\npsk-file=/keys\n"
 			"[export]\npath=/a\nallow=unix all\nread-only-for=::/0\n"
 			"[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n"
@@ -237,6 +237,9 @@ Test(config_describe, says_everything)
 			       "handshake-s      10\n"
 			       "dead-peer-s      60\n"
 			       "deny             10.0.0.0/8, ::1\n"
+			       "user             u\n"
+			       "seccomp          yes\n"
+			       "core-dumps       no\n"
 			       "mode             required\n"
 			       "verify-client    yes\n"
 			       "psk-file         /keys\n"
@@ -248,6 +251,9 @@ Test(config_describe, says_everything)
 			       "  allow          unix, all\n"
 			       "  tls-only       no\n"
 			       "  priority       normal\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n"
 			       "export           \"b\"\n"
 			       "  type           file\n"
 			       "  path           /b\n"
@@ -255,13 +261,19 @@ Test(config_describe, says_everything)
 			       "  tls-only       no\n"
 			       "  allow-names    x, y.example, z\n"
 			       "  priority       background\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n"
 			       "  description    B\n"
 			       "export           \"m\"\n"
 			       "  type           memory\n"
 			       "  size           3T\n"
 			       "  read-only      no\n"
 			       "  tls-only       no\n"
-			       "  priority       normal\n");
+			       "  priority       normal\n"
+			       "  limit-iops     0 (none)\n"
+			       "  limit-bytes    0 (none)\n"
+			       "  burst-ms       100\n");
 	free(text);
 	trial_fini(&trial);
 }

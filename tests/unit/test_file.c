@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "disk/volume.h"
+#include "tests/unit/medium.h"
 
 #define CORES 2
 
@@ -318,6 +319,48 @@ Test(file, one_writer_excludes_everybody)
 	cr_assert_null(second);
 	cr_assert_eq(volume_close(first), 0);
 	(void)unlink(path);
+}
+
+Test(file, another_name_of_the_same_file_is_no_way_round)
+{
+	struct volume *first, *second = NULL;
+	char path[64], other[80];
+
+	image_create(path, 4096);
+	(void)snprintf(other, sizeof(other), "%s.other", path);
+	cr_assert_eq(link(path, other), 0);
+	cr_assert_eq(open_file(path, false, &first), 0);
+	cr_assert_eq(open_file(other, false, &second), -EBUSY);
+	cr_assert_eq(open_file(other, true, &second), -EBUSY);
+	cr_assert_null(second);
+	cr_assert_eq(volume_close(first), 0);
+	(void)unlink(path);
+	(void)unlink(other);
+}
+
+Test(file, another_node_of_the_same_device_is_no_way_round)
+{
+	struct volume *first, *second = NULL;
+	char path[64], node[64] = "build/unit-node-XXXXXX";
+	struct stat status;
+	const char *missing = medium_create(MEDIUM_LOOP512, 1 << 20, path);
+	int made;
+
+	if (missing != NULL)
+		cr_skip_test("%s", missing);
+	cr_assert_eq(stat(path, &status), 0);
+	cr_assert_geq(mkstemp(node), 0);
+	(void)unlink(node);
+	made = mknod(node, S_IFBLK | 0600, status.st_rdev);
+	if (made != 0)
+		cr_skip_test("no device node can be made here");
+	cr_assert_eq(open_file(path, false, &first), 0);
+	cr_assert_eq(open_file(node, false, &second), -EBUSY);
+	cr_assert_null(second);
+	cr_assert_eq(volume_close(first), 0);
+	cr_assert_eq(open_file(node, false, &second), 0);
+	cr_assert_eq(volume_close(second), 0);
+	(void)unlink(node);
 }
 
 Test(file, readers_share)

@@ -1,0 +1,79 @@
+/* In this order: the user, for which system calls are needed that the filter then takes away. */
+#include "daemon/privileges.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "daemon/config.h"
+#include "daemon/seccomp_filter.h"
+#include "reactor/log.h"
+
+static int find_user(const char *name, struct passwd **user);
+static int become(const char *name);
+
+int
+privileges_check(const struct config *config)
+{
+	struct passwd *user;
+
+	return config->user ? find_user(config->user, &user) : 0;
+}
+
+int
+privileges_drop(const struct config *config)
+{
+	int error = config->user ? become(config->user) : 0;
+
+	if (error < 0)
+		return error;
+	if (geteuid() == 0)
+		log_info("runs as root; user = NAME in the configuration makes it somebody who may "
+			 "do less");
+	/* Also keeps others of the same user from looking into the process. */
+	if (!config->core_dumps && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+		return -errno; /* UNTESTED: it does not fail */
+	return config->seccomp ? seccomp_filter_load() : 0;
+}
+
+static int
+find_user(const char *name, struct passwd **user)
+{
+	errno = 0;
+	*user = getpwnam(name);
+	if (*user)
+		return 0;
+	log_error("user = %s: %s; create it (systemd-sysusers, adduser --system), or name another",
+		  name, errno ? strerror(errno) : "no such user");
+	return -ENOENT;
+}
+
+/* glibc changes all threads.  The kernel drops all capabilities with root's uid.  Source: nptl(7), capabilities(7). */
+static int
+become(const char *name)
+{
+	struct passwd *user;
+	int error = find_user(name, &user);
+
+	if (error < 0)
+		return error;
+	if (geteuid() == user->pw_uid)
+		return 0; /* systemd has done it */
+	if (geteuid() != 0) {
+		log_error("user = %s: only root can change to it; start as root, or take user out",
+			  name);
+		return -EPERM;
+	}
+	if (initgroups(user->pw_name, user->pw_gid) != 0 ||
+	    setresgid(user->pw_gid, user->pw_gid, user->pw_gid) != 0 ||
+	    setresuid(user->pw_uid, user->pw_uid, user->pw_uid) != 0) {
+		error = -errno;
+		log_error("user = %s: cannot change to it: %s", name, strerror(errno));
+		return error;
+	}
+	log_info("runs as %s from now on", name);
+	return 0;
+}

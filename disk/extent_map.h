@@ -1,0 +1,51 @@
+/* What is remembered of where a volume's data is: a byte for each cell of it, at most EXTENT_MAP_CELLS_MAX of them, however large it is.
+ *
+ * Nothing that holds data may ever be called zeros.  So who learns what a cell is like (the examiner) says so first, and what was learned
+ * counts only if no write has ended in the cell meanwhile:
+ *	examiner: begin -> ask the file system, or make zeros -> learn what came of it -> end
+ *	writer, before its write is acknowledged: wrote
+ * Any thread may call, but only one examiner is at work at one time: else one could take the other's beginning for its own. */
+#ifndef DISK_EXTENT_MAP_H
+#define DISK_EXTENT_MAP_H
+
+#include "disk/volume.h"
+
+#define EXTENT_MAP_CELLS_MAX	  ((uint64_t)1 << 20)
+#define EXTENT_MAP_CELL_BYTES_MIN ((uint64_t)1 << 16)
+
+struct extent_map {
+	/* Private. */
+	uint64_t size_bytes;
+	unsigned cell_shift;
+	uint64_t cell_count;
+	/* Atomic.  The kernel has the write before its owner stores here (release), and whoever sees the store (acquire) can read
+	 * what was written. */
+	uint8_t *cells;
+};
+
+/* Create the map of a volume of SIZE_BYTES, of which nothing is known.  Returns 0 or -ENOMEM. */
+int extent_map_init(struct extent_map *map, uint64_t size_bytes) MUST_USE;
+void extent_map_fini(struct extent_map *map);
+
+/* All ranges: bytes from START to END, within the volume and not empty. */
+
+/* A write is over, whether it succeeded or not, and not yet acknowledged. */
+void extent_map_wrote(struct extent_map *map, uint64_t start, uint64_t end);
+
+/* The examiner begins; all of START to END is like FLAGS (VOLUME_EXTENT_) since; it ends, with the range that it began with. */
+void extent_map_begin(struct extent_map *map, uint64_t start, uint64_t end);
+void extent_map_learn(struct extent_map *map, uint64_t start, uint64_t end, uint32_t flags);
+void extent_map_end(struct extent_map *map, uint64_t start, uint64_t end);
+
+/* Where the cell of OFFSET starts, and the one behind it. */
+uint64_t extent_map_cell_start(const struct extent_map *map, uint64_t offset);
+uint64_t extent_map_cell_end(const struct extent_map *map, uint64_t offset);
+
+/* How many bytes from START on, up to END, are known to be like *flags; 0: it is not known. */
+uint64_t extent_map_run(const struct extent_map *map, uint64_t start, uint64_t end,
+			uint32_t *flags);
+
+/* As volume_peek. */
+enum volume_peek extent_map_peek(const struct extent_map *map, uint64_t start, uint64_t end);
+
+#endif

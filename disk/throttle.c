@@ -1,0 +1,171 @@
+/* The clocks, and on each core a list of those whose turn is to come, in its order, with one timer for the first.
+ * Source: the generic cell rate algorithm of ITU-T I.371, with the turns of the future given out as well. */
+#include "disk/throttle.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define SECOND_NS ((uint64_t)1000000000)
+#define MS_NS	  ((uint64_t)1000000)
+
+/* What a request can cost at most, so that clocks do not overflow: an hour. */
+#define COST_NS_MAX (3600 * SECOND_NS)
+
+struct throttle_core {
+	struct throttle *throttle;
+	struct reactor *reactor;
+	struct list_node waiting; /* struct throttle_wait, by start_ns */
+	struct timer timer;	  /* runs while there are any */
+} __attribute__((aligned(64)));
+
+struct throttle {
+	struct throttle_limits limits;
+	uint64_t burst_ns;
+	struct throttle_core *cores;
+	/* Atomic: when all turns that were given out will have been used, at the limit's rate. */
+	uint64_t requests_clock_ns __attribute__((aligned(64)));
+	uint64_t bytes_clock_ns;
+};
+
+static void turns_due(struct timer *timer);
+
+int
+throttle_create(const struct throttle_limits *limits, struct cores *cores, struct throttle **result)
+{
+	struct throttle *throttle;
+	void *memory, *per_core;
+
+	CHECK(limits->burst_ms > 0 && (limits->requests_per_s > 0 || limits->bytes_per_s > 0));
+	if (posix_memalign(&memory, _Alignof(struct throttle), sizeof(*throttle)) != 0)
+		return -ENOMEM;
+	if (posix_memalign(&per_core, _Alignof(struct throttle_core),
+			   cores->count * sizeof(struct throttle_core)) != 0) {
+		free(memory);
+		return -ENOMEM;
+	}
+	throttle = memory;
+	*throttle = (struct throttle){
+		.limits = *limits,
+		.burst_ns = limits->burst_ms * MS_NS,
+		.cores = per_core,
+	};
+	for (unsigned i = 0; i < cores->count; i++) {
+		struct throttle_core *home = &throttle->cores[i];
+
+		*home = (struct throttle_core){ .throttle = throttle,
+						.reactor = cores->cores[i].reactor };
+		list_init(&home->waiting);
+		timer_init(&home->timer, turns_due);
+	}
+	*result = throttle;
+	return 0;
+}
+
+void
+throttle_destroy(struct throttle *throttle)
+{
+	free(throttle->cores);
+	free(throttle);
+}
+
+void
+throttle_wait_init(struct throttle_wait *wait, void (*granted)(struct throttle_wait *wait))
+{
+	wait->granted = granted;
+	list_init(&wait->node);
+}
+
+/* Move CLOCK on by what COUNT costs at PER_SECOND.  Returns when the turn begins. */
+static uint64_t
+reserve(uint64_t *clock, uint64_t count, uint64_t per_second, uint64_t burst_ns, uint64_t now_ns)
+{
+	__uint128_t cost_ns = (__uint128_t)count * SECOND_NS / per_second;
+	uint64_t before = __atomic_load_n(clock, __ATOMIC_RELAXED), base;
+
+	if (cost_ns > COST_NS_MAX)
+		cost_ns = COST_NS_MAX;
+	/* Relaxed: only the clock itself matters. */
+	do
+		base = before > now_ns ? before : now_ns;
+	while (!__atomic_compare_exchange_n(clock, &before, base + (uint64_t)cost_ns, true,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return base - burst_ns > now_ns && base > burst_ns ? base - burst_ns : now_ns;
+}
+
+/* Start the timer for the first that waits, if there is one. */
+static void
+start_timer(struct throttle_core *home, uint64_t now_ns)
+{
+	const struct throttle_wait *first;
+
+	if (list_empty(&home->waiting))
+		return;
+	first = container_of(home->waiting.next, struct throttle_wait, node);
+	reactor_timer_start(home->reactor, &home->timer,
+			    first->start_ns > now_ns ? first->start_ns - now_ns : 0);
+}
+
+bool
+throttle_take(struct throttle *throttle, const struct core *core, struct throttle_wait *wait,
+	      uint64_t bytes)
+{
+	const struct throttle_limits *limits = &throttle->limits;
+	struct throttle_core *home = &throttle->cores[core->index];
+	uint64_t now_ns = kernel_clock_ns(), start_ns = now_ns, bytes_start_ns;
+	bool first = list_empty(&home->waiting);
+
+	DCHECK(!throttle_waiting(wait));
+	if (limits->requests_per_s > 0)
+		start_ns = reserve(&throttle->requests_clock_ns, 1, limits->requests_per_s,
+				   throttle->burst_ns, now_ns);
+	if (limits->bytes_per_s > 0 && bytes > 0) {
+		bytes_start_ns = reserve(&throttle->bytes_clock_ns, bytes, limits->bytes_per_s,
+					 throttle->burst_ns, now_ns);
+		if (bytes_start_ns > start_ns)
+			start_ns = bytes_start_ns;
+	}
+	if (start_ns <= now_ns && first)
+		return true;
+	wait->core = home;
+	wait->start_ns = start_ns;
+	list_append(&home->waiting, &wait->node);
+	if (first)
+		start_timer(home, now_ns);
+	return false;
+}
+
+static void
+turns_due(struct timer *timer)
+{
+	struct throttle_core *home = container_of(timer, struct throttle_core, timer);
+	uint64_t now_ns = kernel_clock_ns();
+
+	while (!list_empty(&home->waiting)) {
+		struct throttle_wait *wait =
+			container_of(home->waiting.next, struct throttle_wait, node);
+
+		if (wait->start_ns > now_ns)
+			break;
+		list_remove(&wait->node);
+		wait->granted(wait);
+	}
+	if (!timer_running(&home->timer))
+		start_timer(home, now_ns);
+}
+
+void
+throttle_cancel(struct throttle_wait *wait)
+{
+	if (!throttle_waiting(wait))
+		return;
+	list_remove(&wait->node);
+	/* Nothing may be left of it when the last one who waited is gone: the throttle may be destroyed. */
+	if (list_empty(&wait->core->waiting))
+		reactor_timer_stop(wait->core->reactor, &wait->core->timer);
+}
+
+bool
+throttle_waiting(const struct throttle_wait *wait)
+{
+	return !list_empty(&wait->node);
+}

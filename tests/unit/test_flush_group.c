@@ -1,0 +1,123 @@
+/* How many syncs there are for flushes of two cores, and what each may serve. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/unit/kernel_faults.h"
+#include "tests/unit/medium.h"
+#include "tests/unit/volume_fixture.h"
+
+#define MANY 32
+
+static atomic_uint syncs;
+static atomic_bool hold, held;
+
+/* Count the syncs; while `hold`, each stops its core just before the kernel gets it. */
+static long
+count_syncs(io_context_t context, long count, struct iocb **iocbs)
+{
+	for (long i = 0; i < count; i++) {
+		if (iocbs[i]->aio_lio_opcode != IO_CMD_FDSYNC)
+			continue;
+		atomic_store(&held, true);
+		while (atomic_load(&hold))
+			usleep(100);
+		atomic_fetch_add(&syncs, 1);
+	}
+	return kernel_submit_unchanged(context, count, iocbs);
+}
+
+static void
+begin_flush(struct volume_fixture *fixture, struct trial *trial, unsigned core)
+{
+	memset(trial, 0, sizeof(*trial));
+	trial->request.command = VOLUME_COMMAND_FLUSH;
+	trial_begin(fixture, trial, core, NULL);
+}
+
+static void
+start(struct volume_fixture *fixture, char path[64])
+{
+	cr_assert_null(medium_create(MEDIUM_HERE, 1 << 20, path));
+	volume_fixture_start(fixture, &(struct volume_options){ .path = path });
+	submit_fault = count_syncs;
+}
+
+static void
+stop(struct volume_fixture *fixture, const char *path)
+{
+	submit_fault = NULL;
+	volume_fixture_stop(fixture);
+	medium_remove(MEDIUM_HERE, path);
+}
+
+/* The first sync has begun, so those behind it need another; but one is enough for them. */
+Test(flush_group, those_that_come_later_share_the_next_sync, .timeout = 60)
+{
+	static struct trial trials[MANY];
+	struct volume_fixture fixture;
+	char path[64];
+
+	start(&fixture, path);
+	atomic_store(&hold, true);
+	begin_flush(&fixture, &trials[0], 0);
+	while (!atomic_load(&held))
+		usleep(100);
+	/* On the other core, which is not held up. */
+	for (unsigned i = 1; i < MANY; i++)
+		begin_flush(&fixture, &trials[i], 1);
+	usleep(20000);
+	for (unsigned i = 0; i < MANY; i++)
+		cr_assert(!trial_finished(&trials[i]));
+	atomic_store(&hold, false);
+	for (unsigned i = 0; i < MANY; i++)
+		cr_assert_eq(trial_wait(&trials[i]), 0);
+	cr_assert_eq(atomic_load(&syncs), 2);
+	stop(&fixture, path);
+}
+
+Test(flush_group, none_is_forgotten, .timeout = 60)
+{
+	static struct trial trials[MANY];
+	struct volume_fixture fixture;
+	char path[64];
+
+	start(&fixture, path);
+	for (unsigned round = 0; round < 300; round++) {
+		for (unsigned i = 0; i < MANY; i++)
+			begin_flush(&fixture, &trials[i], i % VOLUME_FIXTURE_CORES);
+		for (unsigned i = 0; i < MANY; i++)
+			cr_assert_eq(trial_wait(&trials[i]), 0);
+	}
+	printf("%u syncs for %u flushes\n", atomic_load(&syncs), 300 * MANY);
+	cr_assert_lt(atomic_load(&syncs), 300 * MANY / 2);
+	stop(&fixture, path);
+}
+
+static long
+fail_syncs(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_FDSYNC)
+		return -EIO;
+	return kernel_submit_unchanged(context, count, iocbs);
+}
+
+Test(flush_group, all_that_a_failed_sync_served_fail, .timeout = 60)
+{
+	static struct trial trials[MANY];
+	struct volume_fixture fixture;
+	char path[64];
+
+	start(&fixture, path);
+	submit_fault = fail_syncs;
+	for (unsigned i = 0; i < MANY; i++)
+		begin_flush(&fixture, &trials[i], i % VOLUME_FIXTURE_CORES);
+	for (unsigned i = 0; i < MANY; i++)
+		cr_assert_eq(trial_wait(&trials[i]), -EIO);
+	/* And it stays so. */
+	submit_fault = NULL;
+	cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), -EIO);
+	stop(&fixture, path);
+}

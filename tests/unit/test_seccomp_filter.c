@@ -1,0 +1,74 @@
+/* daemon/seccomp_filter.h: what is taken away, in threads that ran before too, and what must be left. */
+#include "daemon/seccomp_filter.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static void
+assert_filtered(void)
+{
+	char *arguments[] = { NULL };
+
+	cr_assert_eq(execve("/bin/true", arguments, arguments), -1);
+	cr_assert_eq(errno, EPERM);
+	cr_assert_eq(ptrace(PTRACE_TRACEME, 0, NULL, NULL), -1);
+	cr_assert_eq(errno, EPERM);
+	cr_assert_eq(process_vm_readv(getpid(), NULL, 0, NULL, 0, 0), -1);
+	cr_assert_eq(errno, EPERM);
+	cr_assert_eq(setuid(getuid()), -1);
+	cr_assert_eq(errno, EPERM);
+	cr_assert_eq(socket(AF_PACKET, SOCK_DGRAM, 0), -1);
+	cr_assert_eq(errno, EPERM);
+}
+
+static void *
+thread_main(void *argument)
+{
+	sem_t *loaded = argument;
+
+	while (sem_wait(loaded) != 0)
+		;
+	assert_filtered();
+	return NULL;
+}
+
+static void *
+idle_main(void *argument)
+{
+	return argument;
+}
+
+Test(seccomp_filter, takes_calls_away_from_all_threads_and_leaves_the_others)
+{
+	pthread_t before, after;
+	sem_t loaded;
+	int fd;
+	void *memory;
+
+#ifdef MILLRACE_DEBUG
+	cr_skip_test("the leak sanitizer traces the process, which the filter forbids");
+#endif
+	sem_init(&loaded, 0, 0);
+	cr_assert_eq(pthread_create(&before, NULL, thread_main, &loaded), 0);
+	cr_assert_eq(seccomp_filter_load(), 0);
+	sem_post(&loaded);
+	cr_assert_eq(pthread_join(before, NULL), 0);
+	assert_filtered();
+	cr_assert_eq(pthread_create(&after, NULL, idle_main, NULL), 0);
+	cr_assert_eq(pthread_join(after, NULL), 0);
+	fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert(fd >= 0 || errno == EAFNOSUPPORT);
+	close(fd);
+	memory = malloc((size_t)64 << 20);
+	cr_assert_not_null(memory);
+	memset(memory, 1, (size_t)64 << 20);
+	free(memory);
+}

@@ -1,0 +1,232 @@
+/* Limits, measured: on two real cores that take turns as fast as they get them. */
+#include "disk/throttle.h"
+
+#include <criterion/criterion.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "tests/unit/volume_fixture.h"
+
+#define WAITERS_MAX 8
+#define SECOND_NS   ((uint64_t)1000000000)
+
+/* Somebody who takes turn after turn until told to stop. */
+struct taker {
+	struct throttle_wait wait;
+	struct throttle *throttle;
+	struct core *core;
+	uint64_t bytes;
+	struct message message;
+	struct task again;
+	_Atomic uint64_t turns;
+	atomic_bool stop, stopped;
+};
+
+struct fixture {
+	struct cores cores;
+	struct throttle *throttle;
+	struct taker takers[WAITERS_MAX];
+	unsigned count;
+};
+
+static void
+fixture_start(struct fixture *fixture, const struct throttle_limits *limits)
+{
+	struct reactor_config config = { .disk_slots = 16, .poll_slots = 16 };
+	struct cpu_list cpus;
+
+	fixture->count = 0;
+	cr_assert_eq(cpu_list_auto(&cpus), 0);
+	if (cpus.count < 2)
+		cpus.cpus[1] = cpus.cpus[0];
+	cpus.count = 2;
+	cr_assert_eq(cores_start(&fixture->cores, &cpus, &config, (size_t)4 << 20, (size_t)4 << 20),
+		     0);
+	cr_assert_eq(throttle_create(limits, &fixture->cores, &fixture->throttle), 0);
+}
+
+static void
+take_turns(struct taker *taker)
+{
+	if (atomic_load(&taker->stop)) {
+		throttle_cancel(&taker->wait);
+		atomic_store(&taker->stopped, true);
+		return;
+	}
+	/* One a turn of the reactor: the other takers are to have theirs. */
+	if (throttle_take(taker->throttle, taker->core, &taker->wait, taker->bytes)) {
+		atomic_fetch_add(&taker->turns, 1);
+		reactor_defer(taker->core->reactor, &taker->again);
+	}
+}
+
+static void
+on_again(struct task *task)
+{
+	take_turns(container_of(task, struct taker, again));
+}
+
+static void
+on_granted(struct throttle_wait *wait)
+{
+	struct taker *taker = container_of(wait, struct taker, wait);
+
+	atomic_fetch_add(&taker->turns, 1);
+	reactor_defer(taker->core->reactor, &taker->again);
+}
+
+static void
+on_start(struct message *message)
+{
+	take_turns(container_of(message, struct taker, message));
+}
+
+static void
+on_stop(struct message *message)
+{
+	struct taker *taker = container_of(message, struct taker, message);
+
+	atomic_store(&taker->stop, true);
+	if (throttle_waiting(&taker->wait))
+		take_turns(taker);
+}
+
+static void
+add_taker(struct fixture *fixture, unsigned core, uint64_t bytes)
+{
+	struct taker *taker = &fixture->takers[fixture->count++];
+
+	taker->throttle = fixture->throttle;
+	taker->core = &fixture->cores.cores[core];
+	taker->bytes = bytes;
+	atomic_store(&taker->turns, 0);
+	atomic_store(&taker->stop, false);
+	atomic_store(&taker->stopped, false);
+	throttle_wait_init(&taker->wait, on_granted);
+	task_init(&taker->again, on_again);
+	taker->message.deliver = on_start;
+	reactor_send(taker->core->reactor, &taker->message);
+}
+
+static void
+fixture_stop(struct fixture *fixture)
+{
+	for (unsigned i = 0; i < fixture->count; i++) {
+		struct taker *taker = &fixture->takers[i];
+
+		taker->message.deliver = on_stop;
+		reactor_send(taker->core->reactor, &taker->message);
+		while (!atomic_load(&taker->stopped))
+			usleep(1000);
+	}
+	cores_stop(&fixture->cores);
+	throttle_destroy(fixture->throttle);
+}
+
+static uint64_t
+turns(struct fixture *fixture, unsigned index)
+{
+	return atomic_load(&fixture->takers[index].turns);
+}
+
+/* Let the takers go on for MS; *elapsed_ns: how long that took. */
+static void
+let_run(unsigned ms, uint64_t *elapsed_ns)
+{
+	uint64_t began_ns = kernel_clock_ns();
+
+	usleep(ms * 1000);
+	*elapsed_ns = kernel_clock_ns() - began_ns;
+}
+
+static void
+assert_rate(double count, double per_second, uint64_t elapsed_ns, double burst_s)
+{
+	double seconds = (double)elapsed_ns / 1e9;
+
+	cr_assert_gt(count, per_second * seconds * 0.8, "%f in %f s", count, seconds);
+	cr_assert_lt(count, per_second * (seconds + burst_s + 0.05) * 1.02, "%f in %f s", count,
+		     seconds);
+}
+
+Test(throttle, requests_per_second_on_all_cores_together, .timeout = 30)
+{
+	struct throttle_limits limits = { .requests_per_s = 5000, .burst_ms = 20 };
+	struct fixture fixture;
+	uint64_t elapsed_ns;
+
+	fixture_start(&fixture, &limits);
+	for (unsigned i = 0; i < 4; i++)
+		add_taker(&fixture, i % 2, 1 << 20);
+	let_run(1000, &elapsed_ns);
+	assert_rate((double)(turns(&fixture, 0) + turns(&fixture, 1) + turns(&fixture, 2) +
+			     turns(&fixture, 3)),
+		    5000, elapsed_ns, 0.02);
+	fixture_stop(&fixture);
+}
+
+Test(throttle, bytes_per_second, .timeout = 30)
+{
+	struct throttle_limits limits = { .bytes_per_s = 100 << 20, .burst_ms = 20 };
+	struct fixture fixture;
+	uint64_t elapsed_ns;
+
+	fixture_start(&fixture, &limits);
+	add_taker(&fixture, 0, 65536);
+	add_taker(&fixture, 1, 65536);
+	let_run(1000, &elapsed_ns);
+	assert_rate((double)(turns(&fixture, 0) + turns(&fixture, 1)) * 65536, 100 << 20,
+		    elapsed_ns, 0.02);
+	fixture_stop(&fixture);
+}
+
+Test(throttle, cores_and_takers_have_equal_shares, .timeout = 30)
+{
+	struct throttle_limits limits = { .requests_per_s = 2000, .burst_ms = 10 };
+	struct fixture fixture;
+	uint64_t elapsed_ns, least = UINT64_MAX, most = 0;
+
+	fixture_start(&fixture, &limits);
+	/* Three on one core, one on the other. */
+	for (unsigned i = 0; i < 4; i++)
+		add_taker(&fixture, i == 3, 4096);
+	let_run(1000, &elapsed_ns);
+	for (unsigned i = 0; i < 4; i++) {
+		least = turns(&fixture, i) < least ? turns(&fixture, i) : least;
+		most = turns(&fixture, i) > most ? turns(&fixture, i) : most;
+	}
+	cr_assert_leq(most, 2 * least, "%lu to %lu", (unsigned long)least, (unsigned long)most);
+	fixture_stop(&fixture);
+}
+
+/* After a rest a burst goes at once, and no more than that. */
+Test(throttle, what_was_not_used_is_saved_up_as_far_as_the_burst, .timeout = 30)
+{
+	struct throttle_limits limits = { .requests_per_s = 100, .burst_ms = 500 };
+	struct fixture fixture;
+	uint64_t elapsed_ns;
+
+	fixture_start(&fixture, &limits);
+	usleep(50000);
+	add_taker(&fixture, 0, 0);
+	let_run(100, &elapsed_ns);
+	cr_assert_geq(turns(&fixture, 0), 50);
+	cr_assert_leq((double)turns(&fixture, 0), 51 + 100 * ((double)elapsed_ns / 1e9 + 0.1));
+	fixture_stop(&fixture);
+}
+
+/* A request that costs more than the burst goes, and those behind it pay. */
+Test(throttle, request_larger_than_the_burst_gets_its_turn, .timeout = 30)
+{
+	struct throttle_limits limits = { .bytes_per_s = 10 << 20, .burst_ms = 1 };
+	struct fixture fixture;
+	uint64_t elapsed_ns;
+
+	fixture_start(&fixture, &limits);
+	add_taker(&fixture, 0, 2 << 20);
+	let_run(1000, &elapsed_ns);
+	cr_assert_geq(turns(&fixture, 0), 4);
+	cr_assert_leq((double)turns(&fixture, 0), 2 + 5 * (double)elapsed_ns / 1e9 + 1);
+	fixture_stop(&fixture);
+}

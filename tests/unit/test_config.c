@@ -237,6 +237,7 @@ Test(config_describe, says_everything)
 			       "handshake-s      10\n"
 			       "dead-peer-s      60\n"
 			       "deny             10.0.0.0/8, ::1\n"
+			       "removed-exports  drain\n"
 			       "user             u\n"
 			       "seccomp          yes\n"
 			       "core-dumps       no\n"

@@ -8,7 +8,7 @@
 #include "reactor/log.h"
 
 /* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
-#define REQUESTS_PER_DISK_SLOT 4
+#define REQUESTS_PER_DISK_SLOT 8
 
 /* ---- the graveyard ---- */
 

@@ -49,6 +49,7 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 	for (unsigned i = 0; i < request_count; i++) {
 		list_init(&home->requests[i].node);
 		list_append(&home->unused_requests, &home->requests[i].node);
+		home->unused_request_count++;
 	}
 	return 0;
 }

@@ -35,6 +35,7 @@ struct service_core {
 	struct timer idle_look; /* runs while there are connections at work */
 	struct nbd_request *requests;
 	struct list_node unused_requests;
+	unsigned unused_request_count;
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
 	struct list_node starved;	 /* connections that wait for a request or a buffer */
 	struct task feed;

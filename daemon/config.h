@@ -10,6 +10,7 @@
 #include "net/tls_names.h"
 #include "reactor/check.h"
 #include "reactor/cpu_list.h"
+#include "reactor/log.h"
 #include "reactor/priority.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -86,6 +87,7 @@ struct config {
 	unsigned dead_peer_s;		  /* silence of a TCP peer until it counts as gone */
 	struct access_rules access;
 	enum config_removed removed_exports;
+	enum log_level log_level; /* lines of it and more severe ones are logged */
 	/* [tls] */
 	enum tls_mode tls_mode;
 	struct tls_files tls;

@@ -100,13 +100,17 @@ static void
 reload(struct server *server, int argc, char **argv)
 {
 	struct config config;
+	enum log_level level;
 	int error;
 
 	log_info("reloading");
 	notify_reloading();
 	error = read_settings_again(&config, argc, argv);
+	level = config.log_level; /* the server takes the rest */
 	if (error == 0)
 		error = server_reload(server, &config);
+	if (error == 0)
+		log_set_level(level);
 	if (error == 0)
 		log_info("reloaded: serving %zu exports", server_export_count(server));
 	else
@@ -126,6 +130,7 @@ serve(struct config *config, int argc, char **argv)
 	sigset_t signals;
 	int received;
 
+	log_set_level(config->log_level);
 	block_signals(&signals);
 	sockets.count = notify_take_sockets(&sockets.first);
 	if (server_start(config, &sockets, &server) < 0)

@@ -324,3 +324,24 @@ def clients_of_unchanged_exports_notice_nothing_of_100_reloads(env):
     check(reloads >= 100, f"only {reloads} reloads")
     if min(ratios) > 2:
         raise Failure(f"p99 during the reloads is {min(ratios):.1f} times as long ({ratios})")
+
+
+@test(quick=True)
+def log_level_changes(env):
+    """A client's arrival is logged from the reload on that says debug, and no more after the one that takes it back."""
+    exports = {"disk": "type = null\nsize = 1M"}
+    server = Server(env, exports)
+
+    def arrivals():
+        server.connect("disk").shutdown()
+        return server.daemon.log().count("debug: ")
+
+    equal(arrivals(), 0, "arrivals in the log at first")
+    server.change(exports, "log-level = debug")
+    seen = arrivals()
+    check(seen > 0, "no arrival in the log after log-level = debug")
+    server.change(exports, "log-level = nothing", works=False)
+    later = arrivals()
+    check(later > seen, "a reload that failed has changed the level")
+    server.change(exports)
+    equal(arrivals(), later, "arrivals in the log at last")

@@ -51,6 +51,7 @@ config_init(struct config *config)
 		.requests_per_connection = 128,
 		.handshake_s = 10,
 		.dead_peer_s = 60,
+		.log_level = LOG_LEVEL_INFO,
 		.tls = { .verify_client = true },
 	};
 }

@@ -10,6 +10,7 @@
 #include "net/tls_names.h"
 #include "reactor/check.h"
 #include "reactor/cpu_list.h"
+#include "reactor/log.h"
 #include "reactor/priority.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,6 +55,12 @@ struct config_export {
 	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
 };
 
+/* What becomes of connections whose export a reload takes away. */
+enum config_removed {
+	CONFIG_REMOVED_DRAIN, /* they stay until their client leaves */
+	CONFIG_REMOVED_DROP,  /* they end when what they asked is answered */
+};
+
 struct config {
 	/* [reactor] */
 	bool cores_auto;
@@ -79,6 +86,8 @@ struct config {
 	unsigned handshake_s;		  /* for choosing an export */
 	unsigned dead_peer_s;		  /* silence of a TCP peer until it counts as gone */
 	struct access_rules access;
+	enum config_removed removed_exports;
+	enum log_level log_level; /* lines of it and more severe ones are logged */
 	/* [tls] */
 	enum tls_mode tls_mode;
 	struct tls_files tls;

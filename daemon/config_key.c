@@ -36,6 +36,20 @@ static const char *const priorities[PRIORITY_COUNT + 1] = {
 	[PRIORITY_NORMAL] = "normal",
 	[PRIORITY_BACKGROUND] = "background",
 };
+static const char *const removed_exports[] = {
+	[CONFIG_REMOVED_DRAIN] = "drain",
+	[CONFIG_REMOVED_DROP] = "drop",
+	NULL,
+};
+static_assert(sizeof(enum config_removed) == sizeof(unsigned), "a word is kept as unsigned");
+static const char *const log_levels[] = {
+	[LOG_LEVEL_ERROR] = "error",
+	[LOG_LEVEL_WARNING] = "warning",
+	[LOG_LEVEL_INFO] = "info",
+	[LOG_LEVEL_DEBUG] = "debug",
+	NULL,
+};
+static_assert(sizeof(enum log_level) == sizeof(unsigned), "a word is kept as unsigned");
 static const char *const tls_modes[] = {
 	[TLS_MODE_OFF] = "off",
 	[TLS_MODE_ALLOWED] = "allowed",
@@ -73,6 +87,8 @@ static const struct config_key server_keys[] = {
 	NUMBER("dead-peer-s", config, dead_peer_s, CONFIG_DEAD_PEER_S_MIN, CONFIG_DEAD_PEER_S_MAX),
 	RANGES("allow", config, access.allow),
 	RANGES("deny", config, access.deny),
+	WORD("removed-exports", config, enum config_removed, removed_exports, removed_exports),
+	WORD("log-level", config, enum log_level, log_level, log_levels),
 	TEXT("user", config, user),
 	YES_NO("seccomp", config, seccomp),
 	YES_NO("core-dumps", config, core_dumps),

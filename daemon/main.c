@@ -25,6 +25,7 @@ block_signals(sigset_t *signals)
 	sigaddset(signals, SIGTERM);
 	sigaddset(signals, SIGINT);
 	sigaddset(signals, SIGHUP);
+	sigaddset(signals, SERVER_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 }
@@ -48,24 +49,104 @@ next_signal(const sigset_t *signals, struct server *server)
 	}
 }
 
-/* Serve until SIGTERM or SIGINT; at SIGHUP read the certificates again.  Returns the exit status. */
+/* Read the settings from all their sources into CONFIG, and check them as a whole.  Mistakes go to ERRORS.  Returns 0 or -EINVAL; then
+ * options->check may still be looked at. */
 static int
-serve(const struct config *config)
+read_settings(struct config *config, int argc, char **argv, struct options *options, FILE *errors)
+{
+	int error = options_parse(argc, argv, config, options, errors);
+
+	if (options->help || options->version || (error < 0 && !config->mistaken))
+		return error; /* or the options' form: no setting was looked at */
+	/* On after a mistake, so that one run finds all that there are. */
+	if (config_finish(config, errors) < 0)
+		error = -EINVAL;
+	return error;
+}
+
+/* Each line of TEXT is a mistake. */
+static void
+log_mistakes(char *text)
+{
+	for (char *line = strsep(&text, "\n"); line != NULL; line = strsep(&text, "\n")) {
+		if (*line != '\0')
+			log_error("%s", line);
+	}
+}
+
+static int
+read_settings_again(struct config *config, int argc, char **argv)
+{
+	struct options options;
+	char *text = NULL;
+	size_t bytes;
+	FILE *errors = open_memstream(&text, &bytes);
+	int error = -ENOMEM;
+
+	config_init(config);
+	if (errors != NULL) {
+		error = read_settings(config, argc, argv, &options, errors);
+		(void)fclose(errors);
+		log_mistakes(text);
+	}
+	free(text);
+	if (error < 0)
+		config_fini(config);
+	return error;
+}
+
+/* Read the settings again, and let them take the place of what is served. */
+static void
+reload(struct server *server, int argc, char **argv)
+{
+	struct config config;
+	enum log_level level;
+	int error;
+
+	log_info("reloading");
+	notify_reloading();
+	error = read_settings_again(&config, argc, argv);
+	level = config.log_level; /* the server takes the rest */
+	if (error == 0)
+		error = server_reload(server, &config);
+	if (error == 0)
+		log_set_level(level);
+	if (error == 0)
+		log_info("reloaded: serving %zu exports", server_export_count(server));
+	else
+		log_error("not reloaded: all stays as it was");
+	notify_status("serving %zu exports%s", server_export_count(server),
+		      error == 0 ? "" : "; the last reload failed, see the log");
+	notify_ready();
+}
+
+/* Serve until SIGTERM or SIGINT.  Returns the exit status. */
+static int
+serve(struct config *config, int argc, char **argv)
 {
 	struct server_sockets sockets = { .first = 0 };
+	unsigned core_count = config->cores.count;
 	struct server *server;
 	sigset_t signals;
 	int received;
 
+	log_set_level(config->log_level);
 	block_signals(&signals);
 	sockets.count = notify_take_sockets(&sockets.first);
 	if (server_start(config, &sockets, &server) < 0)
 		return EXIT_FAILURE;
 	log_info("ready");
-	notify_status("serving %zu exports on %u cores", config->export_count, config->cores.count);
+	notify_status("serving %zu exports on %u cores", server_export_count(server), core_count);
 	notify_ready();
-	while ((received = next_signal(&signals, server)) == SIGHUP)
-		(void)server_reload_tls(server); /* logged */
+	for (;;) {
+		received = next_signal(&signals, server);
+		if (received == SIGHUP)
+			reload(server, argc, argv);
+		else if (received == SERVER_SIGNAL)
+			server_tidy(server);
+		else
+			break;
+	}
 	log_info("%s: answering what is in flight, then stopping", strsignal(received));
 	notify_status("answering what is in flight");
 	notify_stopping();
@@ -79,10 +160,10 @@ static int
 run(struct config *config, int argc, char **argv)
 {
 	struct options options;
-	int error = options_parse(argc, argv, config, &options, stderr);
+	int error = read_settings(config, argc, argv, &options, stderr);
 
 	if (error < 0 && !config->mistaken)
-		return EXIT_FAILURE; /* the options' form: no setting was looked at */
+		return EXIT_FAILURE;
 	if (options.help) {
 		options_print_help(stdout);
 		return EXIT_SUCCESS;
@@ -91,14 +172,11 @@ run(struct config *config, int argc, char **argv)
 		printf("millraced %s\n", MILLRACE_VERSION);
 		return EXIT_SUCCESS;
 	}
-	/* On after a mistake, so that one run finds all that there are. */
-	if (config_finish(config, stderr) < 0)
-		error = -EINVAL;
 	if (options.check && server_check(config, stdout) < 0)
 		error = -EINVAL;
 	if (error < 0)
 		return EXIT_FAILURE;
-	return options.check ? EXIT_SUCCESS : serve(config);
+	return options.check ? EXIT_SUCCESS : serve(config, argc, argv);
 }
 
 int

@@ -1,4 +1,4 @@
-/* Starting in the order volumes, cores, service, listeners; stopping in reverse. */
+/* Starting in the order volumes, cores, service, listeners; stopping in reverse; and changing all but the cores. */
 #include "daemon/server.h"
 
 #include <errno.h>
@@ -10,7 +10,10 @@
 #include "daemon/core_choice.h"
 #include "daemon/heartbeat.h"
 #include "daemon/limits.h"
+#include "daemon/listeners.h"
+#include "daemon/offer.h"
 #include "daemon/privileges.h"
+#include "daemon/volume_set.h"
 #include "net/service.h"
 #include "reactor/call.h"
 #include "reactor/core.h"
@@ -19,118 +22,18 @@
 
 #define CALL_THREADS_MAX 16
 
-/* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
-#define REQUESTS_PER_DISK_SLOT 4
-
 struct server {
-	const struct config *config;
-	struct export_table exports;
-	struct tls_store tls;
+	struct volume_set volumes;
+	struct graveyard graveyard;
+	struct offer *offer; /* the current one; its first reference */
+	unsigned offer_count;
 	struct call_pool *calls;
 	struct cores cores;
 	struct watchdog *watchdog;
 	struct heartbeat *heartbeat;
 	struct service service;
+	struct listeners listeners;
 };
-
-/* ---- volumes ---- */
-
-static int
-close_volumes(struct export_table *table)
-{
-	int error = 0;
-
-	for (size_t i = 0; i < table->count; i++) {
-		int closed = volume_close(table->exports[i].volume);
-
-		if (table->exports[i].throttle != NULL)
-			throttle_destroy(table->exports[i].throttle);
-		if (closed < 0)
-			error = closed;
-	}
-	free(table->exports);
-	return error;
-}
-
-/* The second half of TABLE's exports: what those see who may only read. */
-static void
-make_read_only_views(const struct config *config, struct export_table *table)
-{
-	for (size_t i = 0; i < config->export_count; i++) {
-		struct export *export = &table->exports[i];
-		struct export *view = &table->exports[config->export_count + i];
-
-		if (config->exports[i].read_only_for.count == 0)
-			continue;
-		*view = *export;
-		view->read_only = true;
-		export->read_only_for = &config->exports[i].read_only_for;
-		export->read_only_view = view;
-	}
-}
-
-static int
-open_volumes(const struct config *config, struct export_table *table)
-{
-	table->count = 0;
-	table->exports = calloc(2 * config->export_count, sizeof(table->exports[0]));
-	if (table->exports == NULL)
-		return -ENOMEM;
-	for (size_t i = 0; i < config->export_count; i++) {
-		const struct config_export *wanted = &config->exports[i];
-		struct export *export = &table->exports[i];
-		struct volume_options options = config_volume_options(wanted);
-		int error = volume_open(&options, &export->volume);
-
-		if (error < 0) {
-			log_error("%s: export \"%s\" cannot be served", wanted->origin,
-				  wanted->name);
-			(void)close_volumes(table);
-			return error;
-		}
-		export->name = wanted->name;
-		export->description = wanted->description;
-		export->read_only = wanted->read_only;
-		export->priority = wanted->priority;
-		export->access = &wanted->access;
-		export->tls_only = wanted->tls_only;
-		export->allow_names = &wanted->allow_names;
-		table->count++;
-	}
-	return 0;
-}
-
-/* Create EXPORT's limits, if WANTED has any; they hold for its read-only view too. */
-static int
-create_throttle(const struct config_export *wanted, struct cores *cores, struct export *export)
-{
-	struct throttle_limits limits = {
-		.requests_per_s = wanted->limit_iops,
-		.bytes_per_s = wanted->limit_bytes,
-		.burst_ms = wanted->burst_ms,
-	};
-
-	if (limits.requests_per_s == 0 && limits.bytes_per_s == 0)
-		return 0;
-	return throttle_create(&limits, cores, &export->throttle);
-}
-
-static int
-start_volumes(const struct config *config, struct server *server)
-{
-	for (size_t i = 0; i < server->exports.count; i++) {
-		struct export *export = &server->exports.exports[i];
-		int error = volume_start(export->volume, &server->cores,
-					 (unsigned)(i % server->cores.count), server->calls);
-
-		if (error == 0)
-			error = create_throttle(&config->exports[i], &server->cores, export);
-		if (error < 0)
-			return error;
-	}
-	make_read_only_views(config, &server->exports);
-	return 0;
-}
 
 /* ---- cores ---- */
 
@@ -189,107 +92,7 @@ start_cores(struct server *server, const struct config *config)
 	return error;
 }
 
-/* ---- TLS ---- */
-
-static int
-load_tls(struct server *server, const struct config *config)
-{
-	struct tls_credentials *first = NULL;
-	int error = 0;
-
-	if (config->tls_mode != TLS_MODE_OFF)
-		error = tls_credentials_load(&config->tls, &first);
-	if (error == 0)
-		tls_store_init(&server->tls, first);
-	return error;
-}
-
-int
-server_reload_tls(struct server *server)
-{
-	const struct config *config = server->config;
-	int error = 0;
-
-	if (config->tls_mode == TLS_MODE_OFF)
-		return 0;
-	error = tls_store_reload(&server->tls, &config->tls);
-	if (error < 0)
-		log_error("TLS goes on with the certificates and keys that it has");
-	else
-		log_info("certificates and keys of TLS read again, for connections that begin now");
-	return error;
-}
-
 /* ---- the whole ---- */
-
-static void
-log_listening(const struct address *address, const char *how)
-{
-	char text[ADDRESS_TEXT_BYTES];
-
-	address_format(address, text, sizeof(text));
-	log_info("listening on %s%s", text, how);
-}
-
-/* Returns 0, or the first one's negative errno; then the others are closed. */
-static int
-adopt_all(struct service *service, const struct server_sockets *sockets, struct address *adopted)
-{
-	int error = 0;
-
-	for (unsigned i = 0; i < sockets->count; i++) {
-		int fd = sockets->first + (int)i;
-
-		if (error == 0 && i == CONFIG_LISTEN_MAX) {
-			log_error("%u sockets from the service manager, at most %d are listened on",
-				  sockets->count, CONFIG_LISTEN_MAX);
-			error = -E2BIG;
-		}
-		if (error == 0)
-			error = service_adopt(service, fd, &adopted[i]);
-		if (error < 0)
-			(void)close(fd);
-		else
-			log_listening(&adopted[i], " (the service manager's socket)");
-	}
-	return error;
-}
-
-static bool
-is_among(const struct address *address, const struct address *others, unsigned count)
-{
-	char text[ADDRESS_TEXT_BYTES], other[ADDRESS_TEXT_BYTES];
-
-	address_format(address, text, sizeof(text));
-	for (unsigned i = 0; i < count; i++) {
-		address_format(&others[i], other, sizeof(other));
-		if (strcmp(text, other) == 0)
-			return true;
-	}
-	return false;
-}
-
-static int
-listen_all(struct service *service, const struct config *config,
-	   const struct server_sockets *sockets)
-{
-	struct address adopted[CONFIG_LISTEN_MAX];
-	int error = adopt_all(service, sockets, adopted);
-
-	if (error < 0 || (sockets->count > 0 && config->listen_default))
-		return error;
-	for (size_t i = 0; i < config->listen_count; i++) {
-		struct address bound;
-
-		if (is_among(&config->listen[i], adopted, sockets->count))
-			continue;
-		error = service_listen(service, &config->listen[i], &bound);
-		if (error < 0)
-			return error;
-		log_listening(&bound, "");
-	}
-	return 0;
-}
 
 /* After all is allocated, and without touching what nobody has used yet. */
 static int
@@ -302,42 +105,49 @@ lock_memory(const struct config *config)
 	return -errno;
 }
 
-int
-server_start(const struct config *config, const struct server_sockets *sockets,
-	     struct server **result)
+/* Take back what was offered, after the cores or before they ran. */
+static int
+withdraw(struct server *server)
 {
-	struct service_limits limits = {
-		.connections_max = config->connections_max,
-		.connections_per_client_max = config->connections_per_client_max,
-		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
-		.requests_per_connection = config->requests_per_connection,
-		.handshake_s = config->handshake_s,
-		.dead_peer_s = config->dead_peer_s,
-		.access = &config->access,
-		.tls_mode = config->tls_mode,
-	};
+	struct offer *offer;
+	int error = 0;
+
+	service_settings_put(&server->offer->settings);
+	while ((offer = graveyard_take(&server->graveyard)) != NULL) {
+		int destroyed = offer_destroy(offer);
+
+		if (destroyed < 0)
+			error = destroyed;
+	}
+	return error;
+}
+
+int
+server_start(struct config *config, const struct server_sockets *sockets, struct server **result)
+{
 	struct server *server = calloc(1, sizeof(*server));
 	int error = -ENOMEM;
 
-	if (server == NULL)
-		return error;
-	error = limits_check(config);
+	if (server != NULL)
+		error = limits_check(config);
 	if (error == 0)
 		error = privileges_check(config);
-	if (error < 0)
-		goto err_after_server;
+	if (error < 0) {
+		config_fini(config);
+		free(server);
+		return error;
+	}
 	limits_raise_files();
-	server->config = config;
-	error = load_tls(server, config);
+	volume_set_init(&server->volumes);
+	graveyard_init(&server->graveyard);
+	error = offer_create(config, ++server->offer_count, &server->volumes, &server->graveyard,
+			     &server->offer);
 	if (error < 0)
 		goto err_after_server;
-	limits.tls = &server->tls;
-	error = open_volumes(config, &server->exports);
-	if (error < 0)
-		goto err_after_tls;
+	config = &server->offer->config;
 	error = call_pool_create(CALL_THREADS_MAX, &server->calls);
 	if (error < 0)
-		goto err_after_volumes;
+		goto err_after_offer;
 	error = start_cores(server, config);
 	if (error < 0)
 		goto err_after_calls;
@@ -347,13 +157,15 @@ server_start(const struct config *config, const struct server_sockets *sockets,
 	error = heartbeat_create(&server->cores, &server->heartbeat);
 	if (error < 0)
 		goto err_after_watchdog;
-	error = start_volumes(config, server);
+	error = volume_set_start(&server->volumes, &server->cores, server->calls);
+	if (error == 0)
+		error = offer_start(server->offer, &server->cores);
 	if (error < 0)
 		goto err_after_watchdog;
-	error = service_init(&server->service, &server->cores, &server->exports, &limits);
+	error = service_init(&server->service, &server->cores, &server->offer->settings);
 	if (error < 0)
 		goto err_after_watchdog;
-	error = listen_all(&server->service, config, sockets);
+	error = listeners_start(&server->listeners, &server->service, config, sockets);
 	if (error < 0)
 		goto err_after_service;
 	error = lock_memory(config);
@@ -375,13 +187,94 @@ err_after_cores:
 	heartbeat_destroy(server->heartbeat);
 err_after_calls:
 	call_pool_destroy(server->calls);
-err_after_volumes:
-	(void)close_volumes(&server->exports);
-err_after_tls:
-	tls_store_fini(&server->tls);
+err_after_offer:
+	(void)withdraw(server);
 err_after_server:
+	graveyard_fini(&server->graveyard);
 	free(server);
 	return error;
+}
+
+/* ---- changing ---- */
+
+/* The cores go on as they began. */
+static void
+log_next_start(const struct config *before, const struct config *after)
+{
+	const struct {
+		const char *key;
+		bool changed;
+	} settings[] = {
+		{ "cores", before->cores.count != after->cores.count ||
+				   memcmp(before->cores.cpus, after->cores.cpus,
+					  before->cores.count * sizeof(before->cores.cpus[0])) },
+		{ "queue-depth", before->queue_depth != after->queue_depth },
+		{ "poll-us", before->poll_us != after->poll_us },
+		{ "socket-batch", before->socket_batch != after->socket_batch },
+		{ "stall-ms", before->stall_ms != after->stall_ms },
+		{ "buffer-memory", before->buffer_memory_bytes != after->buffer_memory_bytes },
+		{ "lock-memory", before->lock_memory != after->lock_memory },
+	};
+
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+		if (settings[i].changed)
+			log_warning("%s of [reactor] has changed: that is for the next start",
+				    settings[i].key);
+	}
+}
+
+int
+server_reload(struct server *server, struct config *config)
+{
+	struct listeners_change listeners;
+	struct offer *offer, *before = server->offer;
+	int error;
+
+	error = offer_create(config, ++server->offer_count, &server->volumes, &server->graveyard,
+			     &offer);
+	if (error < 0)
+		return error;
+	error = offer_start(offer, &server->cores);
+	if (error == 0)
+		error = listeners_prepare(&server->listeners, &offer->config, &listeners);
+	if (error < 0)
+		goto err_after_offer;
+	error = service_change(&server->service, &offer->settings,
+			       offer->config.removed_exports == CONFIG_REMOVED_DROP);
+	if (error < 0)
+		goto err_after_listeners;
+	log_next_start(&before->config, &offer->config);
+	listeners_commit(&server->listeners, &listeners);
+	server->offer = offer;
+	service_settings_put(&before->settings);
+	return 0;
+
+err_after_listeners:
+	listeners_revert(&server->listeners, &listeners);
+err_after_offer:
+	service_settings_put(&offer->settings);
+	server_tidy(server);
+	return error;
+}
+
+void
+server_tidy(struct server *server)
+{
+	struct offer *offer;
+
+	while ((offer = graveyard_take(&server->graveyard)) != NULL) {
+		/* Its last request is done, but a message about a locked range may still be on its way: from the request's core to the
+		 * volume's, and an answer. */
+		service_barrier(&server->service);
+		service_barrier(&server->service);
+		(void)offer_destroy(offer);
+	}
+}
+
+size_t
+server_export_count(const struct server *server)
+{
+	return server->offer->config.export_count;
 }
 
 bool
@@ -402,8 +295,8 @@ server_stop(struct server *server)
 	cores_stop(&server->cores);
 	heartbeat_destroy(server->heartbeat);
 	service_fini(&server->service);
-	tls_store_fini(&server->tls);
-	error = close_volumes(&server->exports);
+	error = withdraw(server);
+	graveyard_fini(&server->graveyard);
 	free(server);
 	return error;
 }

@@ -62,6 +62,7 @@ const struct volume_ops file_volume_ops = {
 	.check = file_check,
 	.start = file_start,
 	.submit = file_submit,
+	.lock = file_lock,
 	.peek = file_peek,
 	.close = file_close,
 };

@@ -130,9 +130,9 @@ find_size(const char *path, int fd, const struct stat *status, uint64_t *size_by
 /* Keep other processes, and other exports of this one, from writing what is served here.
  * The lock belongs to the open file: it ends with its last descriptor.  Source: fcntl(2), F_OFD_SETLK. */
 static int
-lock_file(const char *path, int fd, bool read_only)
+lock_file(const char *path, int fd, short type)
 {
-	struct flock whole = { .l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	struct flock whole = { .l_type = type, .l_whence = SEEK_SET };
 
 	if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
 		return 0;
@@ -145,6 +145,12 @@ lock_file(const char *path, int fd, bool read_only)
 	log_warning("%s: cannot be locked (%s): nothing keeps others from writing it", path,
 		    strerror(errno));
 	return 0;
+}
+
+int
+file_lock(struct volume *volume, bool locked)
+{
+	return lock_file(volume->path, file_of(volume)->fd, locked ? F_RDLCK : F_UNLCK);
 }
 
 /* Find what the file system, or the page cache, holds as a whole. */
@@ -281,7 +287,7 @@ file_open(const struct volume_options *options, struct volume **result)
 	error = file->fd;
 	if (error < 0)
 		goto err_after_path;
-	error = lock_file(path, file->fd, read_only);
+	error = lock_file(path, file->fd, read_only ? F_RDLCK : F_WRLCK);
 	if (error == 0)
 		error = find_abilities(file);
 	if (error == 0)

@@ -60,6 +60,7 @@ int file_open(const struct volume_options *options, struct volume **result) MUST
 int file_check(const struct volume_options *options, uint64_t *size_bytes) MUST_USE;
 int file_start(struct volume *volume, struct cores *cores, unsigned home_index,
 	       struct call_pool *calls) MUST_USE;
+int file_lock(struct volume *volume, bool locked) MUST_USE;
 int file_close(struct volume *volume);
 
 /* The ways of a request; each ends in volume_finish, never from within these.

@@ -156,8 +156,12 @@ turns_due(struct timer *timer)
 void
 throttle_cancel(struct throttle_wait *wait)
 {
-	/* A timer that finds nobody does no harm. */
+	if (!throttle_waiting(wait))
+		return;
 	list_remove(&wait->node);
+	/* Nothing may be left of it when the last one who waited is gone: the throttle may be destroyed. */
+	if (list_empty(&wait->core->waiting))
+		reactor_timer_stop(wait->core->reactor, &wait->core->timer);
 }
 
 bool

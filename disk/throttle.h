@@ -38,7 +38,7 @@ struct throttle_wait {
 int throttle_create(const struct throttle_limits *limits, struct cores *cores,
 		    struct throttle **throttle) MUST_USE;
 
-/* Nobody may wait, or no core may run. */
+/* Nobody may wait any more. */
 void throttle_destroy(struct throttle *throttle);
 
 /* Prepare WAIT, which waits for nothing. */

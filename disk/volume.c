@@ -44,6 +44,13 @@ volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
 }
 
 int
+volume_lock(struct volume *volume, bool locked)
+{
+	CHECK(volume->read_only);
+	return volume->ops->lock == NULL ? 0 : volume->ops->lock(volume, locked);
+}
+
+int
 volume_close(struct volume *volume)
 {
 	return volume->ops->close(volume);

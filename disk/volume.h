@@ -101,6 +101,8 @@ struct volume_ops {
 		       struct volume_request *request); /* ends in volume_finish */
 	/* As volume_peek; NULL: nothing is remembered. */
 	enum volume_peek (*peek)(const struct volume *volume, uint64_t offset, uint64_t length);
+	/* As volume_lock; NULL: it locks nothing. */
+	int (*lock)(struct volume *volume, bool locked);
 	/* Make all that was written durable, and free.  0 or a negative errno; closed in any case. */
 	int (*close)(struct volume *volume);
 };
@@ -124,6 +126,10 @@ int volume_check(const struct volume_options *options, uint64_t *size_bytes) MUS
  * All must outlive the volume.  Returns 0 or -ENOMEM. */
 int volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
 		 struct call_pool *calls) MUST_USE;
+
+/* Give up the lock that keeps writers from what VOLUME, which is read-only, serves, so that it can be opened for writing beside it; or
+ * take it again.  Returns 0, or -EBUSY (logged) if somebody else has locked it meanwhile. */
+int volume_lock(struct volume *volume, bool locked) MUST_USE;
 
 /* Write all to stable storage and free VOLUME.  Blocks; no request may be in flight, and no core may run.
  * Returns 0, or the negative errno of the last flush (logged): then data may be lost. */

@@ -1,7 +1,10 @@
 /* The names of the kinds, and which options each takes. */
 #include "disk/volume_options.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "disk/fault_settings.h"
 
@@ -65,4 +68,42 @@ volume_options_mistake(const struct volume_options *options, char *text, size_t 
 	else if (options->kind == VOLUME_KIND_FAULT)
 		return fault_settings_parse(options->fault, &settings, text, text_bytes) < 0;
 	return mistake != NULL;
+}
+
+static bool
+is_same_text(const char *left, const char *right)
+{
+	return left == NULL || right == NULL ? left == right : strcmp(left, right) == 0;
+}
+
+bool
+volume_options_equal(const struct volume_options *left, const struct volume_options *right)
+{
+	return left->kind == right->kind && left->size_bytes == right->size_bytes &&
+	       left->read_only == right->read_only && is_same_text(left->path, right->path) &&
+	       is_same_text(left->fault, right->fault);
+}
+
+int
+volume_options_copy(const struct volume_options *from, struct volume_options *to)
+{
+	struct volume_options copy = *from;
+
+	copy.path = from->path == NULL ? NULL : strdup(from->path);
+	copy.fault = from->fault == NULL ? NULL : strdup(from->fault);
+	if ((from->path != NULL && copy.path == NULL) ||
+	    (from->fault != NULL && copy.fault == NULL)) {
+		volume_options_clear(&copy);
+		return -ENOMEM;
+	}
+	*to = copy;
+	return 0;
+}
+
+void
+volume_options_clear(struct volume_options *options)
+{
+	free((char *)(uintptr_t)options->path);
+	free((char *)(uintptr_t)options->fault);
+	*options = (struct volume_options){ .kind = options->kind };
 }

@@ -24,6 +24,13 @@ struct volume_options {
 	bool read_only;
 };
 
+/* Whether both open the same volume in the same way.  Every option counts. */
+bool volume_options_equal(const struct volume_options *left, const struct volume_options *right);
+
+/* Copy FROM, with strings of its own; and free those.  Returns 0 or -ENOMEM; then *to is unchanged. */
+int volume_options_copy(const struct volume_options *from, struct volume_options *to) MUST_USE;
+void volume_options_clear(struct volume_options *options);
+
 /* The kinds' names, as in a configuration; the last is NULL. */
 extern const char *const volume_kind_names[VOLUME_KIND_COUNT + 1];
 

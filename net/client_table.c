@@ -14,25 +14,33 @@ struct client_table_entry {
 	unsigned connection_count;
 };
 
-int
-client_table_init(struct client_table *table, unsigned clients_max, unsigned connections_max)
+/* Empty, for CLIENTS_MAX clients. */
+static int
+allocate(struct client_table_room *room, unsigned clients_max)
 {
-	*table = (struct client_table){ .connections_max = connections_max, .bucket_count = 1 };
-	if (connections_max == 0)
-		return 0;
-	while (table->bucket_count < clients_max)
-		table->bucket_count *= 2;
-	table->buckets = calloc(table->bucket_count, sizeof(struct client_table_entry *));
-	table->entries = calloc(clients_max, sizeof(table->entries[0]));
-	if (table->buckets == NULL || table->entries == NULL) {
-		free(table->buckets);
-		free(table->entries);
+	*room = (struct client_table_room){ .clients_max = clients_max, .bucket_count = 1 };
+	while (room->bucket_count < clients_max)
+		room->bucket_count *= 2;
+	room->buckets = calloc(room->bucket_count, sizeof(struct client_table_entry *));
+	room->entries = calloc(clients_max, sizeof(room->entries[0]));
+	if (room->buckets == NULL || room->entries == NULL) {
+		free(room->buckets);
+		free(room->entries);
 		return -ENOMEM;
 	}
 	for (unsigned i = 0; i < clients_max; i++) {
-		table->entries[i].next = table->unused;
-		table->unused = &table->entries[i];
+		room->entries[i].next = room->unused;
+		room->unused = &room->entries[i];
 	}
+	return 0;
+}
+
+int
+client_table_init(struct client_table *table, unsigned clients_max)
+{
+	*table = (struct client_table){ .seed = 0 };
+	if (allocate(&table->room, clients_max) < 0)
+		return -ENOMEM;
 	/* Without it, on a kernel that is starting, clients could make chains longer, no more. */
 	if (getrandom(&table->seed, sizeof(table->seed), GRND_NONBLOCK) < 0)
 		table->seed = 0;
@@ -43,17 +51,15 @@ client_table_init(struct client_table *table, unsigned clients_max, unsigned con
 void
 client_table_fini(struct client_table *table)
 {
-	if (table->connections_max == 0)
-		return;
 	pthread_mutex_destroy(&table->lock);
-	free(table->buckets);
-	free(table->entries);
+	free(table->room.buckets);
+	free(table->room.entries);
 }
 
 static bool
-is_counted(const struct client_table *table, const struct access_peer *peer)
+is_counted(const struct access_peer *peer)
 {
-	return table->connections_max > 0 && peer->family != AF_UNIX && peer->family != AF_UNSPEC;
+	return peer->family != AF_UNIX && peer->family != AF_UNSPEC;
 }
 
 static struct access_peer
@@ -83,7 +89,7 @@ bucket_of(struct client_table *table, const struct access_peer *client)
 
 	memcpy(halves, client->bytes, sizeof(halves));
 	halves[0] = mix(mix(halves[0] ^ table->seed) ^ halves[1] ^ client->family);
-	return &table->buckets[halves[0] & (table->bucket_count - 1)];
+	return &table->room.buckets[halves[0] & (table->room.bucket_count - 1)];
 }
 
 /* What points to the entry of CLIENT, or the NULL at the end of its chain. */
@@ -98,36 +104,77 @@ find(struct client_table *table, const struct access_peer *client)
 	return at;
 }
 
-/* With the lock held. */
-static bool
-enter(struct client_table *table, const struct access_peer *client)
+/* With the lock held, as all below.  The entry of CLIENT, new if there is none; NULL: there is no room. */
+static struct client_table_entry *
+find_or_add(struct client_table *table, const struct access_peer *client)
 {
 	struct client_table_entry **at = find(table, client), *entry = *at;
 
-	if (entry == NULL) {
-		entry = table->unused;
-		if (entry == NULL)
-			return false;
-		table->unused = entry->next;
-		*entry = (struct client_table_entry){ .client = *client };
-		*at = entry;
-	}
-	if (entry->connection_count == table->connections_max)
+	if (entry != NULL)
+		return entry;
+	entry = table->room.unused;
+	if (entry == NULL)
+		return NULL;
+	table->room.unused = entry->next;
+	*entry = (struct client_table_entry){ .client = *client };
+	*at = entry;
+	return entry;
+}
+
+static bool
+enter(struct client_table *table, const struct access_peer *client, unsigned connections_max)
+{
+	struct client_table_entry *entry = find_or_add(table, client);
+
+	/* A new one has none, and may have one. */
+	if (entry == NULL || (connections_max > 0 && entry->connection_count >= connections_max))
 		return false;
 	entry->connection_count++;
 	return true;
 }
 
+/* Take over the clients of FROM. */
+static void
+move_clients(struct client_table *table, const struct client_table_room *from)
+{
+	for (unsigned i = 0; i < from->bucket_count; i++) {
+		for (const struct client_table_entry *old = from->buckets[i]; old != NULL;
+		     old = old->next)
+			find_or_add(table, &old->client)->connection_count = old->connection_count;
+	}
+}
+
+int
+client_table_resize(struct client_table *table, unsigned clients_max)
+{
+	struct client_table_room more, before;
+
+	if (allocate(&more, clients_max) < 0)
+		return -ENOMEM;
+	pthread_mutex_lock(&table->lock);
+	before = more;
+	if (clients_max > table->room.clients_max) {
+		before = table->room;
+		table->room = more;
+		move_clients(table, &before);
+	}
+	pthread_mutex_unlock(&table->lock);
+	free(before.buckets);
+	free(before.entries);
+	return 0;
+}
+
 bool
-client_table_enter(struct client_table *table, const struct access_peer *peer)
+client_table_enter(struct client_table *table, const struct access_peer *peer,
+		   unsigned connections_max)
 {
 	struct access_peer client = client_of(peer);
 	bool entered;
 
-	if (!is_counted(table, peer))
+	if (!is_counted(peer))
 		return true;
 	pthread_mutex_lock(&table->lock);
-	entered = enter(table, &client);
+	entered = enter(table, &client, connections_max);
 	pthread_mutex_unlock(&table->lock);
 	return entered;
 }
@@ -138,7 +185,7 @@ client_table_leave(struct client_table *table, const struct access_peer *peer)
 	struct access_peer client = client_of(peer);
 	struct client_table_entry **at, *entry;
 
-	if (!is_counted(table, peer))
+	if (!is_counted(peer))
 		return;
 	pthread_mutex_lock(&table->lock);
 	at = find(table, &client);
@@ -146,8 +193,8 @@ client_table_leave(struct client_table *table, const struct access_peer *peer)
 	CHECK(entry != NULL && entry->connection_count > 0);
 	if (--entry->connection_count == 0) {
 		*at = entry->next;
-		entry->next = table->unused;
-		table->unused = entry;
+		entry->next = table->room.unused;
+		table->room.unused = entry;
 	}
 	pthread_mutex_unlock(&table->lock);
 }

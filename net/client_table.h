@@ -13,27 +13,34 @@
 
 struct client_table_entry;
 
-/* Shared by all cores. */
-struct client_table {
-	/* Private. */
-	unsigned connections_max; /* of each client; 0: any number, and nothing is counted */
-	pthread_mutex_t
-		lock; /* of all below, for some hundred instructions when a connection begins or ends */
-	uint64_t seed;	       /* clients choose their addresses, but not where they collide */
+struct client_table_room {
+	unsigned clients_max;
 	unsigned bucket_count; /* a power of two */
 	struct client_table_entry **buckets;
 	struct client_table_entry *entries, *unused;
 };
 
-/* Make TABLE for at most CLIENTS_MAX clients (at least 1) at a time, of which each may have CONNECTIONS_MAX; 0: any number.
+/* Shared by all cores. */
+struct client_table {
+	/* Private. */
+	pthread_mutex_t
+		lock; /* of all below, for some hundred instructions when a connection begins or ends */
+	uint64_t seed; /* clients choose their addresses, but not where they collide */
+	struct client_table_room room;
+};
+
+/* Make TABLE for at most CLIENTS_MAX clients (at least 1) at a time.
  * Returns 0 or -ENOMEM; then TABLE is not usable. */
-int client_table_init(struct client_table *table, unsigned clients_max,
-		      unsigned connections_max) MUST_USE;
+int client_table_init(struct client_table *table, unsigned clients_max) MUST_USE;
 void client_table_fini(struct client_table *table);
 
-/* One more connection of PEER.  Returns false, and does not count it, if the client has as many as it may, or CLIENTS_MAX others are
- * there.  Any thread. */
-bool client_table_enter(struct client_table *table, const struct access_peer *peer) MUST_USE;
+/* Make room for CLIENTS_MAX clients, if there is less.  Any thread.  Returns 0 or -ENOMEM; then nothing has changed. */
+int client_table_resize(struct client_table *table, unsigned clients_max) MUST_USE;
+
+/* One more connection of PEER, which may have CONNECTIONS_MAX; 0: any number.  Returns false, and does not count it, if the client
+ * has as many already, or as many others as there is room for are there.  Any thread. */
+bool client_table_enter(struct client_table *table, const struct access_peer *peer,
+			unsigned connections_max) MUST_USE;
 
 /* One that entered is gone.  Any thread. */
 void client_table_leave(struct client_table *table, const struct access_peer *peer);

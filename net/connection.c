@@ -32,7 +32,8 @@ static void linger(struct timer *timer);
 /* ---- beginning ---- */
 
 int
-connection_create(struct service_core *home, int fd, const struct address *peer)
+connection_create(struct service_core *home, struct service_settings *settings, int fd,
+		  const struct address *peer)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
 	struct connection_room *room = malloc(sizeof(*room));
@@ -43,8 +44,9 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 		kernel_close(fd);
 		return -ENOMEM;
 	}
-	peer_socket_tune(fd, peer, home->service->limits.dead_peer_s);
+	peer_socket_tune(fd, peer, settings->limits.dead_peer_s);
 	connection->home = home;
+	connection->settings = service_settings_get(settings);
 	connection->state = CONNECTION_STATE_HANDSHAKE;
 	connection->room = room;
 	address_format(peer, connection->peer, sizeof(connection->peer));
@@ -55,9 +57,9 @@ connection_create(struct service_core *home, int fd, const struct address *peer)
 	connection->channel.on_secured = on_secured;
 	connection->fd = fd;
 	list_init(&connection->node);
-	handshake_init(&connection->handshake, home->service->exports);
+	handshake_init(&connection->handshake, &settings->exports);
 	connection->handshake.peer = access_peer_of(peer);
-	connection->handshake.tls_mode = home->service->limits.tls_mode;
+	connection->handshake.tls_mode = settings->limits.tls_mode;
 	timer_init(&connection->handshake_deadline, handshake_expired);
 	timer_init(&connection->linger, linger);
 	task_init(&connection->receive, receive);
@@ -85,7 +87,7 @@ connection_start(struct message *message)
 		return;
 	}
 	reactor_timer_start(home->core->reactor, &connection->handshake_deadline,
-			    (uint64_t)home->service->limits.handshake_s * 1000000000);
+			    (uint64_t)connection->settings->limits.handshake_s * 1000000000);
 	reactor_defer(home->core->reactor, &connection->flush);
 }
 
@@ -109,7 +111,7 @@ handshake_expired(struct timer *timer)
 		return;
 	}
 	(void)snprintf(text, sizeof(text), "did not finish the handshake in %u s (handshake-s)",
-		       connection->home->service->limits.handshake_s);
+		       connection->settings->limits.handshake_s);
 	connection_drop(connection, text);
 }
 
@@ -134,6 +136,7 @@ on_closed(struct channel *channel)
 	reactor_timer_stop(home->core->reactor, &connection->linger);
 	list_remove(&connection->node);
 	free(connection->room);
+	service_settings_put(connection->settings);
 	free(connection);
 	service_connection_gone(home, &client);
 }
@@ -312,7 +315,7 @@ take_handshake_input(struct connection *connection)
 static void
 start_tls(struct connection *connection)
 {
-	struct tls_credentials *credentials = tls_store_get(connection->home->service->limits.tls);
+	struct tls_credentials *credentials = tls_credentials_get(connection->settings->limits.tls);
 
 	connection->tls_follows = false;
 	if (channel_secure(&connection->channel, credentials) < 0)

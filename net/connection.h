@@ -41,6 +41,7 @@ enum connection_state {
 
 struct connection {
 	struct service_core *home;
+	struct service_settings *settings; /* that it began with; one reference */
 	enum connection_state state;
 	int fd; /* the channel's, from connection_start on */
 	struct channel channel;
@@ -86,9 +87,10 @@ struct connection {
 	bool refusal_logged; /* of a request */
 };
 
-/* Make a connection of FD on HOME's core: owns FD from here on, also if it fails.  Any core; the rest happens on HOME's.
+/* Make a connection of FD on HOME's core, after SETTINGS: owns FD from here on, also if it fails.  Any core; the rest happens on HOME's.
  * Counts as one of HOME's connections, which the caller has raised.  Returns 0 or -ENOMEM; then FD is closed. */
-int connection_create(struct service_core *home, int fd, const struct address *peer) MUST_USE;
+int connection_create(struct service_core *home, struct service_settings *settings, int fd,
+		      const struct address *peer) MUST_USE;
 
 /* End it when what was asked is answered: the client wants to leave, or the daemon does. */
 void connection_finish(struct connection *connection);

@@ -1,4 +1,9 @@
-/* The pool, and shares of it. */
+/* The pool, and shares of it.
+ * A connection that holds something may hold no more than is left for all others: so n connections that take what they can have the
+ * same share each, an (n + 1)th of the core's, and as much stays free for one that needs little, or has just come.
+ * What was taken before is not taken back, but the last part of the buffers is for those who have none.
+ * Source: the dynamic thresholds of A. Choudhury and E. Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
+ * 1998. */
 #include "net/request.h"
 
 /* CONNECTION waits for the core to have something again. */
@@ -10,6 +15,15 @@ starve(struct connection *connection)
 	service_hungry(connection->home);
 }
 
+static bool
+has_its_requests(const struct connection *connection)
+{
+	unsigned count = connection->request_count;
+
+	return count >= connection->settings->limits.requests_per_connection ||
+	       (count > 0 && count >= connection->home->unused_request_count);
+}
+
 struct nbd_request *
 request_get(struct connection *connection)
 {
@@ -17,7 +31,7 @@ request_get(struct connection *connection)
 	struct nbd_request *request;
 	struct list_node *node;
 
-	if (connection->request_count >= home->service->limits.requests_per_connection) {
+	if (has_its_requests(connection)) {
 		connection->throttled = true;
 		return NULL;
 	}
@@ -26,6 +40,7 @@ request_get(struct connection *connection)
 		starve(connection);
 		return NULL;
 	}
+	home->unused_request_count--;
 	request = container_of(node, struct nbd_request, node);
 	request->connection = connection;
 	request->served_bytes = 0;
@@ -50,6 +65,7 @@ request_put(struct nbd_request *request)
 	/* In front: what was used last is in the cache. */
 	list_remove(&request->node);
 	list_prepend(&home->unused_requests, &request->node);
+	home->unused_request_count++;
 	connection->request_count--;
 	if (connection->throttled) {
 		connection->throttled = false;
@@ -89,18 +105,48 @@ needed_bytes(const struct nbd_request *request)
 	return SERVICE_PIECE_BYTES + 2 * (size_t)volume->block_bytes;
 }
 
+/* Of a core's buffers the last sixteenth is for connections that hold nothing and need little. */
+#define RESERVE_SHARE 16
+#define LITTLE_BYTES  65536u
+
+/* What CONNECTION may have of what is left for it, when it needs BYTES. */
+static size_t
+left_bytes(const struct connection *connection, size_t bytes)
+{
+	const struct buffer_pool *pool = connection->home->core->buffers;
+	size_t total_bytes = buffer_pool_total_bytes(pool);
+	size_t free_bytes = total_bytes - buffer_pool_used_bytes(pool);
+	size_t reserve_bytes = total_bytes / RESERVE_SHARE;
+
+	if (connection->buffer_bytes == 0 && bytes <= LITTLE_BYTES)
+		return free_bytes;
+	return free_bytes > reserve_bytes ? free_bytes - reserve_bytes : 0;
+}
+
+/* Would BYTES more be more than CONNECTION, which holds some already, may have? */
+static bool
+has_its_bytes(const struct connection *connection, size_t bytes)
+{
+	size_t held_bytes = connection->buffer_bytes + bytes;
+
+	return connection->buffer_bytes > 0 &&
+	       (held_bytes > connection->home->bytes_per_connection_max ||
+		held_bytes > left_bytes(connection, bytes));
+}
+
 bool
 request_take_buffer(struct nbd_request *request)
 {
 	struct connection *connection = request->connection;
 	size_t bytes = needed_bytes(request);
 
-	if (connection->buffer_bytes > 0 &&
-	    connection->buffer_bytes + bytes > connection->home->bytes_per_connection_max) {
+	if (has_its_bytes(connection, bytes)) {
 		connection->throttled = true;
 		return false;
 	}
-	request->buffer = buffer_pool_get(connection->home->core->buffers, bytes);
+	request->buffer = NULL;
+	if (bytes <= left_bytes(connection, bytes))
+		request->buffer = buffer_pool_get(connection->home->core->buffers, bytes);
 	if (request->buffer == NULL) {
 		starve(connection);
 		return false;

@@ -20,6 +20,7 @@ struct service_listener {
 	struct listener listener;
 	struct service_core *home;
 	struct list_node node; /* in service->listeners */
+	bool started;
 	struct message message;
 };
 
@@ -28,8 +29,10 @@ static void drain_expired(struct timer *timer);
 /* ---- beginning ---- */
 
 static int
-service_core_init(struct service_core *home, struct service *service, struct core *core)
+service_core_init(struct service_core *home, struct service *service, struct core *core,
+		  struct service_settings *settings)
 {
+	unsigned request_count = settings->limits.requests_per_core;
 	size_t total_bytes = buffer_pool_total_bytes(core->buffers);
 
 	*home = (struct service_core){ .core = core, .service = service };
@@ -39,33 +42,35 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 	service_log_init(home);
 	timer_init(&home->drain_deadline, drain_expired);
 	home->bytes_per_connection_max = total_bytes / CONNECTION_SHARE;
-	home->requests = calloc(service->limits.requests_per_core, sizeof(home->requests[0]));
+	home->requests = calloc(request_count, sizeof(home->requests[0]));
 	if (home->requests == NULL)
 		return -ENOMEM;
-	for (unsigned i = 0; i < service->limits.requests_per_core; i++) {
+	home->settings = service_settings_get(settings);
+	for (unsigned i = 0; i < request_count; i++) {
 		list_init(&home->requests[i].node);
 		list_append(&home->unused_requests, &home->requests[i].node);
+		home->unused_request_count++;
 	}
 	return 0;
 }
 
+static void
+service_core_fini(struct service_core *home)
+{
+	free(home->requests);
+	service_settings_put(home->settings);
+}
+
 int
-service_init(struct service *service, struct cores *cores, const struct export_table *exports,
-	     const struct service_limits *limits)
+service_init(struct service *service, struct cores *cores, struct service_settings *settings)
 {
 	void *per_core;
 	unsigned count = 0;
 	int error;
 
-	*service = (struct service){
-		.exports = exports,
-		.limits = *limits,
-		.cores = cores,
-		.core_count = cores->count,
-	};
+	*service = (struct service){ .cores = cores, .core_count = cores->count };
 	list_init(&service->listeners);
-	error = client_table_init(&service->clients, limits->connections_max,
-				  limits->connections_per_client_max);
+	error = client_table_init(&service->clients, settings->limits.connections_max);
 	if (error < 0)
 		return error;
 	error = -ENOMEM;
@@ -73,17 +78,18 @@ service_init(struct service *service, struct cores *cores, const struct export_t
 		goto err_after_clients;
 	service->per_core = per_core;
 	for (; count < cores->count; count++) {
-		error = service_core_init(&service->per_core[count], service, &cores->cores[count]);
+		error = service_core_init(&service->per_core[count], service, &cores->cores[count],
+					  settings);
 		if (error < 0)
 			goto err_after_cores;
 	}
 	client_log_init(&service->client_log);
-	sem_init(&service->stopped, 0, 0);
+	sem_init(&service->done, 0, 0);
 	return 0;
 
 err_after_cores:
 	while (count-- > 0)
-		free(service->per_core[count].requests);
+		service_core_fini(&service->per_core[count]);
 	free(per_core);
 err_after_clients:
 	client_table_fini(&service->clients);
@@ -98,7 +104,7 @@ service_fini(struct service *service)
 	(void)client_log_flush(&service->client_log, UINT64_MAX);
 	client_log_fini(&service->client_log);
 	for (unsigned i = 0; i < service->core_count; i++)
-		free(service->per_core[i].requests);
+		service_core_fini(&service->per_core[i]);
 	free(service->per_core);
 	client_table_fini(&service->clients);
 	while ((node = list_take_first(&service->listeners)) != NULL) {
@@ -107,7 +113,7 @@ service_fini(struct service *service)
 		listener_close(&added->listener);
 		free(added);
 	}
-	sem_destroy(&service->stopped);
+	sem_destroy(&service->done);
 }
 
 /* ---- listening ---- */
@@ -123,8 +129,7 @@ on_accept(struct listener *listener, int fd, const struct address *peer)
 static void
 on_listener_stopped(struct listener *listener)
 {
-	sem_post(
-		&container_of(listener, struct service_listener, listener)->home->service->stopped);
+	sem_post(&container_of(listener, struct service_listener, listener)->home->service->done);
 }
 
 /* ADDED's listener is open. */
@@ -179,6 +184,7 @@ start_listener(struct message *message)
 	struct service_listener *added = container_of(message, struct service_listener, message);
 
 	listener_start(&added->listener, added->home->core);
+	sem_post(&added->home->service->done);
 }
 
 static void
@@ -188,25 +194,22 @@ stop_listener(struct message *message)
 }
 
 static void
-tell_listeners(struct service *service, void (*deliver)(struct message *))
+tell_listener(struct service_listener *added, void (*deliver)(struct message *))
 {
-	struct list_node *node;
-
-	list_for_each(node, &service->listeners) {
-		struct service_listener *added = container_of(node, struct service_listener, node);
-
-		added->message.deliver = deliver;
-		reactor_send(added->home->core->reactor, &added->message);
-	}
+	added->message.deliver = deliver;
+	reactor_send(added->home->core->reactor, &added->message);
 }
 
 static void
 start_idle(struct message *message)
 {
-	service_idle_start(container_of(message, struct service_core, message));
+	struct service_core *home = container_of(message, struct service_core, message);
+
+	service_idle_start(home);
+	sem_post(&home->service->done);
 }
 
-/* Tell all cores, each by its own message. */
+/* Tell all cores, each by its own message, which each must have had before the next can be told: see wait_done. */
 static void
 tell_cores(struct service *service, void (*deliver)(struct message *))
 {
@@ -218,12 +221,127 @@ tell_cores(struct service *service, void (*deliver)(struct message *))
 	}
 }
 
+static void
+wait_done(struct service *service, unsigned count)
+{
+	while (count > 0) {
+		if (sem_wait(&service->done) == 0)
+			count--;
+	}
+}
+
 void
 service_start(struct service *service)
 {
-	/* In this order: a connection comes to its core behind this message. */
-	tell_cores(service, start_idle);
-	tell_listeners(service, start_listener);
+	struct list_node *node;
+
+	/* First: a connection must find its core ready. */
+	if (!service->started) {
+		tell_cores(service, start_idle);
+		wait_done(service, service->core_count);
+	}
+	service->started = true;
+	list_for_each(node, &service->listeners) {
+		struct service_listener *added = container_of(node, struct service_listener, node);
+
+		if (!added->started) {
+			tell_listener(added, start_listener);
+			wait_done(service, 1);
+		}
+		added->started = true;
+	}
+}
+
+static bool
+is_same_address(const struct address *left, const struct address *right)
+{
+	char left_text[ADDRESS_TEXT_BYTES], right_text[ADDRESS_TEXT_BYTES];
+
+	address_format(left, left_text, sizeof(left_text));
+	address_format(right, right_text, sizeof(right_text));
+	return strcmp(left_text, right_text) == 0;
+}
+
+bool
+service_unlisten(struct service *service, const struct address *bound)
+{
+	struct list_node *node;
+
+	list_for_each(node, &service->listeners) {
+		struct service_listener *added = container_of(node, struct service_listener, node);
+
+		if (!is_same_address(&added->listener.address, bound))
+			continue;
+		if (added->started) {
+			tell_listener(added, stop_listener);
+			wait_done(service, 1);
+		}
+		list_remove(&added->node);
+		listener_close(&added->listener);
+		free(added);
+		return true;
+	}
+	return false;
+}
+
+/* ---- changing ---- */
+
+/* Connections keep the settings that they began with; but those whose export is not offered any more may have to go. */
+static void
+drop_removed(struct service_core *home, struct list_node *connections)
+{
+	struct list_node *node, *after;
+
+	list_for_each_safe(node, after, connections) {
+		struct connection *connection = container_of(node, struct connection, node);
+		const struct export *export = connection->session.export;
+
+		if (export != NULL && export_find(&home->settings->exports, export->name,
+						  strlen(export->name)) == NULL)
+			connection_finish(connection);
+	}
+}
+
+static void
+change_core(struct message *message)
+{
+	struct service_core *home = container_of(message, struct service_core, message);
+	struct service_settings *before = home->settings;
+
+	home->settings = service_settings_get(home->service->next_settings);
+	service_settings_put(before);
+	if (home->service->next_drops) {
+		drop_removed(home, &home->connections);
+		drop_removed(home, &home->parked);
+	}
+	sem_post(&home->service->done);
+}
+
+int
+service_change(struct service *service, struct service_settings *settings, bool drop)
+{
+	int error = client_table_resize(&service->clients, settings->limits.connections_max);
+
+	if (error < 0)
+		return error;
+	service->next_settings = settings;
+	service->next_drops = drop;
+	tell_cores(service, change_core);
+	wait_done(service, service->core_count);
+	return 0;
+}
+
+static void
+pass_barrier(struct message *message)
+{
+	sem_post(&container_of(message, struct service_core, message)->service->done);
+}
+
+void
+service_barrier(struct service *service)
+{
+	tell_cores(service, pass_barrier);
+	wait_done(service, service->core_count);
 }
 
 /* ---- stopping ---- */
@@ -231,7 +349,7 @@ service_start(struct service *service)
 static void
 parking_stopped(struct stream_parking *parking)
 {
-	sem_post(&container_of(parking, struct service_core, parking)->service->stopped);
+	sem_post(&container_of(parking, struct service_core, parking)->service->done);
 }
 
 /* Its last connection is gone. */
@@ -243,7 +361,7 @@ core_stopped(struct service_core *home)
 	if (home->parking_started)
 		stream_parking_stop(&home->parking, parking_stopped);
 	else
-		sem_post(&home->service->stopped);
+		sem_post(&home->service->done);
 }
 
 void
@@ -298,20 +416,17 @@ drain(struct message *message)
 	reactor_timer_start(home->core->reactor, &home->drain_deadline, DRAIN_DEADLINE_NS);
 }
 
-static void
-wait_stopped(struct service *service, unsigned count)
-{
-	while (count > 0) {
-		if (sem_wait(&service->stopped) == 0)
-			count--;
-	}
-}
-
 void
 service_stop(struct service *service)
 {
-	tell_listeners(service, stop_listener);
-	wait_stopped(service, service->listener_count);
+	struct list_node *node;
+	unsigned count = 0;
+
+	list_for_each(node, &service->listeners) {
+		tell_listener(container_of(node, struct service_listener, node), stop_listener);
+		count++;
+	}
+	wait_done(service, count);
 	tell_cores(service, drain);
-	wait_stopped(service, service->core_count);
+	wait_done(service, service->core_count);
 }

@@ -6,9 +6,8 @@
 
 #include "net/client_log.h"
 #include "net/client_table.h"
-#include "net/export.h"
 #include "net/listener.h"
-#include "net/tls_credentials.h"
+#include "net/service_settings.h"
 #include "reactor/core.h"
 #include "reactor/stream.h"
 #include <semaphore.h>
@@ -22,23 +21,11 @@ struct nbd_request;
 #define SERVICE_PIECE_BYTES	     (2u << 20)
 #define SERVICE_BUFFER_BYTES_LARGEST ((size_t)4 << 20)
 
-struct service_limits {
-	unsigned connections_max;	     /* on all cores */
-	unsigned connections_per_client_max; /* as client_table_init takes it */
-	unsigned requests_per_core; /* held at one time: with the disk, or being received or sent */
-	unsigned requests_per_connection;
-	unsigned handshake_s; /* within so many seconds a client has chosen its export */
-	unsigned dead_peer_s; /* as peer_socket_tune takes it */
-	const struct access_rules *access; /* who may connect; must outlive the service */
-	enum tls_mode tls_mode;
-	struct tls_store
-		*tls; /* what TLS begins with; NULL: TLS_MODE_OFF; must outlive the service */
-};
-
 /* One core's part of the service.  Owned by the core but for connection_count. */
 struct service_core {
 	struct core *core;
 	struct service *service;
+	struct service_settings *settings; /* one reference; for the connections that come here */
 	unsigned
 		connection_count; /* atomic: raised by the core that places, lowered here; placement goes by it */
 	struct list_node connections; /* at work, or were lately */
@@ -48,6 +35,7 @@ struct service_core {
 	struct timer idle_look; /* runs while there are connections at work */
 	struct nbd_request *requests;
 	struct list_node unused_requests;
+	unsigned unused_request_count;
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
 	struct list_node starved;	 /* connections that wait for a request or a buffer */
 	struct task feed;
@@ -55,30 +43,32 @@ struct service_core {
 	struct timer log_flush; /* runs while lines were left out here: net/client_log.h */
 	struct timer drain_deadline;
 	bool draining;
-	struct message message; /* from service_start and service_stop */
+	struct message message; /* from service_start, service_change and service_stop */
 } __attribute__((aligned(64)));
 
 struct service {
-	const struct export_table *exports;
-	struct service_limits limits;
 	/* Private. */
+	struct service_settings
+		*next_settings; /* for the cores to take, while service_change waits for them */
+	bool next_drops;	/* and to drop connections of exports that are gone */
 	struct cores *cores;
 	unsigned core_count; /* cores->count is 0 when the service is freed */
 	struct service_core *per_core;
+	bool started;
 	struct list_node listeners; /* struct service_listener */
 	unsigned listener_count;
 	unsigned connection_count; /* atomic: on all cores */
 	struct client_table clients;
 	struct client_log client_log;
-	sem_t stopped; /* a listener, later a core, has */
+	sem_t done; /* a listener or a core has done what it was told */
 };
 
-/* Prepare to serve EXPORTS on CORES, which run; both must outlive the service.
+/* Prepare to serve on CORES, which run and must outlive the service, after SETTINGS, of which it takes references of its own.
  * Returns 0 or -ENOMEM; then SERVICE is not usable. */
-int service_init(struct service *service, struct cores *cores, const struct export_table *exports,
-		 const struct service_limits *limits) MUST_USE;
+int service_init(struct service *service, struct cores *cores,
+		 struct service_settings *settings) MUST_USE;
 
-/* Listen on ADDRESS; *bound (may be NULL) is where, with the port that the kernel chose.  Clients wait until service_start.
+/* Listen on ADDRESS; *bound (may be NULL) is where, with the port that the kernel chose.  Clients wait until the next service_start.
  * Returns 0, or the negative errno of listener_open, logged. */
 int service_listen(struct service *service, const struct address *address,
 		   struct address *bound) MUST_USE;
@@ -87,8 +77,21 @@ int service_listen(struct service *service, const struct address *address,
  * Returns 0, or the negative errno of listener_adopt, logged. */
 int service_adopt(struct service *service, int fd, struct address *bound) MUST_USE;
 
-/* Accept connections. */
+/* Accept connections, on the listeners that have come since the last call, too. */
 void service_start(struct service *service);
+
+/* Listen no more where a listener said that it was BOUND; removes the path of a Unix socket.  Connections stay.  Blocks for a
+ * moment: not on a core.  Returns false if there is no such listener. */
+bool service_unlisten(struct service *service, const struct address *bound);
+
+/* After service_start: let connections that come from now on have SETTINGS, of which it takes references of its own.
+ * drop: connections whose export has no name in them are ended when what they asked is answered; otherwise they stay until their
+ * client leaves.  Blocks until all cores have changed: not on a core.
+ * Returns 0, or -ENOMEM; then nothing has changed. */
+int service_change(struct service *service, struct service_settings *settings, bool drop) MUST_USE;
+
+/* Wait until each core has delivered the messages that were sent to it before.  Not on a core. */
+void service_barrier(struct service *service);
 
 /* After service_start: accept no more, answer what was asked, close all connections; those that do not read their answers within 10 s are
  * dropped.  Blocks until all are gone and nothing is in flight: not on a core. */

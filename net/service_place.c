@@ -51,17 +51,20 @@ choose_core(struct service *service, int fd)
 
 /* Count one more connection, of CLIENT.  Returns NULL, or why there may not be one. */
 static const char *
-reserve(struct service *service, const struct access_peer *client)
+reserve(struct service_core *here, const struct access_peer *client)
 {
-	if (!access_allowed(service->limits.access, client))
+	const struct service_limits *limits = &here->settings->limits;
+	struct service *service = here->service;
+
+	if (!access_allowed(limits->access, client))
 		return "denied to this address (allow and deny of [server])";
 	/* Relaxed: only a count. */
 	if (__atomic_fetch_add(&service->connection_count, 1, __ATOMIC_RELAXED) >=
-	    service->limits.connections_max) {
+	    limits->connections_max) {
 		__atomic_sub_fetch(&service->connection_count, 1, __ATOMIC_RELAXED);
 		return "there are as many connections as may be (max-connections)";
 	}
-	if (client_table_enter(&service->clients, client))
+	if (client_table_enter(&service->clients, client, limits->connections_per_client_max))
 		return NULL;
 	__atomic_sub_fetch(&service->connection_count, 1, __ATOMIC_RELAXED);
 	return "it has as many connections as a client may (max-connections-per-client)";
@@ -81,7 +84,7 @@ void
 service_place(struct service_core *here, int fd, const struct address *peer)
 {
 	struct access_peer client = access_peer_of(peer);
-	const char *why = reserve(here->service, &client);
+	const char *why = reserve(here, &client);
 	struct service_core *home;
 
 	if (why != NULL) {
@@ -90,7 +93,7 @@ service_place(struct service_core *here, int fd, const struct address *peer)
 	}
 	home = choose_core(here->service, fd);
 	__atomic_add_fetch(&home->connection_count, 1, __ATOMIC_RELAXED);
-	if (connection_create(home, fd, peer) == 0)
+	if (connection_create(home, here->settings, fd, peer) == 0)
 		return;
 	service_release_place(home, &client);
 	service_log(here, "out of memory", "a connection was refused: out of memory");

@@ -6,7 +6,6 @@
 #include "net/tls_psk.h"
 #include "reactor/check.h"
 #include <gnutls/gnutls.h>
-#include <pthread.h>
 #include <stdbool.h>
 
 enum tls_mode {
@@ -52,23 +51,5 @@ int tls_credentials_load(const struct tls_files *files,
 /* One reference more, or less; the last one frees.  Any thread. */
 struct tls_credentials *tls_credentials_get(struct tls_credentials *credentials);
 void tls_credentials_put(struct tls_credentials *credentials);
-
-/* What new sessions begin with.  Any thread may take from it or put something else in. */
-struct tls_store {
-	/* Private. */
-	pthread_mutex_t lock; /* held for a few instructions, once per TLS handshake */
-	struct tls_credentials *current;
-};
-
-/* Takes over the caller's reference to FIRST, which may be NULL. */
-void tls_store_init(struct tls_store *store, struct tls_credentials *first);
-void tls_store_fini(struct tls_store *store);
-
-/* A reference to the current ones, for the caller to put; or NULL. */
-struct tls_credentials *tls_store_get(struct tls_store *store);
-
-/* Load FILES again for all sessions that begin from now on; running ones are not touched.  Not on a core.
- * Returns 0, or the negative errno of tls_credentials_load, logged; then the old credentials stay. */
-int tls_store_reload(struct tls_store *store, const struct tls_files *files) MUST_USE;
 
 #endif

@@ -17,8 +17,8 @@ static const char *const level_prefixes[] = {
 	[LOG_LEVEL_DEBUG] = "debug: ",
 };
 
-/* The one global of this file.  Written before threads start and only read afterwards; it is global
- * because a line about an error must be possible where no object is at hand. */
+/* The one global of this file, because a line about an error must be possible where no object is at hand.  Atomic; nothing else
+ * depends on its value: relaxed. */
 static enum log_level level_max = LOG_LEVEL_INFO;
 
 static void replace_control_characters(char *text, size_t bytes);
@@ -27,7 +27,7 @@ static void write_line(const char *line, size_t bytes);
 void
 log_set_level(enum log_level level)
 {
-	level_max = level;
+	__atomic_store_n(&level_max, level, __ATOMIC_RELAXED);
 }
 
 void
@@ -39,7 +39,7 @@ log_line(enum log_level level, const char *format, ...)
 	va_list arguments;
 
 	CHECK((size_t)level < ARRAY_COUNT(level_prefixes));
-	if (level > level_max)
+	if (level > __atomic_load_n(&level_max, __ATOMIC_RELAXED))
 		return;
 
 	prefix_bytes = strlen(level_prefixes[level]);

@@ -14,7 +14,7 @@ enum log_level {
 
 #define LOG_LINE_BYTES_MAX 1024
 
-/* Write lines of LEVEL and more severe ones only.  Call before threads start.  Default: info. */
+/* Write lines of LEVEL and more severe ones only, from now on.  Any thread.  Default: info. */
 void log_set_level(enum log_level level);
 
 /* Write one line; FORMAT as printf(3), without a newline at the end. */

@@ -438,9 +438,9 @@ class Env:
         self.daemons.append(daemon)
         return daemon
 
-    def serve(self, *arguments):
-        """Start the daemon with ARGUMENTS and wait until it is ready."""
-        daemon = self.launch(arguments)
+    def serve(self, *arguments, prefix=()):
+        """Start the daemon with ARGUMENTS, by the command PREFIX if there is one, and wait until it is ready."""
+        daemon = self.launch(arguments, prefix)
         daemon.wait_ready()
         return daemon
 

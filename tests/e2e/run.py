@@ -41,6 +41,8 @@ MODULES = (
     "test_kinds",
     "test_limits",
     "test_bench",
+    "test_cost",
+    "test_reload",
 )
 LOG_LINES_SHOWN = 60
 

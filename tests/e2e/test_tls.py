@@ -566,7 +566,7 @@ def sighup_takes_new_certificates_without_dropping_anyone(env):
     first = old.sock.getpeercert(True)
     authority.issue("server", "localhost")
     daemon.send_signal(signal.SIGHUP)
-    wait_until(lambda: "read again" in daemon.log(), 5, "a log line about it")
+    wait_until(lambda: "reloaded:" in daemon.log(), 5, "a log line about it")
     fresh = connect_tls(env, daemon, context)
     check(fresh.sock.getpeercert(True) != first, "the old certificate is still used")
     go(fresh)
@@ -574,7 +574,7 @@ def sighup_takes_new_certificates_without_dropping_anyone(env):
 
     os.chmod(authority.path("server-key.pem"), 0o644)
     daemon.send_signal(signal.SIGHUP)
-    wait_until(lambda: "goes on with" in daemon.log(), 5, "a log line about the bad key")
+    wait_until(lambda: "not reloaded:" in daemon.log(), 5, "a log line about the bad key")
     check("chmod 600" in daemon.log(), daemon.log())
     check_serves(env, daemon, context)
     same_bytes(old.read(0, 100000), CONTENT[:100000], "data on the old connection")

@@ -16,7 +16,7 @@ from wire_replies import STYLES, SIMPLE
 
 SESSION_SECONDS = 5  # no single session takes longer
 CONNECTS = 10_000
-NEVER_READERS = 6  # each may have an eighth of its core's memory; with all of it taken others wait
+NEVER_READERS = 40
 RESET = struct.pack("ii", 1, 0)
 
 

@@ -22,19 +22,23 @@ ipv6(uint8_t network, uint8_t host)
 				     .bytes = { 0x20, 1, [7] = network, [8] = host, [15] = host } };
 }
 
+/* Of each client in the test. */
+static unsigned connections_max;
+
 static struct client_table
-table_of(unsigned clients_max, unsigned connections_max)
+table_of(unsigned clients_max, unsigned connections_of_each)
 {
 	struct client_table table;
 
-	cr_assert_eq(client_table_init(&table, clients_max, connections_max), 0);
+	connections_max = connections_of_each;
+	cr_assert_eq(client_table_init(&table, clients_max), 0);
 	return table;
 }
 
 static bool
 enter(struct client_table *table, struct access_peer peer)
 {
-	return client_table_enter(table, &peer);
+	return client_table_enter(table, &peer, connections_max);
 }
 
 static void
@@ -93,13 +97,47 @@ Test(client_table, unix_clients_are_not_counted)
 	client_table_fini(&table);
 }
 
-Test(client_table, without_a_limit_nothing_is_counted)
+Test(client_table, without_a_limit_any_number_may_come)
 {
 	struct client_table table = table_of(1, 0);
 
 	for (int i = 0; i < 10; i++)
-		cr_assert(enter(&table, ipv4((uint8_t)i)));
-	leave(&table, ipv4(0));
+		cr_assert(enter(&table, ipv4(0)));
+	for (int i = 0; i < 10; i++)
+		leave(&table, ipv4(0));
+	client_table_fini(&table);
+}
+
+Test(client_table, a_limit_that_is_lowered_counts_those_that_are_there)
+{
+	struct client_table table = table_of(4, 0);
+
+	for (int i = 0; i < 3; i++)
+		cr_assert(enter(&table, ipv4(1)));
+	connections_max = 3;
+	cr_assert_not(enter(&table, ipv4(1)));
+	leave(&table, ipv4(1));
+	cr_assert(enter(&table, ipv4(1)));
+	client_table_fini(&table);
+}
+
+Test(client_table, more_room_keeps_what_was_counted)
+{
+	struct client_table table = table_of(2, 2);
+
+	cr_assert(enter(&table, ipv4(1)));
+	cr_assert(enter(&table, ipv4(1)));
+	cr_assert(enter(&table, ipv4(2)));
+	cr_assert_not(enter(&table, ipv4(3)));
+	cr_assert_eq(client_table_resize(&table, 100), 0);
+	for (uint8_t i = 3; i < 100; i++)
+		cr_assert(enter(&table, ipv4(i)));
+	cr_assert_not(enter(&table, ipv4(1)));
+	leave(&table, ipv4(1));
+	cr_assert(enter(&table, ipv4(1)));
+	/* Less room is not taken away. */
+	cr_assert_eq(client_table_resize(&table, 1), 0);
+	cr_assert(enter(&table, ipv4(2)));
 	client_table_fini(&table);
 }
 
@@ -134,7 +172,7 @@ Test(client_table, random_coming_and_going_is_counted_right)
 			client % 2 ? ipv4((uint8_t)client) : ipv6((uint8_t)client, (uint8_t)i);
 
 		if (rand_r(&seed) % 2) {
-			cr_assert_eq(client_table_enter(&table, &peer),
+			cr_assert_eq(client_table_enter(&table, &peer, PER_CLIENT),
 				     counts[client] < PER_CLIENT);
 			counts[client] += counts[client] < PER_CLIENT;
 		} else if (counts[client] > 0) {

@@ -18,6 +18,7 @@ Test(config, defaults)
 	cr_assert_eq(config.queue_depth, 256);
 	cr_assert_eq(config.poll_us, 200);
 	cr_assert_eq(config.stall_ms, 500);
+	cr_assert_eq(config.log_level, LOG_LEVEL_INFO);
 	cr_assert_eq(config.buffer_memory_bytes, (uint64_t)128 << 20);
 	cr_assert_eq(config.connections_max, 1024);
 	cr_assert_eq(config.listen_count, 0);
@@ -237,6 +238,8 @@ Test(config_describe, says_everything)
 			       "handshake-s      10\n"
 			       "dead-peer-s      60\n"
 			       "deny             10.0.0.0/8, ::1\n"
+			       "removed-exports  drain\n"
+			       "log-level        info\n"
 			       "user             u\n"
 			       "seccomp          yes\n"
 			       "core-dumps       no\n"

@@ -1,0 +1,219 @@
+/* From a configuration to exports. */
+#include "daemon/offer.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "reactor/log.h"
+
+/* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
+#define REQUESTS_PER_DISK_SLOT 8
+
+/* ---- the graveyard ---- */
+
+void
+graveyard_init(struct graveyard *graveyard)
+{
+	pthread_mutex_init(&graveyard->lock, NULL);
+	list_init(&graveyard->offers);
+	graveyard->owner = pthread_self();
+}
+
+void
+graveyard_fini(struct graveyard *graveyard)
+{
+	pthread_mutex_destroy(&graveyard->lock);
+}
+
+struct offer *
+graveyard_take(struct graveyard *graveyard)
+{
+	struct list_node *node;
+
+	pthread_mutex_lock(&graveyard->lock);
+	node = list_take_first(&graveyard->offers);
+	pthread_mutex_unlock(&graveyard->lock);
+	return node == NULL ? NULL : container_of(node, struct offer, node);
+}
+
+/* On whichever thread had the last reference. */
+static void
+bury(struct service_settings *settings)
+{
+	struct offer *offer = container_of(settings, struct offer, settings);
+	struct graveyard *graveyard = offer->graveyard;
+	pthread_t owner = graveyard->owner;
+
+	pthread_mutex_lock(&graveyard->lock);
+	list_append(&graveyard->offers, &offer->node);
+	pthread_mutex_unlock(&graveyard->lock);
+	(void)pthread_kill(owner, GRAVEYARD_SIGNAL);
+}
+
+/* ---- exports ---- */
+
+/* The second half of the table: what those see who may only read. */
+static void
+make_read_only_views(struct offer *offer)
+{
+	struct export_table *table = &offer->settings.exports;
+
+	for (size_t i = 0; i < offer->config.export_count; i++) {
+		struct export *export = &table->exports[i];
+		struct export *view = &table->exports[offer->config.export_count + i];
+
+		if (offer->config.exports[i].read_only_for.count == 0)
+			continue;
+		*view = *export;
+		view->read_only = true;
+		export->read_only_for = &offer->config.exports[i].read_only_for;
+		export->read_only_view = view;
+	}
+}
+
+static void
+fill_export(const struct config_export *wanted, struct volume *volume, struct export *export)
+{
+	*export = (struct export){
+		.name = wanted->name,
+		.description = wanted->description,
+		.volume = volume,
+		.read_only = wanted->read_only,
+		.priority = wanted->priority,
+		.access = &wanted->access,
+		.tls_only = wanted->tls_only,
+		.allow_names = &wanted->allow_names,
+	};
+}
+
+static int
+open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
+{
+	struct export_table *table = &offer->settings.exports;
+	size_t count = offer->config.export_count;
+
+	offer->volumes = calloc(count, sizeof(offer->volumes[0]));
+	table->exports = calloc(2 * count, sizeof(table->exports[0]));
+	if (offer->volumes == NULL || table->exports == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		const struct config_export *wanted = &offer->config.exports[i];
+		struct volume_options options = config_volume_options(wanted);
+		int error =
+			volume_set_acquire(set, number, wanted->name, &options, &offer->volumes[i]);
+
+		if (error < 0) {
+			log_error("%s: export \"%s\" cannot be served", wanted->origin,
+				  wanted->name);
+			return error;
+		}
+		offer->volume_count++;
+		fill_export(wanted, offer->volumes[i]->volume, &table->exports[i]);
+	}
+	table->count = count;
+	return 0;
+}
+
+/* The limits of WANTED, if it has any; its read-only view has them, too. */
+static int
+create_throttle(const struct config_export *wanted, struct cores *cores, struct export *export)
+{
+	struct throttle_limits limits = {
+		.requests_per_s = wanted->limit_iops,
+		.bytes_per_s = wanted->limit_bytes,
+		.burst_ms = wanted->burst_ms,
+	};
+
+	if (limits.requests_per_s == 0 && limits.bytes_per_s == 0)
+		return 0;
+	return throttle_create(&limits, cores, &export->throttle);
+}
+
+int
+offer_start(struct offer *offer, struct cores *cores)
+{
+	struct export_table *table = &offer->settings.exports;
+	int error = 0;
+
+	for (size_t i = 0; error == 0 && i < table->count; i++)
+		error = create_throttle(&offer->config.exports[i], cores, &table->exports[i]);
+	make_read_only_views(offer);
+	return error;
+}
+
+static struct service_limits
+limits_of(const struct config *config)
+{
+	return (struct service_limits){
+		.connections_max = config->connections_max,
+		.connections_per_client_max = config->connections_per_client_max,
+		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
+		.requests_per_connection = config->requests_per_connection,
+		.handshake_s = config->handshake_s,
+		.dead_peer_s = config->dead_peer_s,
+		.access = &config->access,
+		.tls_mode = config->tls_mode,
+	};
+}
+
+static int
+load_tls(struct offer *offer)
+{
+	if (offer->config.tls_mode == TLS_MODE_OFF)
+		return 0;
+	return tls_credentials_load(&offer->config.tls, &offer->settings.limits.tls);
+}
+
+/* ---- the whole ---- */
+
+int
+offer_create(struct config *config, unsigned number, struct volume_set *set,
+	     struct graveyard *graveyard, struct offer **result)
+{
+	struct offer *offer = calloc(1, sizeof(*offer));
+	int error;
+
+	if (offer == NULL) {
+		config_fini(config);
+		return -ENOMEM;
+	}
+	offer->config = *config;
+	config_init(config);
+	offer->graveyard = graveyard;
+	list_init(&offer->node);
+	offer->settings.limits = limits_of(&offer->config);
+	service_settings_init(&offer->settings, bury);
+	error = load_tls(offer);
+	if (error == 0)
+		error = open_volumes(offer, number, set);
+	if (error < 0)
+		(void)offer_destroy(offer);
+	else
+		*result = offer;
+	return error;
+}
+
+int
+offer_destroy(struct offer *offer)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < offer->settings.exports.count; i++) {
+		if (offer->settings.exports.exports[i].throttle != NULL)
+			throttle_destroy(offer->settings.exports.exports[i].throttle);
+	}
+	for (size_t i = 0; i < offer->volume_count; i++) {
+		int released = volume_set_release(offer->volumes[i]);
+
+		if (released < 0)
+			error = released;
+	}
+	if (offer->settings.limits.tls != NULL)
+		tls_credentials_put(offer->settings.limits.tls);
+	free(offer->volumes);
+	free(offer->settings.exports.exports);
+	config_fini(&offer->config);
+	free(offer);
+	return error;
+}

@@ -1,0 +1,179 @@
+/* Opening, sharing and closing volumes. */
+#include "daemon/volume_set.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void
+volume_set_init(struct volume_set *set)
+{
+	*set = (struct volume_set){ .cores = NULL };
+	list_init(&set->entries);
+}
+
+/* Volumes are spread over the cores that order their read-modify-writes. */
+static int
+start(struct volume_set *set, struct volume *volume)
+{
+	unsigned home_index = set->started_count++ % set->cores->count;
+
+	return volume_start(volume, set->cores, home_index, set->calls);
+}
+
+int
+volume_set_start(struct volume_set *set, struct cores *cores, struct call_pool *calls)
+{
+	struct list_node *node;
+	int error = 0;
+
+	set->cores = cores;
+	set->calls = calls;
+	list_for_each(node, &set->entries) {
+		if (error == 0)
+			error = start(set, container_of(node, struct volume_entry, node)->volume);
+	}
+	return error;
+}
+
+/* A volume whose content is gone when it is closed: another export with the same options is another volume. */
+static bool
+has_own_content(const struct volume_options *options)
+{
+	return options->path == NULL && options->kind != VOLUME_KIND_NULL;
+}
+
+/* A volume that is open for writing serves those who only read, too. */
+static bool
+does_for(const struct volume_options *open, const struct volume_options *wanted)
+{
+	struct volume_options with_access = *wanted;
+
+	if (wanted->read_only && !open->read_only)
+		with_access.read_only = false;
+	return volume_options_equal(open, &with_access);
+}
+
+static bool
+may_share(const struct volume_entry *entry, unsigned offer, const char *name,
+	  const struct volume_options *options)
+{
+	return entry->last_offer != offer && does_for(&entry->options, options) &&
+	       (!has_own_content(options) || strcmp(entry->name, name) == 0);
+}
+
+static struct volume_entry *
+find(struct volume_set *set, unsigned offer, const char *name, const struct volume_options *options)
+{
+	struct list_node *node;
+
+	list_for_each(node, &set->entries) {
+		struct volume_entry *entry = container_of(node, struct volume_entry, node);
+
+		if (may_share(entry, offer, name, options))
+			return entry;
+	}
+	return NULL;
+}
+
+/* What is open for reading only, for another configuration, and is to be opened for writing now. */
+static struct volume_entry *
+find_reader(struct volume_set *set, unsigned offer, const struct volume_options *options)
+{
+	struct volume_options reading = *options;
+	struct list_node *node;
+
+	reading.read_only = true;
+	list_for_each(node, &set->entries) {
+		struct volume_entry *entry = container_of(node, struct volume_entry, node);
+
+		if (!options->read_only && entry->last_offer != offer &&
+		    volume_options_equal(&entry->options, &reading))
+			return entry;
+	}
+	return NULL;
+}
+
+/* Open what OPTIONS say beside READER, whose lock would be in the way; NULL: there is none.  It keeps to reading, and from now on
+ * under the writer's lock. */
+static int
+open_beside(struct volume_entry *reader, const struct volume_options *options,
+	    struct volume **volume)
+{
+	int error;
+
+	if (reader == NULL)
+		return volume_open(options, volume);
+	error = volume_lock(reader->volume, false);
+	if (error == 0)
+		error = volume_open(options, volume);
+	if (error < 0 && volume_lock(reader->volume, true) < 0)
+		return -EBUSY;
+	return error;
+}
+
+static int
+open_entry(struct volume_set *set, unsigned offer, const char *name,
+	   const struct volume_options *options, struct volume_entry **result)
+{
+	struct volume_entry *entry = calloc(1, sizeof(*entry));
+	int error = -ENOMEM;
+
+	if (entry == NULL)
+		return error;
+	entry->name = strdup(name);
+	if (entry->name == NULL || volume_options_copy(options, &entry->options) < 0)
+		goto err_after_name;
+	error = open_beside(find_reader(set, offer, options), options, &entry->volume);
+	if (error < 0)
+		goto err_after_options;
+	if (set->cores != NULL)
+		error = start(set, entry->volume);
+	if (error < 0)
+		goto err_after_open;
+	list_init(&entry->node);
+	list_append(&set->entries, &entry->node);
+	*result = entry;
+	return 0;
+
+err_after_open:
+	(void)volume_close(entry->volume);
+err_after_options:
+	volume_options_clear(&entry->options);
+err_after_name:
+	free(entry->name);
+	free(entry);
+	return error;
+}
+
+int
+volume_set_acquire(struct volume_set *set, unsigned offer, const char *name,
+		   const struct volume_options *options, struct volume_entry **result)
+{
+	struct volume_entry *entry = find(set, offer, name, options);
+	int error = 0;
+
+	if (entry == NULL)
+		error = open_entry(set, offer, name, options, &entry);
+	if (error < 0)
+		return error;
+	entry->users++;
+	entry->last_offer = offer;
+	*result = entry;
+	return 0;
+}
+
+int
+volume_set_release(struct volume_entry *entry)
+{
+	int error;
+
+	if (--entry->users > 0)
+		return 0;
+	error = volume_close(entry->volume);
+	list_remove(&entry->node);
+	volume_options_clear(&entry->options);
+	free(entry->name);
+	free(entry);
+	return error;
+}

@@ -1,0 +1,41 @@
+/* What a service offers and whom it lets in: its exports and limits, constant.  To change something there is another one: the service
+ * takes it for the connections that come from then on, and each connection keeps the one it began with.
+ * Counted by references; whoever drops the last one hears it. */
+#ifndef NET_SERVICE_SETTINGS_H
+#define NET_SERVICE_SETTINGS_H
+
+#include "net/access.h"
+#include "net/export.h"
+#include "net/tls_credentials.h"
+
+struct service_limits {
+	unsigned connections_max;	     /* on all cores */
+	unsigned connections_per_client_max; /* see net/client_table.h; 0: any number */
+	/* Held at one time: with the disk, or being received or sent.  Those of a service's first settings hold for its life. */
+	unsigned requests_per_core;
+	unsigned requests_per_connection;
+	unsigned handshake_s; /* within so many seconds a client has chosen its export */
+	unsigned dead_peer_s; /* as peer_socket_tune takes it */
+	const struct access_rules *access; /* who may connect; NULL: everybody */
+	enum tls_mode tls_mode;
+	struct tls_credentials *tls; /* what TLS begins with; NULL: TLS_MODE_OFF */
+};
+
+/* Owned by whoever made it, with what its pointers point to, until on_unused. */
+struct service_settings {
+	struct export_table exports;
+	struct service_limits limits;
+	/* The last reference is gone: called on any thread, also a core's, so it must not block.  NULL: nobody wants to know. */
+	void (*on_unused)(struct service_settings *settings);
+	unsigned references; /* private; atomic */
+};
+
+/* The first reference is the caller's; its exports and limits must be set. */
+void service_settings_init(struct service_settings *settings,
+			   void (*on_unused)(struct service_settings *settings));
+
+/* One reference more, or less.  Any thread. */
+struct service_settings *service_settings_get(struct service_settings *settings);
+void service_settings_put(struct service_settings *settings);
+
+#endif

@@ -1,0 +1,347 @@
+"""SIGHUP: what changes for new clients, what stays as it is for those that are there, and that a mistake changes nothing."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+
+import nbd
+
+from harness import FILE, MIB, READY_SECONDS
+from harness import Failure, check, equal, random_bytes, same_bytes, test, wait_until
+
+
+class Server:
+    """A daemon whose configuration is changed while it runs."""
+
+    def __init__(self, env, exports, server=""):
+        self.env = env
+        self.path = env.path("millrace.conf")
+        self.port = free_port()
+        self.write(exports, server)
+        self.daemon = env.serve("--config", self.path)
+
+    def write(self, exports, server=""):
+        """EXPORTS: the sections' texts by name."""
+        sections = "".join(f"[export {name}]\n{text}\n" for name, text in exports.items())
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.write(f"[server]\nlisten = 127.0.0.1:{self.port}\n{server}\n{sections}")
+
+    def reload(self, works=True):
+        word = "reloaded: " if works else "not reloaded: "
+        seen = self.daemon.log().count(f" {word}")
+        self.daemon.send_signal(signal.SIGHUP)
+        wait_until(lambda: self.daemon.log().count(f" {word}") > seen, READY_SECONDS, f"{word!r} in the log")
+
+    def change(self, exports, server="", works=True):
+        self.write(exports, server)
+        self.reload(works)
+
+    def connect(self, name, port=None):
+        handle = nbd.NBD()
+        handle.connect_uri(f"nbd://127.0.0.1:{port or self.port}/{name}")
+        return handle
+
+    def names(self):
+        result = self.env.run(["nbdinfo", "--json", "--list", f"nbd://127.0.0.1:{self.port}"], expect=None)
+        check(result.code == 0, result.err)
+        return sorted(export["export-name"] for export in json.loads(result.out)["exports"])
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def refused(connect):
+    try:
+        connect()
+    except nbd.Error:
+        return True
+    return False
+
+
+def image(env, content=b"x"):
+    return f"path = {env.file(MIB, content * (MIB // len(content)))}"
+
+
+@test(quick=True)
+def exports_come_and_go(env):
+    first, second = image(env, b"1"), image(env, b"2")
+    server = Server(env, {"first": first})
+    equal(server.names(), ["first"], "exports")
+    server.change({"first": first, "second": second})
+    equal(server.names(), ["first", "second"], "exports")
+    equal(server.connect("second").pread(1, 0), b"2", "what is in it")
+    server.change({"second": second})
+    equal(server.names(), ["second"], "exports")
+    check(refused(lambda: server.connect("first")), "an export that is gone can still be opened")
+
+
+@test(quick=True)
+def a_removed_export_stays_for_those_who_have_it_and_is_closed_behind_them(env):
+    first, second = image(env), image(env)
+    server = Server(env, {"first": first, "second": second})
+    client = server.connect("first")
+    server.change({"second": second})
+    data = random_bytes(65536)
+    client.pwrite(data, 4096)
+    client.flush()
+    same_bytes(client.pread(65536, 4096), data, "what was written after the reload")
+    # Its image is locked as long as somebody has it, and not longer.
+    path = first.removeprefix("path = ")
+    locked = ["qemu-io", "-f", "raw", "-c", "write 0 512", path]
+    check(lock_is_held(path), "the image is not locked any more")
+    client.shutdown()
+    wait_until(lambda: not lock_is_held(path), 10, "the image is unlocked")
+    equal(env.run(locked).code, 0, "exit status of a writer")
+
+
+def lock_is_held(path):
+    with open("/proc/locks", encoding="ascii") as file:
+        return any(line.split()[5].endswith(f":{os.stat(path).st_ino}") for line in file if " OFDLCK " in line)
+
+
+@test(quick=True)
+def a_removed_export_can_be_taken_from_those_who_have_it(env):
+    first, second = image(env), image(env)
+    server = Server(env, {"first": first, "second": second})
+    client, other = server.connect("first"), server.connect("second")
+    client.pread(512, 0)
+    server.change({"second": second}, "removed-exports = drop")
+    wait_until(lambda: refused(lambda: client.pread(512, 0)), 10, "the connection ends")
+    equal(len(other.pread(512, 0)), 512, "bytes for a client of another export")
+
+
+@test(quick=True)
+def it_can_come_back_while_somebody_has_it(env):
+    first, second = image(env), image(env)
+    server = Server(env, {"first": first, "second": second})
+    client = server.connect("first")
+    server.change({"second": second})
+    server.change({"first": first, "second": second})
+    data = random_bytes(4096)
+    client.pwrite(data, 0)
+    same_bytes(server.connect("first").pread(4096, 0), data, "what another connection wrote")
+
+
+@test(quick=True)
+def a_mistake_changes_nothing_and_is_named(env):
+    first = image(env)
+    server = Server(env, {"first": first})
+    client = server.connect("first")
+    for exports, settings, said in (
+        ({"second": first}, "listne = 1", f"{server.path}:3: [server] listne = 1: unknown key"),
+        ({"first": first, "second": "path = /nonexistent"}, "", "/nonexistent: cannot be opened"),
+        ({"second": first}, "listen = 192.0.2.1:1", "listen 192.0.2.1:1: Cannot assign"),
+        ({}, "", "no export"),
+    ):
+        server.change(exports, settings, works=False)
+        check(said in server.daemon.log(), f"{said!r} is not in the log")
+        equal(server.names(), ["first"], f"exports after {said!r}")
+        equal(len(client.pread(512, 0)), 512, "bytes read")
+    server.change({"second": first})
+    equal(server.names(), ["second"], "exports")
+
+
+@test(quick=True)
+def listeners_come_and_go_and_connections_stay(env):
+    first = image(env)
+    server = Server(env, {"first": first})
+    client = server.connect("first")
+    path, old_port, other_port = env.socket_path(), server.port, free_port()
+    server.change({"first": first}, f"listen = 127.0.0.1:{other_port}\nlisten = unix:{path}")
+    handles = [server.connect("first", other_port), nbd.NBD()]
+    handles[1].connect_uri(f"nbd+unix:///first?socket={path}")
+    for handle in handles:
+        equal(len(handle.pread(512, 0)), 512, "bytes over a new listener")
+    server.port = free_port()
+    server.change({"first": first})
+    check(refused(lambda: server.connect("first", old_port)), "the old listener still accepts")
+    check(refused(lambda: server.connect("first", other_port)), "the second listener still accepts")
+    check(not os.path.exists(path), "the Unix socket is still there")
+    for handle in [client, *handles, server.connect("first")]:
+        equal(len(handle.pread(512, 0)), 512, "bytes")
+
+
+@test(quick=True)
+def limits_and_access_hold_for_new_connections(env):
+    first = image(env)
+    server = Server(env, {"first": first})
+    client = server.connect("first")
+    server.change({"first": first}, "max-connections = 1")
+    check(refused(lambda: server.connect("first")), "a second connection came in")
+    server.change({"first": first}, "max-connections = 2000\nmax-connections-per-client = 2")
+    other = server.connect("first")
+    check(refused(lambda: server.connect("first")), "a third connection of this client came in")
+    server.change({"first": first}, "deny = 127.0.0.0/8")
+    check(refused(lambda: server.connect("first")), "who is denied came in")
+    for handle in (client, other):
+        equal(len(handle.pread(512, 0)), 512, "bytes for those who were there")
+
+
+@test(quick=True)
+def what_an_export_is_called_and_whether_it_is_written_can_change(env):
+    first = image(env)
+    server = Server(env, {"first": first})
+    client = server.connect("first")
+    server.change({"renamed": f"{first}\nread-only = yes\ndescription = new"})
+    equal(server.names(), ["renamed"], "exports")
+    equal(server.connect("renamed").is_read_only(), True, "read-only")
+    client.pwrite(b"y" * 512, 0)
+    reader = server.connect("renamed")
+    equal(reader.pread(1, 0), b"y", "what the old connection wrote")
+    client.shutdown()
+    server.change({"renamed": first})
+    writer = server.connect("renamed")
+    writer.pwrite(b"z" * 512, 0)
+    equal(reader.pread(1, 0), b"z", "what a reader from before sees of a writer")
+
+
+@test(quick=True)
+def a_read_only_export_can_become_writable(env):
+    first = image(env)
+    server = Server(env, {"first": f"{first}\nread-only = yes"})
+    reader = server.connect("first")
+    server.change({"first": first, "second": "path = /nonexistent"}, works=False)
+    server.change({"first": first})
+    writer = server.connect("first")
+    writer.pwrite(b"z" * 512, 0)
+    equal(reader.pread(1, 0), b"z", "what a reader from before sees of a writer")
+    reader.shutdown()
+    check(lock_is_held(first.removeprefix("path = ")), "the writer's image is not locked")
+
+
+@test(quick=True)
+def two_exports_of_one_image_are_refused(env):
+    first = image(env)
+    server = Server(env, {"first": first})
+    server.change({"first": first, "second": first}, works=False)
+    check("is in use by another process or export" in server.daemon.log(), "no reason is given")
+    equal(server.names(), ["first"], "exports")
+
+
+@test(quick=True)
+def memory_keeps_what_is_in_it(env):
+    server = Server(env, {"ram": "type = memory\nsize = 1M"})
+    server.connect("ram").pwrite(b"kept" * 128, 4096)
+    server.change({"ram": "type = memory\nsize = 1M\ndescription = same", "other": "type = memory\nsize = 1M"})
+    equal(server.connect("ram").pread(4, 4096), b"kept", "what was in memory")
+    equal(server.connect("other").pread(4, 4096), bytes(4), "another export's memory")
+    server.change({"other": "type = memory\nsize = 1M"})
+    server.change({"ram": "type = memory\nsize = 1M"})
+    equal(server.connect("ram").pread(4, 4096), bytes(4), "memory of an export that was away")
+
+
+@test(quick=True)
+def settings_of_the_reactor_are_for_the_next_start(env):
+    first = image(env)
+    server = Server(env, {"first": first})
+    with open(server.path, "a", encoding="utf-8") as file:
+        file.write("[reactor]\npoll-us = 77\n")
+    server.reload()
+    check("poll-us of [reactor] has changed: that is for the next start" in server.daemon.log(), "not said")
+
+
+@test(quick=True)
+def limits_of_an_export_come_and_go(env):
+    """A client that waits for its turn when its export goes away, and leaves before it comes."""
+    first = image(env)
+    server = Server(env, {"first": first})
+    for _ in range(3):
+        server.change({"first": f"{first}\nlimit-iops = 1\nburst-ms = 1"})
+        client = server.connect("first")
+        for offset in range(8):
+            client.aio_pread(nbd.Buffer(512), offset * 512)
+        server.change({"first": first})
+        # Without saying goodbye, which would wait for the answers.
+        del client
+    equal(len(server.connect("first").pread(512, 0)), 512, "bytes")
+
+
+@test(quick=True)
+def nothing_is_left_of_many_reloads(env):
+    first, second = image(env), image(env)
+    server = Server(env, {"first": first})
+
+    def round_trip():
+        server.change({"first": first, "second": second}, f"listen = 127.0.0.1:{free_port()}")
+        handle = server.connect("second")
+        server.change({"first": first})
+        handle.shutdown()
+
+    for _ in range(5):
+        round_trip()
+    fds, memory = server.daemon.fd_count(), server.daemon.rss_bytes()
+    for _ in range(env.size(40, 10)):
+        round_trip()
+    wait_until(lambda: server.daemon.fd_count() <= fds, 5, f"{fds} descriptors again")
+    grown = server.daemon.rss_bytes() - memory
+    # The sanitizers keep what is freed.
+    check(grown < 4 * MIB or "sanitize" in env.binary, f"{grown} bytes more after the reloads")
+
+
+def p99_us(env, server, seconds, meanwhile=lambda: None):
+    """The p99 latency of a load, during which MEANWHILE runs again and again; no request may fail."""
+    program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    path = env.path("result.json")
+    uri = f"nbd://127.0.0.1:{server.port}/first"
+    arguments = ("--rate", "2000", "--connections", "4", "--time", str(seconds), "--rw", "randrw", "--json", path)
+    process = subprocess.Popen([program, "run", uri, "--quiet", *arguments], stdout=subprocess.PIPE, text=True)
+    count = 0
+    while process.poll() is None:
+        meanwhile()
+        count += 1
+    text = process.stdout.read()
+    process.stdout.close()
+    equal(process.returncode, 0, f"exit status of the load: {text}")
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)["all"]["latency_us"]["p99"], count
+
+
+@test()
+def clients_of_unchanged_exports_notice_nothing_of_100_reloads(env):
+    """The best of three, because others use this machine, too."""
+    first, second = f"path = {env.image(FILE, 16 * MIB).path}", image(env)
+    server = Server(env, {"first": first})
+    states = [{"first": first, "second": second}, {"first": first}]
+
+    def change():
+        states.append(states.pop(0))
+        server.change(states[0])
+
+    ratios, reloads = [], 0
+    for _ in range(3):
+        quiet, _ = p99_us(env, server, 2, lambda: threading.Event().wait(0.05))
+        busy, count = p99_us(env, server, 2, change)
+        reloads += count
+        ratios.append(busy / quiet)
+        if reloads >= 100 and min(ratios) <= 2:
+            break
+    check(reloads >= 100, f"only {reloads} reloads")
+    if min(ratios) > 2:
+        raise Failure(f"p99 during the reloads is {min(ratios):.1f} times as long ({ratios})")
+
+
+@test(quick=True)
+def log_level_changes(env):
+    """A client's arrival is logged from the reload on that says debug, and no more after the one that takes it back."""
+    exports = {"disk": "type = null\nsize = 1M"}
+    server = Server(env, exports)
+
+    def arrivals():
+        server.connect("disk").shutdown()
+        return server.daemon.log().count("debug: ")
+
+    equal(arrivals(), 0, "arrivals in the log at first")
+    server.change(exports, "log-level = debug")
+    seen = arrivals()
+    check(seen > 0, "no arrival in the log after log-level = debug")
+    server.change(exports, "log-level = nothing", works=False)
+    later = arrivals()
+    check(later > seen, "a reload that failed has changed the level")
+    server.change(exports)
+    equal(arrivals(), later, "arrivals in the log at last")

@@ -29,10 +29,14 @@ static void
 transfer(struct stream *stream, struct stream_half *half)
 {
 	half->state = STREAM_HALF_TRANSFER;
-	if (half == &stream->in)
+	if (half == &stream->in) {
+		/* What the parking tells from now on may come behind the receive, which is made later, and its result told
+		 * later still. */
+		stream->undrained = false;
 		op_receive(&half->op, stream->fd, half->parts, half->part_count);
-	else
+	} else {
 		op_send(&half->op, stream->fd, half->parts, half->part_count);
+	}
 	reactor_start(stream->reactor, &half->op);
 }
 
@@ -101,7 +105,9 @@ half_done(struct stream *stream, struct stream_half *half, long result)
 		return false;
 	}
 	if (result == -EAGAIN) {
-		if (half == &stream->in && stream->hot)
+		if (half == &stream->in && stream->undrained)
+			transfer(stream, half);
+		else if (half == &stream->in && stream->hot)
 			receive_later(stream);
 		else
 			arm(stream, half);
@@ -162,7 +168,7 @@ note_rest(struct stream *stream, long result)
 {
 	const struct stream_half *half = &stream->in;
 
-	stream->undrained =
+	stream->undrained |=
 		result > 0 && ((size_t)result == bytes_of(half->parts, half->part_count) ||
 			       (half->parked.events & ~(unsigned)EPOLLIN) != 0);
 }
@@ -193,6 +199,7 @@ static long
 receive_directly(struct stream *stream)
 {
 	stream->in.state = STREAM_HALF_TRANSFER;
+	stream->undrained = false;
 	reactor_count_direct(stream->reactor);
 	return kernel_recvmsg(stream->fd, stream->in.parts, stream->in.part_count);
 }

@@ -335,3 +335,15 @@ def write_on_one_connection_is_read_on_another(env, medium):
         reader.flush()
     for handle in handles:
         handle.shutdown()
+
+
+@test(over=[("latency",), ("normal",), ("background",)], quick=[("background",)])
+def copies_do_not_hang_whatever_the_priority(env, priority):
+    """Requests that are told of while others are still being received; five times, because it takes a moment's coincidence."""
+    image, source = env.file(64 * MIB), env.file(64 * MIB, random_bytes(3 * MIB) + bytes(61 * MIB))
+    daemon = env.serve(
+        "--config",
+        env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\npath = {image}\npriority = {priority}\n"),
+    )
+    for _ in range(5):
+        env.run(["nbdcopy", "--connections=4", "--flush", source, daemon.uri()], seconds=10)

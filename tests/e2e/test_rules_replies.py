@@ -205,7 +205,7 @@ def rule_32_should_refuse_status_without_structured_replies(env):
         here.check_in_step(client)
 
 
-@test(over=CHUNK_STYLES, quick=[(EXTENDED,)], seconds=120)
+@test(over=[(EXTENDED,)], seconds=120)
 def rule_32_should_bound_the_number_of_extents(env, style):
     """An image of 40,000 holes between as many blocks: the answer may be short, but is one, and leads on."""
     need_ours("takes minutes")

@@ -192,7 +192,9 @@ def idle_connections_are_parked_and_go_on(env):
     check(daemon.cpu_ticks() - ticks <= 5, "idle connections cost CPU time")
     for client in clients:
         same_bytes(client.read(77, 100000), CONTENT[77:100077], "a read after it was idle")
-    check(daemon.rss_bytes() < busy_bytes + 8 * MIB, "memory after it was idle")
+    # The sanitizers keep what is freed.
+    grown = daemon.rss_bytes() - busy_bytes
+    check(grown < 8 * MIB or "sanitize" in env.binary, f"{grown} bytes more after it was idle")
 
 
 # Who gets in, and to what.

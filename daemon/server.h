@@ -33,7 +33,7 @@ int server_start(struct config *config, const struct server_sockets *sockets,
  * Returns 0, or a negative errno, logged with the object and what to do; then nothing has changed. */
 int server_reload(struct server *server, struct config *config) MUST_USE;
 
-/* Close what nobody uses any more. */
+/* Close what nobody uses any more.  Blocks for as long as the volumes' last flushes take. */
 void server_tidy(struct server *server);
 
 /* How many exports are offered. */

@@ -47,7 +47,7 @@ struct range_exclusive {
  * Returns 0 or -ENOMEM; then *lock is unchanged. */
 int range_lock_create(struct cores *cores, unsigned home_index, struct range_lock **lock) MUST_USE;
 
-/* Nobody may hold or wait for a range, and no core may run: messages that are still under way go unread. */
+/* Nobody may hold or wait for a range, and no message about one may be under way, unless no core runs: then it goes unread. */
 void range_lock_destroy(struct range_lock *lock);
 
 /* Enter WRITE (start, end and granted set) on CORE, which is the caller's.  Returns true if it may go ahead; false if it

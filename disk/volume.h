@@ -107,8 +107,8 @@ struct volume_ops {
 	int (*close)(struct volume *volume);
 };
 
-/* Open the volume that OPTIONS, which volume_options_mistake finds nothing wrong with, describe.  Blocks: call before the cores
- * run.
+/* Open the volume that OPTIONS, which volume_options_mistake finds nothing wrong with, describe.  Blocks: not on a
+ * core.
  * file: direct I/O on the regular file or block device at path; read_only: for reading only.  A writer locks it against all
  * others, a reader against writers.
  * memory, null: of size_bytes, empty.
@@ -131,7 +131,9 @@ int volume_start(struct volume *volume, struct cores *cores, unsigned home_index
  * take it again.  Returns 0, or -EBUSY (logged) if somebody else has locked it meanwhile. */
 int volume_lock(struct volume *volume, bool locked) MUST_USE;
 
-/* Write all to stable storage and free VOLUME.  Blocks; no request may be in flight, and no core may run.
+/* Write all to stable storage and free VOLUME.  Blocks: not on a core.  No request may be in flight,
+ * nor a message of a core about one: no core runs, or each has delivered all that was sent to it since the last request ended,
+ * and all that came of that.
  * Returns 0, or the negative errno of the last flush (logged): then data may be lost. */
 int volume_close(struct volume *volume);
 

@@ -211,7 +211,7 @@ def ipv4_client_of_a_socket_for_both_families_is_an_ipv4_client(env):
     daemon.wait_ready()
     address = Address(f"127.0.0.1:{both.getsockname()[1]}")
     connect(env, From(address, "127.0.0.2")).expect_closed()
-    equal(len(lines_with(daemon, "127.0.0.2", "denied")), 1, "log lines about it")
+    wait_until(lambda: lines_with(daemon, "127.0.0.2", "denied"), 5, "a log line about it")
     for source, read_only in (("127.0.0.1", 0), ("127.0.0.3", wire.TRANSMIT_READ_ONLY)):
         _, flags = connect(env, From(address, source)).go("disk")
         equal(flags & wire.TRANSMIT_READ_ONLY, read_only, f"READ_ONLY for {source}")

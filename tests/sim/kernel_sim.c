@@ -30,6 +30,7 @@
 #define START_NS	  ((uint64_t)1000000000)
 #define RAW_WAKE_KEY	  0xc3 /* what a poll's result may look like */
 #define POLL_ALWAYS	  (POLLERR | POLLHUP)
+#define TRACE_PRIME	  ((uint64_t)0x100000001b3)
 
 enum request_state {
 	REQUEST_FREE,
@@ -98,7 +99,7 @@ static struct {
 	struct kernel_sim_counters counters;
 	uint64_t random;
 	uint64_t now_ns, slept_ns, sleeping_since_ns, busy_ns;
-	uint64_t steps;
+	uint64_t steps, trace;
 	bool stepping, resting, sleeping;
 	unsigned fruitless;
 
@@ -591,6 +592,7 @@ clock_set(uint64_t ns)
 	sim.observer->on_time();
 	sim.now_ns = ns;
 	sim.steps++;
+	sim.trace = (sim.trace ^ ns ^ sim.random) * TRACE_PRIME;
 }
 
 /* Move the clock to NS, and do what is due by then.  From within a step only the clock moves. */
@@ -835,6 +837,12 @@ unsigned
 kernel_sim_slots_used_by(enum kernel_sim_kind kind, unsigned class)
 {
 	return sim.used[kind][class];
+}
+
+uint64_t
+kernel_sim_trace(void)
+{
+	return sim.trace;
 }
 
 const struct kernel_sim_counters *

@@ -1637,9 +1637,10 @@ report(double seconds)
 	printf("%" PRIu64 " bytes received, %" PRIu64 " sent, %" PRIu64
 	       " transfers without io_submit; %" PRIu64 " abandoned, %" PRIu64
 	       " stale events; %" PRIu64 " messages, %" PRIu64 " notices, %" PRIu64
-	       " waits, %" PRIu64 " wakes, %" PRIu64 " timers, %" PRIu64 " tasks\n",
+	       " waits, %" PRIu64 " wakes, %" PRIu64 " timers, %" PRIu64 " tasks; trace %016" PRIx64
+	       "\n",
 	       kernel->received, kernel->sent, run.direct, run.abandoned, run.stale, run.delivered,
-	       run.noticed, run.waits, run.wakes, run.fired, run.ran);
+	       run.noticed, run.waits, run.wakes, run.fired, run.ran, kernel_sim_trace());
 }
 
 static double

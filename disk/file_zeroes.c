@@ -279,14 +279,6 @@ part_run(struct call *call)
 		request->error = zero_part(file, request);
 }
 
-static void
-sync_run(struct call *call)
-{
-	struct volume_request *request = container_of(call, struct volume_request, call);
-
-	request->error = fdatasync(file_of(request->volume)->fd) == 0 ? 0 : -errno;
-}
-
 /* ---- on the request's core ---- */
 
 static void
@@ -320,15 +312,6 @@ part_done(struct call *call)
 
 	extent_map_wrote(&file_of(request->volume)->map, request->slice_start, request->slice_end);
 	range_exclusive_end(&request->range.exclusive);
-	next_step(request);
-	step_done(request, request->error);
-}
-
-static void
-sync_done(struct call *call)
-{
-	struct volume_request *request = container_of(call, struct volume_request, call);
-
 	next_step(request);
 	step_done(request, request->error);
 }
@@ -407,7 +390,7 @@ take_step(struct volume_request *request)
 		start_part(file, request);
 		break;
 	case STEP_SYNC:
-		start_call(request, sync_run, sync_done, 0);
+		flush_group_submit(&file->flushes, file->fd, request);
 		break;
 	case STEP_END:
 		file_complete(request, 0);

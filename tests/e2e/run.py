@@ -42,6 +42,7 @@ MODULES = (
     "test_service",
     "test_privileges",
     "test_kinds",
+    "test_cache",
     "test_limits",
     "test_bench",
     "test_cost",

@@ -12,9 +12,9 @@
 #define INPUT_BYTES_MAX ((size_t)256 << 10)
 
 static void flush(struct task *task);
-static void on_received(struct stream *stream, ssize_t result);
-static void on_sent(struct stream *stream, ssize_t result);
-static void on_stream_closed(struct stream *stream);
+static void on_received(struct channel *channel, ssize_t result);
+static void on_sent(struct channel *channel, ssize_t result);
+static void on_channel_closed(struct channel *channel);
 
 /* ---- beginning and end ---- */
 
@@ -30,20 +30,20 @@ input_bytes_for(unsigned depth, uint32_t length)
 }
 
 int
-client_init(struct client *client, struct reactor *reactor, struct stream_parking *parking, int fd,
-	    unsigned depth, uint32_t length)
+client_init(struct client *client, struct reactor *reactor, struct stream_parking *parking,
+	    const struct target_session *session, unsigned depth, uint32_t length)
 {
 	client->input_bytes = input_bytes_for(depth, length);
 	client->input = malloc(client->input_bytes);
 	client->slots = calloc(depth, sizeof(client->slots[0]));
 	client->unused = calloc(depth, sizeof(client->unused[0]));
 	if (client->input == NULL || client->slots == NULL || client->unused == NULL ||
-	    fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
+	    fcntl(session->link.fd, F_SETFL, O_NONBLOCK) != 0) {
 		client_fini(client);
 		return -ENOMEM;
 	}
 	client->reactor = reactor;
-	client->fd = fd;
+	client->link = session->link;
 	client->depth = depth;
 	for (unsigned i = 0; i < depth; i++)
 		client->unused[i] = depth - 1 - i;
@@ -55,12 +55,14 @@ client_init(struct client *client, struct reactor *reactor, struct stream_parkin
 	client->input_used = 0;
 	client->reading = NULL;
 	client->payload_left = 0;
-	client->stream.on_received = on_received;
-	client->stream.on_sent = on_sent;
-	client->stream.on_closed = on_stream_closed;
-	stream_init(&client->stream, reactor, parking, fd);
+	client->channel = (struct channel){ .on_received = on_received,
+					    .on_sent = on_sent,
+					    .on_closed = on_channel_closed };
+	channel_init(&client->channel, reactor, parking, session->link.fd);
+	if (session->link.tls != NULL)
+		channel_adopt(&client->channel, session->link.tls);
 	client->receive_part = (struct iovec){ client->input, client->input_bytes };
-	stream_receive(&client->stream, &client->receive_part, 1);
+	channel_receive(&client->channel, &client->receive_part, 1);
 	return 0;
 }
 
@@ -72,26 +74,40 @@ client_fini(struct client *client)
 	free(client->unused);
 }
 
-void
-client_close(struct client *client)
+/* Best effort: a server that is not told sees the end all the same. */
+static void
+say_goodbye(struct client *client)
 {
 	struct nbd_wire_request goodbye = { .magic = htobe32(NBD_REQUEST_MAGIC),
 					    .command = htobe16(NBD_CMD_DISC) };
 	struct iovec part = { &goodbye, sizeof(goodbye) };
+	struct tls_session *tls = client->link.tls;
 
-	/* Best effort: a server that is not told sees the end all the same. */
-	if (!client->failed && !stream_sending(&client->stream) && client->part_count == 0 &&
-	    kernel_sendmsg(client->fd, &part, 1) < 0)
+	if (client->failed || channel_sending(&client->channel) || client->part_count > 0)
+		return;
+	if (tls != NULL) {
+		if (tls_session_write(tls, &part, 1) < 0)
+			return;
+		tls_session_end(tls);
+		part = tls_session_output(tls);
+	}
+	if (kernel_sendmsg(client->link.fd, &part, 1) < 0)
 		client->failed = true;
+}
+
+void
+client_close(struct client *client)
+{
+	say_goodbye(client);
 	client->failed = true;
 	task_cancel(&client->flush);
-	stream_close(&client->stream);
+	channel_close(&client->channel);
 }
 
 static void
-on_stream_closed(struct stream *stream)
+on_channel_closed(struct channel *channel)
 {
-	struct client *client = container_of(stream, struct client, stream);
+	struct client *client = container_of(channel, struct client, channel);
 
 	client->on_closed(client);
 }
@@ -102,8 +118,20 @@ fail(struct client *client, const char *why)
 	if (client->failed)
 		return;
 	client->failed = true;
-	stream_abandon(&client->stream);
+	channel_abandon(&client->channel);
 	client->on_failed(client, why);
+}
+
+/* The connection has failed with RESULT, of a transfer. */
+static void
+fail_transfer(struct client *client, ssize_t result)
+{
+	if (result == 0)
+		fail(client, "the server closed the connection");
+	else if (result == -EPROTO && client->link.tls != NULL)
+		fail(client, channel_why(&client->channel));
+	else
+		fail(client, strerror((int)-result));
 }
 
 /* ---- sending ---- */
@@ -142,12 +170,12 @@ gather(struct client *client)
 static void
 send_more(struct client *client)
 {
-	if (client->failed || stream_sending(&client->stream))
+	if (client->failed || channel_sending(&client->channel))
 		return;
 	if (client->part_count == 0)
 		gather(client);
 	if (client->part_count > 0)
-		stream_send(&client->stream, client->part, client->part_count);
+		channel_send(&client->channel, client->part, client->part_count);
 }
 
 static void
@@ -157,13 +185,13 @@ flush(struct task *task)
 }
 
 static void
-on_sent(struct stream *stream, ssize_t result)
+on_sent(struct channel *channel, ssize_t result)
 {
-	struct client *client = container_of(stream, struct client, stream);
+	struct client *client = container_of(channel, struct client, channel);
 	size_t count = (size_t)result;
 
 	if (result < 0) {
-		fail(client, strerror((int)-result));
+		fail_transfer(client, result);
 		return;
 	}
 	while (client->part_count > 0 && count >= client->part->iov_len) {
@@ -276,13 +304,12 @@ take_input(struct client *client)
 }
 
 static void
-on_received(struct stream *stream, ssize_t result)
+on_received(struct channel *channel, ssize_t result)
 {
-	struct client *client = container_of(stream, struct client, stream);
+	struct client *client = container_of(channel, struct client, channel);
 
 	if (result <= 0) {
-		fail(client,
-		     result == 0 ? "the server closed the connection" : strerror((int)-result));
+		fail_transfer(client, result);
 		return;
 	}
 	client->input_used += (size_t)result;
@@ -291,5 +318,5 @@ on_received(struct stream *stream, ssize_t result)
 		return;
 	client->receive_part = (struct iovec){ client->input + client->input_used,
 					       client->input_bytes - client->input_used };
-	stream_receive(stream, &client->receive_part, 1);
+	channel_receive(channel, &client->receive_part, 1);
 }

@@ -1,13 +1,14 @@
-/* One connection in its transmission phase, as a client: requests out, replies in, on a stream of one reactor.
+/* One connection in its transmission phase, as a client: requests out, replies in, on a channel (plain, or inside TLS) of one reactor.
  * The requests of a turn leave in one send.  Replies come in any order.  What fails ends the client: `on_failed` is called once, the
  * requests that were under way are not done, and nothing more may be submitted.
  * All on the reactor's thread; no callback comes from within a call. */
 #ifndef BENCH_LOAD_CLIENT_H
 #define BENCH_LOAD_CLIENT_H
 
+#include "bench/load/target.h"
+#include "net/channel.h"
 #include "net/nbd.h"
 #include "reactor/list.h"
-#include "reactor/stream.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,14 +31,14 @@ struct client_request {
 struct client {
 	/* The reply is here.  error: 0, or the server's NBD error. */
 	void (*on_done)(struct client *client, struct client_request *request, uint32_t error);
-	/* Why: static text. */
+	/* Why: text that is valid as long as the client. */
 	void (*on_failed)(struct client *client, const char *why);
 	/* The end of client_close. */
 	void (*on_closed)(struct client *client);
 	/* Private. */
 	struct reactor *reactor;
-	int fd; /* the stream's */
-	struct stream stream;
+	struct link link; /* the channel's */
+	struct channel channel;
 	struct client_request **slots; /* [depth]; the cookie is the index */
 	unsigned depth;
 	unsigned *unused; /* a stack of the indices that are */
@@ -57,11 +58,11 @@ struct client {
 	uint32_t payload_left;
 };
 
-/* Take over FD, whose transmission phase has begun; it becomes non-blocking.  At most DEPTH requests at a time; payloads are mostly of
+/* Take over the connection of SESSION; it becomes non-blocking.  At most DEPTH requests at a time; payloads are mostly of
  * LENGTH bytes.  The callbacks must be set.  PARKING: as for stream_init.
- * Returns 0 or -ENOMEM; then FD is the caller's. */
+ * Returns 0 or -ENOMEM; then it is the caller's. */
 int client_init(struct client *client, struct reactor *reactor, struct stream_parking *parking,
-		int fd, unsigned depth, uint32_t length) MUST_USE;
+		const struct target_session *session, unsigned depth, uint32_t length) MUST_USE;
 
 /* Send REQUEST at the end of this turn.  Fewer than DEPTH may be under way. */
 void client_submit(struct client *client, struct client_request *request);

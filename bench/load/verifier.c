@@ -6,7 +6,6 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "bench/load/client.h"
 #include "bench/load/crowd.h"
@@ -53,7 +52,7 @@ struct verifier {
 	struct stream_parking parking;
 	struct verifier_connection *connections;
 	struct verifier_request *requests;
-	int *fds;
+	struct target_session *sessions; /* [connections] */
 	unsigned open_count;
 	bool stopping;
 	uint64_t answered_ns;
@@ -307,7 +306,7 @@ time_is_over(struct timer *timer)
 }
 
 static int
-open_connection(struct verifier_connection *connection, int fd)
+open_connection(struct verifier_connection *connection, struct target_session *session)
 {
 	struct verifier *verifier = connection->verifier;
 	int error;
@@ -315,10 +314,10 @@ open_connection(struct verifier_connection *connection, int fd)
 	connection->client.on_done = on_done;
 	connection->client.on_failed = on_failed;
 	connection->client.on_closed = on_closed;
-	error = client_init(&connection->client, verifier->reactor, &verifier->parking, fd,
+	error = client_init(&connection->client, verifier->reactor, &verifier->parking, session,
 			    verifier->options->depth, verifier->ledger->block_bytes);
 	if (error < 0) {
-		(void)close(fd);
+		target_disconnect(session);
 		return error;
 	}
 	connection->open = true;
@@ -339,7 +338,7 @@ start(struct message *message)
 		return;
 	}
 	for (unsigned i = 0; i < count && error == 0; i++)
-		error = open_connection(&verifier->connections[i], verifier->fds[i]);
+		error = open_connection(&verifier->connections[i], &verifier->sessions[i]);
 	if (error < 0) {
 		fail(verifier, strerror(-error));
 		if (verifier->open_count == 0)
@@ -364,11 +363,11 @@ allocate(struct verifier *verifier)
 	struct ledger *ledger = verifier->ledger;
 
 	verifier->busy = calloc(ledger->block_count, sizeof(verifier->busy[0]));
-	verifier->fds = calloc(count, sizeof(verifier->fds[0]));
+	verifier->sessions = calloc(count, sizeof(verifier->sessions[0]));
 	verifier->connections = calloc(count, sizeof(verifier->connections[0]));
 	verifier->requests = calloc((size_t)count * depth, sizeof(verifier->requests[0]));
 	verifier->buffers = malloc((size_t)count * depth * ledger->block_bytes);
-	if (verifier->busy == NULL || verifier->fds == NULL || verifier->connections == NULL ||
+	if (verifier->busy == NULL || verifier->sessions == NULL || verifier->connections == NULL ||
 	    verifier->requests == NULL || verifier->buffers == NULL)
 		return -ENOMEM;
 	for (unsigned i = 0; i < count; i++) {
@@ -433,7 +432,6 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	struct verifier verifier = {
 		.options = options, .pass = pass, .ledger = ledger, .report = report
 	};
-	struct target_session session;
 	int error = check_blocks(&verifier, errors);
 
 	if (error < 0)
@@ -444,14 +442,14 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	(void)sem_init(&verifier.stopped, 0, 0);
 	error = allocate(&verifier);
 	if (error == 0)
-		error = crowd_connect(options->target, options->connections, verifier.fds, &session,
+		error = crowd_connect(options->target, options->connections, verifier.sessions,
 				      errors);
 	if (error == 0)
 		error = run_on_core(&verifier, errors);
 	if (error == 0 && pass == VERIFIER_PASS_WRITE && !report->failed && report->errors == 0)
 		ledger_flushed(ledger);
 	free(verifier.busy);
-	free(verifier.fds);
+	free(verifier.sessions);
 	free(verifier.connections);
 	free(verifier.requests);
 	free(verifier.buffers);

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define NS_PER_S ((uint64_t)1000000000)
 
@@ -32,8 +31,8 @@ static void watch(struct timer *timer);
 /* ---- setting up ---- */
 
 static int
-make_connections(struct worker *worker, const int *fds, unsigned first, uint64_t region_start,
-		 uint64_t region_bytes)
+make_connections(struct worker *worker, struct target_session *sessions, unsigned first,
+		 uint64_t region_start, uint64_t region_bytes)
 {
 	const struct load_options *options = worker->options;
 	unsigned depth = options->depth;
@@ -47,7 +46,7 @@ make_connections(struct worker *worker, const int *fds, unsigned first, uint64_t
 		struct worker_connection *connection = &worker->connections[i];
 
 		connection->worker = worker;
-		connection->fd = fds[i];
+		connection->session = &sessions[i];
 		list_init(&connection->unused);
 		/* Sequential connections begin at parts of their own. */
 		pattern_init(&connection->pattern, &options->mix, region_start, region_bytes,
@@ -91,8 +90,8 @@ share_of(const struct load_options *options, unsigned first, unsigned count)
 
 int
 worker_init(struct worker *worker, const struct load_options *options, struct core *core,
-	    const int *fds, unsigned first, unsigned connection_count, uint64_t region_start,
-	    uint64_t region_bytes, sem_t *stopped)
+	    struct target_session *sessions, unsigned first, unsigned connection_count,
+	    uint64_t region_start, uint64_t region_bytes, sem_t *stopped)
 {
 	*worker = (struct worker){
 		.options = options,
@@ -114,7 +113,7 @@ worker_init(struct worker *worker, const struct load_options *options, struct co
 	worker->intervals = calloc(LOAD_INTERVALS_MAX, sizeof(worker->intervals[0]));
 	if (worker->intervals == NULL || make_payload(worker) < 0)
 		return -ENOMEM;
-	return make_connections(worker, fds, first, region_start, region_bytes);
+	return make_connections(worker, sessions, first, region_start, region_bytes);
 }
 
 void
@@ -433,11 +432,10 @@ open_clients(struct worker *worker)
 		connection->client.on_failed = on_failed;
 		connection->client.on_closed = on_closed;
 		error = client_init(&connection->client, worker->core->reactor, &worker->parking,
-				    connection->fd, worker->options->depth,
+				    connection->session, worker->options->depth,
 				    pattern_length_max(&worker->options->mix));
 		if (error < 0)
 			return error;
-		connection->fd = -1;
 		connection->open = true;
 		worker->open_count++;
 	}

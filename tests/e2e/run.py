@@ -41,6 +41,7 @@ MODULES = (
     "test_kinds",
     "test_limits",
     "test_bench",
+    "test_bench_tls",
     "test_cost",
     "test_reload",
 )

@@ -123,6 +123,7 @@ command_verify(int argc, char **argv)
 	}
 	if (target_parse(options.uri, &target, stderr) < 0)
 		return EXIT_FAILURE;
+	target.replies = options.replies;
 	options.load.target = &target;
 	if (options.check_only)
 		options.rounds = 1;

@@ -303,8 +303,11 @@ add_worker(const struct worker *worker, struct load_result *result)
 		result->requests[kind] += worker->done[kind];
 		result->bytes[kind] += worker->bytes[kind];
 	}
-	if (result->errors == 0)
+	if (result->errors == 0 && worker->errors > 0) {
 		result->first_error = worker->first_error;
+		memcpy(result->first_message, worker->first_message, sizeof(result->first_message));
+	}
+	result->hole_bytes += worker->hole_bytes;
 	result->errors += worker->errors;
 	result->requests_made += worker->live_requests;
 	for (unsigned i = 0; worker->gap_ns > 0 && i < worker->connection_count; i++)
@@ -334,6 +337,7 @@ add_up(const struct load *load, struct load_result *result)
 					      : 0;
 	result->interval_ns = load->schedule.interval_ns;
 	result->export_bytes = load->sessions[0].size_bytes;
+	result->style = load->sessions[0].style;
 }
 
 /* ---- the whole ---- */

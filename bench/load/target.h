@@ -8,15 +8,25 @@
 #include "bench/load/credentials.h"
 #include "bench/load/link.h"
 #include "net/address.h"
+#include "net/session.h"
 #include "reactor/check.h"
 #include <stdint.h>
 #include <stdio.h>
+
+/* What to ask for; the server may have less. */
+enum target_replies {
+	TARGET_REPLIES_AUTO, /* the best that the server has */
+	TARGET_REPLIES_SIMPLE,
+	TARGET_REPLIES_STRUCTURED,
+	TARGET_REPLIES_EXTENDED,
+};
 
 struct target {
 	const char *uri; /* as it was given; the caller's */
 	struct address address;
 	char *export_name;		 /* owned; "" is the default export */
 	struct credentials *credentials; /* owned; NULL: no TLS */
+	enum target_replies replies;	 /* AUTO at first */
 };
 
 /* Take URI apart, look its host up, which blocks, and load what TLS needs.  URI must outlive TARGET; target_fini frees the rest.
@@ -26,9 +36,10 @@ void target_fini(struct target *target);
 
 /* A connection that is negotiated: transmission has begun on it, and nothing was sent yet. */
 struct target_session {
-	struct link link;			   /* for who goes on with it */
-	uint64_t size_bytes;			   /* of the export */
-	uint16_t flags;				   /* NBD_FLAG_ */
+	struct link link;    /* for who goes on with it */
+	uint64_t size_bytes; /* of the export */
+	uint16_t flags;	     /* NBD_FLAG_ */
+	enum nbd_style style;
 	uint32_t block_bytes_min, block_bytes_max; /* 1 and 32 MiB if the server does not say */
 };
 

@@ -1,4 +1,4 @@
-/* Connecting, and the handshake as a client: fixed newstyle, TLS if the URI wants it, GO. */
+/* Connecting, and the handshake as a client: fixed newstyle, TLS if the URI wants it, the style of replies, GO. */
 #include <endian.h>
 #include <errno.h>
 #include <stdbool.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "bench/load/target.h"
-#include "net/nbd.h"
+#include "bench/load/wire.h"
 
 /* Of a reply to an option: the longest that a server may need to say what is wrong. */
 #define REPLY_BYTES_MAX 65536u
@@ -121,6 +121,58 @@ start_tls(struct negotiation *negotiation)
 	if (negotiation->answer.header.reply != NBD_REP_ACK)
 		return -EBADMSG;
 	return link_secure(&negotiation->session.link, &negotiation->target->credentials->client);
+}
+
+/* Ask for the replies that OPTION stands for.  Returns 1 if the server has them, 0 if not. */
+static int
+ask_for_style(struct negotiation *negotiation, enum nbd_option option)
+{
+	int error = send_option(negotiation, option, NULL, 0);
+
+	if (error == 0)
+		error = read_answer(negotiation, option);
+	if (error < 0)
+		return error;
+	if (negotiation->answer.header.reply == NBD_REP_ACK)
+		return 1;
+	return (negotiation->answer.header.reply & NBD_REP_ERROR) != 0 ? 0 : -EBADMSG;
+}
+
+static int
+choose_style(struct negotiation *negotiation)
+{
+	static const struct {
+		enum nbd_option option;
+		enum target_replies replies;
+		enum nbd_style style;
+		const char *name;
+	} styles[] = {
+		{ NBD_OPT_EXTENDED_HEADERS, TARGET_REPLIES_EXTENDED, NBD_STYLE_EXTENDED,
+		  "extended headers; lower --replies" },
+		{ NBD_OPT_STRUCTURED_REPLY, TARGET_REPLIES_STRUCTURED, NBD_STYLE_STRUCTURED,
+		  "structured replies; lower --replies" },
+	};
+	enum target_replies wanted = negotiation->target->replies;
+
+	negotiation->session.style = NBD_STYLE_SIMPLE;
+	for (unsigned i = 0; i < sizeof(styles) / sizeof(styles[0]); i++) {
+		int found;
+
+		if (wanted != TARGET_REPLIES_AUTO && wanted != styles[i].replies)
+			continue;
+		found = ask_for_style(negotiation, styles[i].option);
+		if (found < 0)
+			return found;
+		if (found > 0) {
+			negotiation->session.style = styles[i].style;
+			return 0;
+		}
+		/* A server that wants TLS first says so to GO, too. */
+		if (wanted != TARGET_REPLIES_AUTO &&
+		    negotiation->answer.header.reply != NBD_REP_ERR_TLS_REQD)
+			return refused(negotiation, styles[i].name);
+	}
+	return 0;
 }
 
 /* Ask for the export and its block sizes. */
@@ -240,6 +292,8 @@ negotiate(struct negotiation *negotiation, struct target_session *result)
 	if (error == 0 && negotiation->target->credentials != NULL)
 		error = start_tls(negotiation);
 	if (error == 0)
+		error = choose_style(negotiation);
+	if (error == 0)
 		error = go(negotiation);
 	if (error == 0) {
 		*result = negotiation->session;
@@ -276,9 +330,10 @@ target_connect(const struct target *target, struct target_session *session, FILE
 void
 target_disconnect(struct target_session *session)
 {
-	struct nbd_wire_request goodbye = { .magic = htobe32(NBD_REQUEST_MAGIC),
-					    .command = htobe16(NBD_CMD_DISC) };
-	int error = link_send(&session->link, &goodbye, sizeof(goodbye));
+	const struct nbd_header goodbye = { .command = NBD_CMD_DISC };
+	uint8_t header[WIRE_REQUEST_BYTES_MAX];
+	size_t bytes = wire_put_request(header, session->style, &goodbye);
+	int error = link_send(&session->link, header, bytes);
 
 	(void)error; /* a server that is not told sees the end all the same */
 	link_close(&session->link);

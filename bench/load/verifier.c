@@ -18,6 +18,8 @@
 #define POLL_SLOTS   1024u
 #define BUFFER_BYTES ((size_t)1 << 20)
 
+#define POISON 0xa5
+
 struct verifier;
 
 struct verifier_request {
@@ -184,6 +186,9 @@ submit(struct verifier_request *request, uint64_t block)
 	request->io.offset = ledger->region_start + block * ledger->block_bytes;
 	request->io.length = ledger->block_bytes;
 	connection->verifier->busy[block] = true;
+	/* What the server does not send must not be found. */
+	if (request->io.command == NBD_CMD_READ)
+		memset(request->io.buffer, POISON, ledger->block_bytes);
 	connection->in_flight++;
 	client_submit(&connection->client, &request->io);
 }
@@ -260,22 +265,24 @@ make_request(struct verifier_request *request)
 }
 
 static void
-request_failed(struct verifier *verifier, const struct verifier_request *request, uint32_t error)
+request_failed(struct verifier *verifier, const struct verifier_request *request, uint32_t error,
+	       const char *message)
 {
 	struct verifier_report *report = verifier->report;
 
 	report->errors++;
 	if (report->text_count < VERIFIER_TEXTS_MAX)
 		snprintf(report->texts[report->text_count++], VERIFIER_TEXT_BYTES,
-			 "%s of %u bytes at offset %llu failed with NBD error %u",
+			 "%s of %u bytes at offset %llu failed with NBD error %u%s%s",
 			 request->io.command == NBD_CMD_READ	? "a read"
 			 : request->io.command == NBD_CMD_WRITE ? "a write"
 								: "a flush",
-			 request->io.length, (unsigned long long)request->io.offset, error);
+			 request->io.length, (unsigned long long)request->io.offset, error,
+			 *message == '\0' ? "" : ": ", message);
 }
 
 static void
-on_done(struct client *client, struct client_request *io, uint32_t error)
+on_done(struct client *client, struct client_request *io, uint32_t error, const char *message)
 {
 	struct verifier_request *request = container_of(io, struct verifier_request, io);
 	struct verifier_connection *connection = request->connection;
@@ -285,7 +292,7 @@ on_done(struct client *client, struct client_request *io, uint32_t error)
 	verifier->answered_ns = kernel_clock_ns();
 	connection->in_flight--;
 	if (error != 0)
-		request_failed(verifier, request, error);
+		request_failed(verifier, request, error, message);
 	else if (io->command == NBD_CMD_READ)
 		check_block(verifier, request);
 	else if (io->command == NBD_CMD_WRITE) {

@@ -142,6 +142,7 @@ on_closed(struct client *client)
 		container_of(client, struct worker_connection, client);
 	struct worker *worker = connection->worker;
 
+	worker->hole_bytes += client->hole_bytes;
 	client_fini(client);
 	if (--worker->open_count == 0)
 		stream_parking_stop(&worker->parking, parking_stopped);
@@ -372,7 +373,8 @@ count_interval(struct worker *worker, uint64_t now_ns, uint64_t latency_ns, uint
 }
 
 static void
-count(struct worker *worker, const struct worker_request *request, uint64_t now_ns, uint32_t error)
+count(struct worker *worker, const struct worker_request *request, uint64_t now_ns, uint32_t error,
+      const char *message)
 {
 	const struct worker_schedule *schedule = &worker->schedule;
 	uint64_t latency_ns = now_ns - request->intended_ns;
@@ -383,8 +385,10 @@ count(struct worker *worker, const struct worker_request *request, uint64_t now_
 	__atomic_store_n(&worker->live_bytes, worker->live_bytes + request->io.length,
 			 __ATOMIC_RELAXED);
 	if (error != 0) {
-		if (worker->errors++ == 0)
-			worker->first_error = error;
+		if (worker->errors++ > 0)
+			return;
+		worker->first_error = error;
+		snprintf(worker->first_message, sizeof(worker->first_message), "%s", message);
 		return;
 	}
 	if (request->intended_ns >= schedule->measure_ns && request->intended_ns < schedule->end_ns)
@@ -398,7 +402,7 @@ count(struct worker *worker, const struct worker_request *request, uint64_t now_
 }
 
 static void
-on_done(struct client *client, struct client_request *io, uint32_t error)
+on_done(struct client *client, struct client_request *io, uint32_t error, const char *message)
 {
 	struct worker_connection *connection =
 		container_of(client, struct worker_connection, client);
@@ -407,7 +411,7 @@ on_done(struct client *client, struct client_request *io, uint32_t error)
 	uint64_t now_ns = kernel_clock_ns();
 
 	worker->in_flight--;
-	count(worker, request, now_ns, error);
+	count(worker, request, now_ns, error, message);
 	list_prepend(&connection->unused, &request->node);
 	if (!worker->stopping && worker->gap_ns > 0)
 		pay(connection);

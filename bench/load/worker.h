@@ -54,6 +54,8 @@ struct worker {
 	uint64_t done[LOAD_KIND_COUNT], bytes[LOAD_KIND_COUNT];
 	uint64_t errors;
 	uint32_t first_error;
+	char first_message[CLIENT_MESSAGE_BYTES_MAX];
+	uint64_t hole_bytes;
 	uint64_t last_done_ns;
 	struct load_interval *intervals;    /* [LOAD_INTERVALS_MAX] */
 	uint64_t live_requests, live_bytes; /* atomic: read by others */

@@ -42,6 +42,7 @@ MODULES = (
     "test_limits",
     "test_bench",
     "test_bench_tls",
+    "test_bench_replies",
     "test_cost",
     "test_reload",
 )

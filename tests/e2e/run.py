@@ -29,6 +29,7 @@ MODULES = (
     "test_rules_io",
     "test_rules_replies",
     "test_rules_clients",
+    "test_libnbd",
     "test_rules_tls",
     "test_faults",
     "test_bounds",

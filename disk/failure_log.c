@@ -1,10 +1,10 @@
 /* What failed, in words. */
 #include "disk/failure_log.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "disk/volume.h"
-#include "reactor/log.h"
 
 static const char *const command_names[] = {
 	[VOLUME_COMMAND_READ] = "read",
@@ -17,22 +17,34 @@ static const char *const command_names[] = {
 };
 
 void
+failure_log_where(const struct volume_request *request, char *text, size_t text_bytes)
+{
+	const char *path = request->volume->path;
+
+	if (request->export_name == NULL)
+		(void)snprintf(text, text_bytes, "%s", path);
+	else
+		(void)snprintf(text, text_bytes, "export \"%s\": %s", request->export_name, path);
+}
+
+void
 failure_log_add(struct failure_log *log, const struct volume_request *request, int error,
 		uint64_t now_ns)
 {
-	const char *path = request->volume->path;
 	const char *durable = request->durable ? "durable " : "";
+	char where[FAILURE_LOG_WHERE_BYTES];
 	unsigned missed;
 
 	if (!log_limit_take(&log->limit, now_ns, &missed))
 		return;
+	failure_log_where(request, where, sizeof(where));
 	if (missed > 0)
-		log_error("%s: %u more requests failed that are not logged one by one", path,
+		log_error("%s: %u more requests failed that are not logged one by one", where,
 			  missed);
 	if (request->command == VOLUME_COMMAND_FLUSH)
-		log_error("%s: flush failed: %s", path, strerror(-error));
+		log_error("%s: flush failed: %s", where, strerror(-error));
 	else
-		log_error("%s: %s%s of %llu bytes at offset %llu failed: %s", path, durable,
+		log_error("%s: %s%s of %llu bytes at offset %llu failed: %s", where, durable,
 			  command_names[request->command], (unsigned long long)request->length,
 			  (unsigned long long)request->offset, strerror(-error));
 }

@@ -169,9 +169,8 @@ note_rest(struct stream *stream, long result)
 	const struct stream_half *half = &stream->in;
 
 	if (result > 0)
-		stream->undrained |=
-			(size_t)result == bytes_of(half->parts, half->part_count) ||
-			(half->parked.events & ~(unsigned)EPOLLIN) != 0;
+		stream->undrained |= (size_t)result == bytes_of(half->parts, half->part_count) ||
+				     (half->parked.events & ~(unsigned)EPOLLIN) != 0;
 	else if (result != -EAGAIN)
 		stream->undrained = true;
 }

@@ -22,17 +22,22 @@ failure_log_add(struct failure_log *log, const struct volume_request *request, i
 {
 	const char *path = request->volume->path;
 	const char *durable = request->durable ? "durable " : "";
+	struct log_fields fields = { .count = 0 };
 	unsigned missed;
 
 	if (!log_limit_take(&log->limit, now_ns, &missed))
 		return;
+	log_fields_add(&fields, "volume", path);
 	if (missed > 0)
-		log_error("%s: %u more requests failed that are not logged one by one", path,
-			  missed);
+		log_line_about(LOG_LEVEL_ERROR, &fields,
+			       "%s: %u more requests failed that are not logged one by one", path,
+			       missed);
 	if (request->command == VOLUME_COMMAND_FLUSH)
-		log_error("%s: flush failed: %s", path, strerror(-error));
+		log_line_about(LOG_LEVEL_ERROR, &fields, "%s: flush failed: %s", path,
+			       strerror(-error));
 	else
-		log_error("%s: %s%s of %llu bytes at offset %llu failed: %s", path, durable,
-			  command_names[request->command], (unsigned long long)request->length,
-			  (unsigned long long)request->offset, strerror(-error));
+		log_line_about(LOG_LEVEL_ERROR, &fields,
+			       "%s: %s%s of %llu bytes at offset %llu failed: %s", path, durable,
+			       command_names[request->command], (unsigned long long)request->length,
+			       (unsigned long long)request->offset, strerror(-error));
 }

@@ -117,11 +117,15 @@ volume_submit(struct volume *volume, struct volume_request *request)
 static void
 remember_sync_failure(struct volume *volume)
 {
+	struct log_fields fields = { .count = 0 };
+
 	if (__atomic_exchange_n(&volume->sync_failed, true, __ATOMIC_RELAXED))
 		return;
-	log_error("%s: acknowledged writes may be lost: every flush fails until the volume is "
-		  "opened again",
-		  volume->path);
+	log_fields_add(&fields, "volume", volume->path);
+	log_line_about(LOG_LEVEL_ERROR, &fields,
+		       "%s: acknowledged writes may be lost: every flush fails until the volume is "
+		       "opened again",
+		       volume->path);
 }
 
 void

@@ -115,17 +115,18 @@ volume_submit(struct volume *volume, struct volume_request *request)
 }
 
 static void
-remember_sync_failure(struct volume *volume)
+remember_sync_failure(const struct volume_request *request)
 {
-	struct log_fields fields = { .count = 0 };
+	struct log_fields fields = failure_log_fields(request);
+	char where[FAILURE_LOG_WHERE_BYTES];
 
-	if (__atomic_exchange_n(&volume->sync_failed, true, __ATOMIC_RELAXED))
+	if (__atomic_exchange_n(&request->volume->sync_failed, true, __ATOMIC_RELAXED))
 		return;
-	log_fields_add(&fields, "volume", volume->path);
+	failure_log_where(request, where, sizeof(where));
 	log_line_about(LOG_LEVEL_ERROR, &fields,
 		       "%s: acknowledged writes may be lost: every flush fails until the volume is "
 		       "opened again",
-		       volume->path);
+		       where);
 }
 
 void
@@ -142,7 +143,7 @@ volume_finish(struct volume_request *request, int error)
 		failure_log_add(&volume->failures, request, error, kernel_clock_ns());
 		/* A durable write's sync may have taken the report of an earlier write's loss. */
 		if (is_flush || (request->durable && error == -EIO))
-			remember_sync_failure(volume);
+			remember_sync_failure(request);
 	}
 	request->done(request, error);
 }

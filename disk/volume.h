@@ -54,6 +54,8 @@ struct volume_extent {
 struct volume_request {
 	enum volume_command command;
 	enum priority priority;
+	const char *
+		export_name; /* for whom it is, in messages; outlives the request; NULL: not said */
 	/* WRITE, TRIM, WRITE_ZEROES: done only after the result is on stable storage. */
 	bool durable;
 	bool no_hole;	/* WRITE_ZEROES: the range has its room afterwards */

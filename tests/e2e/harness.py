@@ -46,7 +46,7 @@ class Skip(Exception):
 
 
 class TimeLimit(BaseException):
-    """Raised in the main thread by the runner's timer; not an Exception, so that no test swallows it."""
+    """Raised in the main thread by the timer; not an Exception, so that no test swallows it."""
 
 
 def check(condition, what):
@@ -104,24 +104,26 @@ ALL_TESTS = []
 class Case:
     """One line of the run: a test function with its parameters."""
 
-    def __init__(self, function, parameters, seconds, quick):
+    def __init__(self, function, parameters, seconds, quick, alone):
         self.function = function
         self.parameters = parameters
         self.seconds = seconds
         self.quick = quick
+        self.alone = alone
         module = function.__module__.removeprefix("test_")
         suffix = "[" + ",".join(str(value) for value in parameters) + "]" if parameters else ""
         self.name = f"{module}.{function.__name__}{suffix}"
 
 
-def test(over=((),), quick=(), seconds=60):
+def test(over=((),), quick=(), seconds=60, alone=False):
     """Run the function once with each tuple of parameters in OVER; those also in QUICK are in --quick too.
-    A test without parameters says quick=True."""
+    A test without parameters says quick=True.  ALONE: nothing else may run meanwhile, because it measures how long
+    something takes beside something else, or changes what all processes share."""
 
     def mark(function):
         for parameters in over:
             is_quick = quick if isinstance(quick, bool) else parameters in quick
-            ALL_TESTS.append(Case(function, parameters, seconds, is_quick))
+            ALL_TESTS.append(Case(function, parameters, seconds, is_quick, alone))
         return function
 
     return mark
@@ -257,6 +259,16 @@ class Daemon:
 
     def log_lines(self):
         return self.log().splitlines()
+
+    def logged(self, *parts, count=1):
+        """The lines with all of PARTS, of which COUNT or more must be there soon: a client may see what the daemon
+        did before the line about it is written."""
+
+        def lines():
+            found = [line for line in self.log_lines() if all(part in line for part in parts)]
+            return found if len(found) >= count else None
+
+        return wait_until(lines, 5, f"{count} log lines with {' and '.join(parts)}")
 
     def wait_ready(self):
         def ready():
@@ -507,8 +519,10 @@ def write_text(path, text):
 
 
 class Outcome:
-    def __init__(self, case, word, reason, seconds, logs):
-        self.case = case
+    """How a case ended; goes from one process to another."""
+
+    def __init__(self, name, word, reason, seconds, logs):
+        self.name = name
         self.word = word
         self.reason = reason
         self.seconds = seconds
@@ -516,14 +530,16 @@ class Outcome:
 
 
 class Runner:
-    """Runs cases one after the other, each with its time limit."""
+    """Runs cases, each with its time limit, in the main thread of its process."""
 
     def __init__(self, binary, work, quick):
         self.binary = binary
         self.work = work
         self.quick = quick
 
-    def run(self, case, index):
+    def run(self, index):
+        """Run the case at INDEX of ALL_TESTS."""
+        case = ALL_TESTS[index]
         env = Env(self.binary, os.path.join(self.work, str(index)), self.quick)
         began = time.monotonic()
         word, reason, logs = "ok", "", []
@@ -535,7 +551,7 @@ class Runner:
             left = close_env(env)
         if left and word == "ok":
             word, reason = "FAIL", f"cleaning up: {left}"
-        return Outcome(case, word, reason, time.monotonic() - began, logs)
+        return Outcome(case.name, word, reason, time.monotonic() - began, logs)
 
     def run_body(self, case, env):
         timer = threading.Timer(case.seconds, on_time_limit, [env])
@@ -594,7 +610,21 @@ def raise_interrupt(_number, _frame):
     raise KeyboardInterrupt
 
 
+def end_with_parent():
+    """This process is told to stop when the one that made it ends, however it ends."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def install_handlers():
     signal.signal(signal.SIGALRM, raise_time_limit)
-    signal.signal(signal.SIGTERM, raise_interrupt)
-    signal.signal(signal.SIGHUP, raise_interrupt)
+    for number in STOP_SIGNALS:
+        signal.signal(number, raise_interrupt)
+
+
+def remove_handlers():
+    """From now on this process has nothing to undo when it is told to stop."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)

@@ -1,12 +1,15 @@
 #!/usr/bin/python3
 """Runs the end-to-end tests: millraced with clients nobody here wrote, and with a client that breaks the rules.
 
-    tests/e2e/run.py --daemon build/millraced [--quick] [--only SUBSTRING] [--counts FILE]
+    tests/e2e/run.py --daemon build/millraced [--quick] [--jobs N] [--only SUBSTRING] [--counts FILE]
 
-One line a test; a failed test is followed by its daemon's log; the last line counts.  Exits 1 if any failed.
+Several at a time, but for those that must be alone, which come last.  One line a test; a failed test is followed by its daemon's log; the last line counts.  Exits 1 if any failed.
 """
 
 import argparse
+import concurrent.futures
+import contextlib
+import multiprocessing
 import os
 import shutil
 import sys
@@ -42,16 +45,20 @@ MODULES = (
     "test_kinds",
     "test_limits",
     "test_bench",
+    "test_bench_tls",
+    "test_bench_replies",
     "test_cost",
     "test_reload",
 )
 LOG_LINES_SHOWN = 60
+JOBS = 2 * len(os.sched_getaffinity(0))  # many wait more than they work
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description="Millrace's end-to-end tests.")
     parser.add_argument("--daemon", required=True, help="the millraced to test")
     parser.add_argument("--quick", action="store_true", help="a representative part, at smaller sizes")
+    parser.add_argument("--jobs", type=int, default=JOBS, metavar="N", help="tests side by side (default %(default)s)")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only tests with this in their name")
     parser.add_argument("--counts", metavar="FILE", help="write the last line to this file too")
     parser.add_argument(
@@ -66,7 +73,7 @@ def parse_arguments():
 
 def report(outcome):
     reason = f": {outcome.reason}" if outcome.reason else ""
-    print(f"{outcome.word:4} {outcome.case.name} ({outcome.seconds:.1f} s){reason}", flush=True)
+    print(f"{outcome.word:4} {outcome.name} ({outcome.seconds:.1f} s){reason}", flush=True)
     for log in outcome.logs:
         lines = log.splitlines()
         if len(lines) > LOG_LINES_SHOWN:
@@ -75,15 +82,55 @@ def report(outcome):
             print(f"     | {line}")
 
 
-def run_all(cases, arguments):
+def outcomes(runner, indices, jobs):
+    """Yields each case's outcome: first those that may run side by side, JOBS at a time, then the others."""
+    together = [index for index in indices if not harness.ALL_TESTS[index].alone]
+    with side_by_side(jobs) as pool:
+        for future in concurrent.futures.as_completed([pool.submit(run_beside, runner, index) for index in together]):
+            yield future.result()
+    for index in indices:
+        if harness.ALL_TESTS[index].alone:
+            yield runner.run(index)
+
+
+@contextlib.contextmanager
+def side_by_side(jobs):
+    """A pool of JOBS processes; they end when we are interrupted."""
+    pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), initializer=begin_process)
+    try:
+        yield pool
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def begin_process():
+    harness.end_with_parent()
+    harness.remove_handlers()
+
+
+def run_beside(runner, index):
+    """In a process of the pool: interrupted, it undoes what the case made, and ends."""
+    harness.install_handlers()
+    try:
+        return runner.run(index)
+    except KeyboardInterrupt:
+        os._exit(130)
+    finally:
+        harness.remove_handlers()
+
+
+def run_all(indices, arguments):
     """Returns how many had each outcome."""
     scratch = os.path.join(os.path.abspath(arguments.work), str(os.getpid()))
     os.makedirs(scratch)
     runner = harness.Runner(os.path.abspath(arguments.daemon), scratch, arguments.quick)
     counts = {"ok": 0, "FAIL": 0, "skip": 0}
     try:
-        for index, case in enumerate(cases):
-            outcome = runner.run(case, index)
+        for outcome in outcomes(runner, indices, arguments.jobs):
             counts[outcome.word] += 1
             report(outcome)
     finally:
@@ -110,18 +157,21 @@ def main():
     arguments = parse_arguments()
     for module in MODULES:
         __import__(module)
-    cases = [case for case in harness.ALL_TESTS if arguments.only in case.name]
-    if arguments.quick:
-        cases = [case for case in cases if case.quick]
+    cases = harness.ALL_TESTS
+    indices = [
+        index
+        for index, case in enumerate(cases)
+        if arguments.only in case.name and (case.quick or not arguments.quick)
+    ]
     if arguments.list:
-        print("\n".join(case.name for case in cases))
+        print("\n".join(cases[index].name for index in indices))
         return 0
     if not os.access(arguments.daemon, os.X_OK):
         print(f"{arguments.daemon}: no such program; build it first", file=sys.stderr)
         return 2
     harness.install_handlers()
     try:
-        counts = run_all(cases, arguments)
+        counts = run_all(indices, arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -129,7 +179,7 @@ def main():
     print(line)
     if arguments.counts:
         harness.write_text(arguments.counts, line + "\n")
-    return 1 if counts["FAIL"] or not cases else 0
+    return 1 if counts["FAIL"] or not indices else 0
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def read_beside(other, content, count, turns):
     return time.monotonic() - began
 
 
-@test()
+@test(alone=True)
 def clients_that_hold_buffers_without_reading_leave_some_for_others(env):
     content = random_bytes(4 * MIB)
     daemon = serve_limited(env, env.image(FILE, len(content), content))

@@ -46,7 +46,7 @@ def serve(env, storage, prefix=()):
 
 def load(env, daemon, requests=REQUESTS):
     program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
-    arguments = ("--connections", 4, "--depth", 32, "--requests", requests, "--time", 50, "--quiet")
+    arguments = ("--connections", 4, "--depth", 32, "--requests", requests, "--time", 50, "--quiet", "--replies", "simple")
     env.run([program, "run", daemon.uri(), *map(str, arguments)])
 
 
@@ -73,7 +73,7 @@ def count_system_calls(env, daemon):
     return int(total[3]) / REQUESTS  # behind the share of the time, seconds, and microseconds per call
 
 
-@test(over=[("null",), ("file",)])
+@test(over=[("null",), ("file",)], alone=True)
 def system_calls_per_request(env, storage):
     needs(env, "strace")
     daemon = serve(env, storage)
@@ -88,7 +88,7 @@ def switches(pid):
     return total
 
 
-@test(over=[("null",), ("file",)])
+@test(over=[("null",), ("file",)], alone=True)
 def context_switches_per_request(env, storage):
     """Voluntary ones: whether others take the CPU away is not the server's to say."""
     needs(env, "true")

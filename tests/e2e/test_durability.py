@@ -172,7 +172,7 @@ def restarted_daemon_serves_what_was_written(env):
         daemon.stop()
 
 
-@test(quick=True)
+@test(quick=True, alone=True)
 def restart_on_the_same_port_works_at_once(env):
     """Connections of the last daemon may still be in TIME_WAIT."""
     path = env.file(MIB)

@@ -68,7 +68,7 @@ def ask_until_it_stops(client):
     raise Failure("it took a million requests of a client that reads nothing")
 
 
-@test(over=[(1,), (6,)], quick=[(1,)], seconds=90)
+@test(over=[(1,), (6,)], quick=[(1,)], seconds=90, alone=True)
 def neighbour_of_clients_that_never_read_is_as_fast(env, count):
     """They stop using CPU, so the neighbour has what it had alone."""
     content = random_bytes(4 * MIB)
@@ -120,7 +120,7 @@ def resident_bytes(daemon, wanted=0):
     return daemon.rss_bytes()
 
 
-@test(quick=True, seconds=180)
+@test(quick=True, seconds=180, alone=True)
 def ten_thousand_that_come_and_go_leave_nothing(env):
     content = random_bytes(MIB)
     daemon = serve(env, env.image(FILE, MIB, content))
@@ -161,7 +161,7 @@ def start_flood(env, daemon, index=0, hold=0):
     return process
 
 
-@test(quick=True, seconds=90)
+@test(quick=True, seconds=90, alone=True)
 def flood_of_connects_leaves_room_for_others(env):
     """The neighbour goes on, and newcomers get in, at the flooded listener and at another one."""
     content = random_bytes(MIB)
@@ -180,7 +180,7 @@ def flood_of_connects_leaves_room_for_others(env):
     check(len(daemon.log_lines()) < 100, f"{len(daemon.log_lines())} lines in the log")
 
 
-@test(quick=True, seconds=90)
+@test(quick=True, seconds=90, alone=True)
 def flood_of_clients_that_stay_is_bounded(env):
     """As many as may be, and no more; those that are in are served, and others of the flood's own address are not in the way."""
     limit = 50

@@ -80,7 +80,7 @@ FLOODS = (
 )
 
 
-@test(over=tuple((index,) for index in range(len(FLOODS))))
+@test(over=tuple((index,) for index in range(len(FLOODS))), alone=True)
 def flood_of_a_limited_export_leaves_another_its_latency(env, index):
     daemon = serve(env, ("flooded", FLOODS[index]), ("quiet", ["priority = latency"]))
     seen = []

@@ -18,9 +18,9 @@ CONNECTIONS = 4
 DEPTH = 16  # requests in flight on each of them
 BLOCK_BYTES = 4096
 BLOCKS_MAX = 8  # of one small request
-LARGE_BYTES = 3 * MIB  # more than the largest buffer, of 2 MiB: served in pieces
+LARGE_BYTES = 9 * MIB // 4  # more than the largest buffer, of 2 MiB: served in pieces
 LARGE_CONNECTIONS = 80  # 2 MiB each is more than all cores have
-LARGE_DEPTH = 2
+LARGE_DEPTH = 1
 IMAGE_BYTES = 64 * MIB
 
 # struct counts of count_malloc.c.
@@ -187,7 +187,7 @@ def static_function(env, return_offset):
     return result.out.split("\n")[0]
 
 
-@test(over=[(FILE,), (ZRAM,)], quick=[(FILE,), (ZRAM,)], seconds=120)
+@test(over=[(FILE,), (ZRAM,)], quick=[(FILE,), (ZRAM,)], seconds=120, alone=True)
 def requests_allocate_nothing(env, medium):
     daemon, counts = serve_counted(env, env.image(medium, IMAGE_BYTES))
     clients = [connect(env, daemon) for _ in range(CONNECTIONS)]
@@ -198,7 +198,7 @@ def requests_allocate_nothing(env, medium):
     check_nothing_is_allocated(env, daemon, counts, load, 4_000, count, allowed)
 
 
-@test(quick=True, seconds=120)
+@test(quick=True, seconds=120, alone=True)
 def unaligned_requests_allocate_nothing(env):
     daemon, counts = serve_counted(env, env.image(FILE, IMAGE_BYTES))
     clients = [connect(env, daemon) for _ in range(CONNECTIONS)]
@@ -206,7 +206,7 @@ def unaligned_requests_allocate_nothing(env):
     check_nothing_is_allocated(env, daemon, counts, load, 4_000, env.size(20_000, 4_000))
 
 
-@test(quick=True, seconds=120)
+@test(quick=True, seconds=120, alone=True)
 def requests_in_pieces_that_wait_for_memory_allocate_nothing(env):
     """On a device that never makes a request wait, where no helper is needed."""
     daemon, counts = serve_counted(env, env.image(ZRAM, IMAGE_BYTES), "buffer-memory = 64M")

@@ -302,7 +302,7 @@ def p99_us(env, server, seconds, meanwhile=lambda: None):
         return json.load(file)["all"]["latency_us"]["p99"], count
 
 
-@test()
+@test(alone=True)
 def clients_of_unchanged_exports_notice_nothing_of_100_reloads(env):
     """The best of three, because others use this machine, too."""
     first, second = f"path = {env.image(FILE, 16 * MIB).path}", image(env)

@@ -211,7 +211,7 @@ def certificates_that_are_not_right_are_refused(env):
     expect_no_handshake(env, daemon, trusting)
     expect_no_handshake(env, daemon, authority.context("old"))
     expect_no_handshake(env, daemon, authority.context(None))
-    wait_until(lambda: daemon.log().count("connection closed") == 3, 5, "a log line for each")
+    equal(len(daemon.logged("connection closed", count=3)), 3, "log lines, one for each")
     check("certificate was refused" in daemon.log(), daemon.log())
     check("expired" in daemon.log(), "the expired certificate is not called that")
     unknowing = stranger.context()  # does not know the server
@@ -259,7 +259,7 @@ def names_decide_who_uses_an_export(env):
                 refused = client.answer_kind(option, wire.pack_info_request(name))
                 equal(refused, wire.REP_ERR_UNKNOWN, f"answer for {who} asking for {name}")
         go(client, (listed - {"open"}).pop())
-    check("allow-names" in daemon.log(), "no log line about the refusals")
+    daemon.logged("allow-names")
     plain = connect(env, daemon)
     equal(list_names(plain), {"open"}, "what a client without TLS sees")
     refused = plain.answer_kind(wire.OPT_GO, wire.pack_info_request("named"))
@@ -371,7 +371,7 @@ def garbage_instead_of_tls_ends_the_connection(env):
                 pass
         except ConnectionError:
             pass
-    equal(daemon.log().count("connection closed"), 4, "log lines about it")
+    equal(len(daemon.logged("connection closed", count=4)), 4, "log lines about it")
     same_bytes(bystander.read(1, 99), CONTENT[1:100], "data for another")
 
 
@@ -399,7 +399,7 @@ def stalled_handshake_hits_the_deadline(env):
     client.send(b"\x16\x03\x01\x02\x00\x01\x00")  # the beginning of a ClientHello
     client.expect_closed()
     check(0.9 < time.monotonic() - began < 5, "not at the deadline")
-    check("did not finish the handshake" in daemon.log(), daemon.log())
+    daemon.logged("did not finish the handshake")
 
 
 class Drip:
@@ -547,7 +547,7 @@ def end_of_tls_is_told_and_truncation_is_noticed(env):
     rude = connect_tls(env, daemon, authority.context())
     go(rude)
     rude.close()
-    wait_until(lambda: "without ending TLS" in daemon.log(), 5, "a log line about the truncation")
+    daemon.logged("without ending TLS")
     polite = connect_tls(env, daemon, authority.context())
     go(polite)
     polite.sock.unwrap()

@@ -195,8 +195,8 @@ class Answer:
 
     def check_extents(self, extents):
         end = self.offset + self.length
-        for extent in extents[:-1]:
-            check(extent.end < end, f"{self}: an extent past the request that is not the last: {extents}")
+        late = [extent for extent in extents[:-1] if extent.end >= end]
+        check(not late, f"{self}: extents past the request that are not the last: {late}")
         if self.flags & CMD_FLAG_REQ_ONE:
             equal(len(extents), 1, f"{self}: extents with REQ_ONE")
             check(extents[0].end <= end, f"{self}: past the request with REQ_ONE: {extents}")

@@ -155,4 +155,7 @@ unsigned kernel_sim_slots_used_by(enum kernel_sim_kind kind, unsigned class);
 
 const struct kernel_sim_counters *kernel_sim_counters(void);
 
+/* A hash of all steps so far, of their times and of the chances before them: two runs that did the same have the same. */
+uint64_t kernel_sim_trace(void);
+
 #endif

@@ -52,6 +52,26 @@ Test(failure_log, says_what_where_and_why, .init = cr_redirect_stderr)
 				 "No space left on device\n");
 }
 
+Test(failure_log, names_the_export_and_never_cuts_the_reason, .init = cr_redirect_stderr)
+{
+	struct failure_log log = { 0 };
+	const char *first = "error: export \"disk\": /srv/x: flush failed: Input/output error\n";
+	struct volume_request named = request;
+	const char *text;
+	char long_name[4096];
+
+	named.export_name = "disk";
+	named.command = VOLUME_COMMAND_FLUSH;
+	failure_log_add(&log, &named, -EIO, BEGIN_NS);
+	memset(long_name, 'n', sizeof(long_name) - 1);
+	long_name[sizeof(long_name) - 1] = '\0';
+	named.export_name = long_name;
+	failure_log_add(&log, &named, -EIO, BEGIN_NS);
+	text = said();
+	cr_assert_eq(strncmp(text, first, strlen(first)), 0);
+	cr_assert_not_null(strstr(text + strlen(first), "nnn: flush failed: Input/output error\n"));
+}
+
 Test(failure_log, writes_few_lines_a_minute_and_counts_the_rest, .init = cr_redirect_stderr)
 {
 	struct failure_log log = { 0 };

@@ -41,6 +41,7 @@ MODULES = (
     "test_dead_peers",
     "test_memory",
     "test_service",
+    "test_logging",
     "test_privileges",
     "test_kinds",
     "test_limits",

@@ -98,9 +98,10 @@ class MillraceBench(Client):
 
     def argv(self, load, uri, seconds):
         self.turns += 1
-        argv = [self.program, "run", uri, "--quiet", "--rw", load.rw, "--bs", str(load.block_bytes), "--depth",
-                str(load.depth), "--connections", str(load.connections), "--time", str(seconds), "--seed",
-                str(self.turns * 7919), "--json", self.scratch("bench.json")]
+        # Simple replies are what every server has; in others a hole would be told instead of read.
+        argv = [self.program, "run", uri, "--quiet", "--replies", "simple", "--rw", load.rw, "--bs",
+                str(load.block_bytes), "--depth", str(load.depth), "--connections", str(load.connections), "--time",
+                str(seconds), "--seed", str(self.turns * 7919), "--json", self.scratch("bench.json")]
         if load.flush_every:
             argv += ["--mix", f"write={load.flush_every},flush=1"]
         elif load.read_percent is not None:

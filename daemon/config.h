@@ -56,6 +56,12 @@ struct config_export {
 	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
 };
 
+/* How lines of the log are written. */
+enum log_format {
+	LOG_FORMAT_TEXT, /* for people; with fields where standard error is the journal */
+	LOG_FORMAT_JSON, /* for programs */
+};
+
 /* What becomes of connections whose export a reload takes away. */
 enum config_removed {
 	CONFIG_REMOVED_DRAIN, /* they stay until their client leaves */
@@ -89,6 +95,7 @@ struct config {
 	struct access_rules access;
 	enum config_removed removed_exports;
 	enum log_level log_level; /* lines of it and more severe ones are logged */
+	enum log_format log_format;
 	/* [tls] */
 	enum tls_mode tls_mode;
 	struct tls_files tls;

@@ -50,6 +50,12 @@ static const char *const log_levels[] = {
 	NULL,
 };
 static_assert(sizeof(enum log_level) == sizeof(unsigned), "a word is kept as unsigned");
+static const char *const log_formats[] = {
+	[LOG_FORMAT_TEXT] = "text",
+	[LOG_FORMAT_JSON] = "json",
+	NULL,
+};
+static_assert(sizeof(enum log_format) == sizeof(unsigned), "a word is kept as unsigned");
 static const char *const tls_modes[] = {
 	[TLS_MODE_OFF] = "off",
 	[TLS_MODE_ALLOWED] = "allowed",
@@ -90,6 +96,7 @@ static const struct config_key server_keys[] = {
 	RANGES("deny", config, access.deny),
 	WORD("removed-exports", config, enum config_removed, removed_exports, removed_exports),
 	WORD("log-level", config, enum log_level, log_level, log_levels),
+	WORD("log-format", config, enum log_format, log_format, log_formats),
 	TEXT("user", config, user),
 	YES_NO("seccomp", config, seccomp),
 	YES_NO("core-dumps", config, core_dumps),

@@ -118,14 +118,16 @@ volume_submit(struct volume *volume, struct volume_request *request)
 void
 volume_sync_failed(const struct volume_request *request)
 {
+	struct log_fields fields = failure_log_fields(request);
 	char where[FAILURE_LOG_WHERE_BYTES];
 
 	if (__atomic_exchange_n(&request->volume->sync_failed, true, __ATOMIC_RELAXED))
 		return;
 	failure_log_where(request, where, sizeof(where));
-	log_error("%s: acknowledged writes may be lost: every flush fails until the volume is "
-		  "opened again",
-		  where);
+	log_line_about(LOG_LEVEL_ERROR, &fields,
+		       "%s: acknowledged writes may be lost: every flush fails until the volume is "
+		       "opened again",
+		       where);
 }
 
 void

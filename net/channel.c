@@ -99,6 +99,14 @@ channel_secure(struct channel *channel, struct tls_credentials *credentials)
 	return 0;
 }
 
+void
+channel_adopt(struct channel *channel, struct tls_session *session)
+{
+	CHECK(channel->tls == NULL && !stream_receiving(&channel->stream) &&
+	      !stream_sending(&channel->stream));
+	channel->tls = session;
+}
+
 /* ---- the user's side ---- */
 
 /* The receive under way is over. */

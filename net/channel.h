@@ -53,6 +53,9 @@ void channel_close(struct channel *channel);
  * Returns 0, or -ENOMEM; then CHANNEL is as before. */
 int channel_secure(struct channel *channel, struct tls_credentials *credentials) MUST_USE;
 
+/* Go on inside TLS: SESSION, whose handshake is complete, is CHANNEL's from now on.  Nothing may be under way. */
+void channel_adopt(struct channel *channel, struct tls_session *session);
+
 /* Whose, and how encrypted, it is (tls_session.h); NULL: plain. */
 static inline const struct tls_session *
 channel_tls(const struct channel *channel)

@@ -1,4 +1,4 @@
-/* Lists of names. */
+/* Lists of names, and the names in a certificate. */
 #include "net/tls_names.h"
 
 #include <errno.h>
@@ -22,6 +22,45 @@ tls_names_add(struct tls_names *names, const void *name, size_t bytes)
 	}
 	names->names[names->count++] = copy;
 	return 0;
+}
+
+static int
+add_subject(struct tls_names *names, gnutls_x509_crt_t certificate)
+{
+	char name[256];
+	size_t bytes = sizeof(name);
+
+	if (gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, name,
+					  &bytes) < 0)
+		return 0; /* none, or longer than names may be (RFC 5280: 64) */
+	return tls_names_add(names, name, bytes);
+}
+
+static int
+add_alternatives(struct tls_names *names, gnutls_x509_crt_t certificate)
+{
+	int error = 0;
+
+	for (unsigned i = 0; error == 0; i++) {
+		char name[1024];
+		size_t bytes = sizeof(name);
+		int type = gnutls_x509_crt_get_subject_alt_name(certificate, i, name, &bytes, NULL);
+
+		if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
+			break;
+		if (type == GNUTLS_SAN_DNSNAME || type == GNUTLS_SAN_RFC822NAME ||
+		    type == GNUTLS_SAN_URI)
+			error = tls_names_add(names, name, bytes);
+	}
+	return error;
+}
+
+int
+tls_names_add_certificate(struct tls_names *names, gnutls_x509_crt_t certificate)
+{
+	int error = add_subject(names, certificate);
+
+	return error == 0 ? add_alternatives(names, certificate) : error;
 }
 
 void

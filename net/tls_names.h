@@ -3,6 +3,7 @@
 #define NET_TLS_NAMES_H
 
 #include "reactor/check.h"
+#include <gnutls/x509.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -15,6 +16,11 @@ struct tls_names {
 /* Add NAME of BYTES.  One that is empty or has a NUL in it is left out: it would compare as something shorter.
  * Returns 0 or -ENOMEM; then NAMES is unchanged. */
 int tls_names_add(struct tls_names *names, const void *name, size_t bytes) MUST_USE;
+
+/* Add those of CERTIFICATE: common name, and DNS, mail and URI names.
+ * Returns 0 or -ENOMEM; then some may have been added. */
+int tls_names_add_certificate(struct tls_names *names, gnutls_x509_crt_t certificate) MUST_USE;
+
 void tls_names_clear(struct tls_names *names);
 
 /* Whether some name is in both, byte for byte. */

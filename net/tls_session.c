@@ -4,8 +4,10 @@
  * itself.  What it pushes is gathered in the output, so that many records leave in one send. */
 #include "net/tls_session.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <gnutls/x509.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +23,8 @@ struct room {
 
 struct tls_session {
 	gnutls_session_t gnutls;
-	struct tls_credentials *credentials; /* a reference */
+	struct tls_credentials *credentials; /* a reference; NULL: a client's session */
+	const struct tls_client *client;     /* NULL: a server's session */
 	struct room *room;		     /* owned; NULL while parked */
 	size_t input_start, input_end;
 	size_t output_start, output_end;
@@ -35,14 +38,17 @@ struct tls_session {
 static ssize_t pull(gnutls_transport_ptr_t transport, void *bytes, size_t count);
 static int pull_timeout(gnutls_transport_ptr_t transport, unsigned ms);
 static ssize_t push(gnutls_transport_ptr_t transport, const giovec_t *parts, int part_count);
-static int learn_names(struct tls_session *session);
-static int set_up(struct tls_session *session);
+static int prepare(struct tls_session *session);
+static int set_up_server(struct tls_session *session);
+static int set_up_client(struct tls_session *session);
+static int know_peer(struct tls_session *session);
 static int failed(struct tls_session *session, int error);
 
 /* ---- beginning and end ---- */
 
-int
-tls_session_create(struct tls_credentials *credentials, struct tls_session **session)
+static int
+create(struct tls_credentials *credentials, const struct tls_client *client,
+       struct tls_session **session)
 {
 	struct tls_session *made = calloc(1, sizeof(*made));
 
@@ -51,9 +57,10 @@ tls_session_create(struct tls_credentials *credentials, struct tls_session **ses
 		return -ENOMEM;
 	}
 	made->credentials = credentials;
+	made->client = client;
 	made->drained = true;
 	made->ended = GNUTLS_E_AGAIN;
-	if (tls_session_unpark(made) < 0 || set_up(made) < 0) {
+	if (tls_session_unpark(made) < 0 || prepare(made) < 0) {
 		tls_session_destroy(made);
 		return -ENOMEM; /* UNTESTED: no fault for malloc */
 	}
@@ -61,20 +68,43 @@ tls_session_create(struct tls_credentials *credentials, struct tls_session **ses
 	return 0;
 }
 
-static int
-set_up(struct tls_session *session)
+int
+tls_session_create(struct tls_credentials *credentials, struct tls_session **session)
 {
-	struct tls_credentials *credentials = session->credentials;
-	gnutls_session_t gnutls;
-	int error;
+	return create(credentials, NULL, session);
+}
 
-	error = gnutls_init(&session->gnutls,
-			    GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS);
+int
+tls_session_create_client(const struct tls_client *client, struct tls_session **session)
+{
+	return create(NULL, client, session);
+}
+
+static int
+prepare(struct tls_session *session)
+{
+	unsigned side = session->client == NULL ? GNUTLS_SERVER : GNUTLS_CLIENT;
+	int error = gnutls_init(&session->gnutls,
+				side | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS);
+
 	if (error < 0) {
 		session->gnutls = NULL;
 		return error;
 	}
-	gnutls = session->gnutls;
+	gnutls_transport_set_ptr(session->gnutls, session);
+	gnutls_transport_set_pull_function(session->gnutls, pull);
+	gnutls_transport_set_pull_timeout_function(session->gnutls, pull_timeout);
+	gnutls_transport_set_vec_push_function(session->gnutls, push);
+	return session->client == NULL ? set_up_server(session) : set_up_client(session);
+}
+
+static int
+set_up_server(struct tls_session *session)
+{
+	struct tls_credentials *credentials = session->credentials;
+	gnutls_session_t gnutls = session->gnutls;
+	int error;
+
 	gnutls_session_set_ptr(gnutls, credentials);
 	error = gnutls_priority_set(gnutls, credentials->priority);
 	if (error == 0 && credentials->x509 != NULL)
@@ -85,10 +115,34 @@ set_up(struct tls_session *session)
 		gnutls_certificate_server_set_request(gnutls, GNUTLS_CERT_REQUIRE);
 		gnutls_session_set_verify_cert(gnutls, NULL, 0);
 	}
-	gnutls_transport_set_ptr(gnutls, session);
-	gnutls_transport_set_pull_function(gnutls, pull);
-	gnutls_transport_set_pull_timeout_function(gnutls, pull_timeout);
-	gnutls_transport_set_vec_push_function(gnutls, push);
+	return error;
+}
+
+static bool
+is_ip_address(const char *host)
+{
+	uint8_t address[sizeof(struct in6_addr)];
+
+	return inet_pton(AF_INET, host, address) == 1 || inet_pton(AF_INET6, host, address) == 1;
+}
+
+static int
+set_up_client(struct tls_session *session)
+{
+	const struct tls_client *client = session->client;
+	gnutls_session_t gnutls = session->gnutls;
+	int error = gnutls_priority_set(gnutls, client->priority);
+
+	if (error == 0 && client->x509 != NULL)
+		error = gnutls_credentials_set(gnutls, GNUTLS_CRD_CERTIFICATE, client->x509);
+	if (error == 0 && client->psk != NULL)
+		error = gnutls_credentials_set(gnutls, GNUTLS_CRD_PSK, client->psk);
+	/* Addresses are not for the server's name indication.  Source: RFC 6066, section 3. */
+	if (error == 0 && client->host != NULL && !is_ip_address(client->host))
+		error = gnutls_server_name_set(gnutls, GNUTLS_NAME_DNS, client->host,
+					       strlen(client->host));
+	if (client->verify)
+		gnutls_session_set_verify_cert(gnutls, client->host, 0);
 	return error;
 }
 
@@ -163,7 +217,7 @@ push(gnutls_transport_ptr_t transport, const giovec_t *parts, int part_count)
 
 	for (int i = 0; i < part_count; i++)
 		count += parts[i].iov_len;
-	/* Only what a client makes the protocol answer, while it reads nothing, can fill it. */
+	/* Only what a peer makes the protocol answer, while it reads nothing, can fill it. */
 	if (session->room == NULL || count > TLS_SESSION_OUTPUT_BYTES - session->output_end) {
 		gnutls_transport_set_errno(session->gnutls, EAGAIN);
 		return -1;
@@ -233,7 +287,8 @@ say_alert(struct tls_session *session)
 {
 	const char *name = gnutls_alert_get_name(gnutls_alert_get(session->gnutls));
 
-	snprintf(session->why, sizeof(session->why), "TLS: the client says: %s",
+	snprintf(session->why, sizeof(session->why), "TLS: the %s says: %s",
+		 session->client == NULL ? "client" : "server",
 		 name == NULL ? "an unknown alert" : name);
 }
 
@@ -316,45 +371,14 @@ tls_session_handshake(struct tls_session *session)
 		return -EAGAIN;
 	}
 	if (error == 0)
-		error = learn_names(session);
+		error = know_peer(session);
 	if (error == 0)
 		return 0;
 	(void)failed(session, error);
-	/* For the client's user; an alert of the client's own needs none. */
+	/* For the peer's user; an alert of the peer's own needs none. */
 	if (error != GNUTLS_E_FATAL_ALERT_RECEIVED)
 		(void)gnutls_alert_send_appropriate(session->gnutls, error);
 	return -EPROTO;
-}
-
-static int
-learn_subject(struct tls_session *session, gnutls_x509_crt_t certificate)
-{
-	char name[256];
-	size_t bytes = sizeof(name);
-
-	if (gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, name,
-					  &bytes) < 0)
-		return 0; /* none, or longer than names may be (RFC 5280: 64) */
-	return tls_names_add(&session->names, name, bytes);
-}
-
-static int
-learn_alternatives(struct tls_session *session, gnutls_x509_crt_t certificate)
-{
-	int error = 0;
-
-	for (unsigned i = 0; error == 0; i++) {
-		char name[1024];
-		size_t bytes = sizeof(name);
-		int type = gnutls_x509_crt_get_subject_alt_name(certificate, i, name, &bytes, NULL);
-
-		if (type == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
-			break;
-		if (type == GNUTLS_SAN_DNSNAME || type == GNUTLS_SAN_RFC822NAME ||
-		    type == GNUTLS_SAN_URI)
-			error = tls_names_add(&session->names, name, bytes);
-	}
-	return error;
 }
 
 /* The client's certificate, which the handshake has verified. */
@@ -373,18 +397,23 @@ learn_certificate(struct tls_session *session)
 		return error; /* UNTESTED: no fault for GnuTLS's malloc */
 	error = gnutls_x509_crt_import(certificate, &chain[0], GNUTLS_X509_FMT_DER);
 	if (error == 0)
-		error = learn_subject(session, certificate);
-	if (error == 0)
-		error = learn_alternatives(session, certificate);
+		error = tls_names_add_certificate(&session->names, certificate);
 	gnutls_x509_crt_deinit(certificate);
 	return error == -ENOMEM ? GNUTLS_E_MEMORY_ERROR : error;
 }
 
+/* Learn the names of a server's client.  A client's server has proved what it had to, unless it chose a certificate where a key is
+ * wanted. */
 static int
-learn_names(struct tls_session *session)
+know_peer(struct tls_session *session)
 {
 	const char *identity;
 
+	if (session->client != NULL)
+		return session->client->psk != NULL && gnutls_auth_server_get_type(
+							       session->gnutls) != GNUTLS_CRD_PSK
+			       ? GNUTLS_E_INSUFFICIENT_CREDENTIALS
+			       : 0;
 	if (gnutls_auth_client_get_type(session->gnutls) == GNUTLS_CRD_CERTIFICATE)
 		return session->credentials->verify_client ? learn_certificate(session) : 0;
 	identity = gnutls_psk_server_get_username(session->gnutls);
@@ -436,7 +465,7 @@ tls_session_read(struct tls_session *session, const struct iovec *parts, unsigne
 			session->drained = true;
 			return total > 0 ? (ssize_t)total : -EAGAIN;
 		}
-		/* What GnuTLS wants to answer does not fit, because the client reads nothing. */
+		/* What GnuTLS wants to answer does not fit, because the peer reads nothing. */
 		session->ended = got == GNUTLS_E_AGAIN ? GNUTLS_E_PUSH_ERROR : (int)got;
 	}
 	/* The end is told when all that is before it was taken. */
@@ -510,7 +539,7 @@ tls_session_write(struct tls_session *session, const struct iovec *parts, unsign
 void
 tls_session_end(struct tls_session *session)
 {
-	/* For the client to tell the end from an attacker's; without room it is told by TCP alone. */
+	/* For the peer to tell the end from an attacker's; without room it is told by TCP alone. */
 	if (tls_session_unpark(session) == 0)
 		(void)gnutls_bye(session->gnutls, GNUTLS_SHUT_WR);
 }

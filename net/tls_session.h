@@ -1,6 +1,6 @@
-/* A TLS session, the server's side, bytes in and bytes out: ciphertext goes into its input and comes out of its output, each a
+/* A TLS session, a server's or a client's, bytes in and bytes out: ciphertext goes into its input and comes out of its output, each a
  * bounded buffer; no socket, no waiting.  GnuTLS does the protocol.
- * Owned by one connection, on one core. */
+ * Owned by one connection, on one core; "the peer" is who is at its other end. */
 #ifndef NET_TLS_SESSION_H
 #define NET_TLS_SESSION_H
 
@@ -24,6 +24,21 @@ struct tls_session;
 /* A session that is to begin with what the client sends next.  CREDENTIALS: the caller's reference, taken over in any case.
  * Returns 0 or -ENOMEM. */
 int tls_session_create(struct tls_credentials *credentials, struct tls_session **session) MUST_USE;
+
+/* What clients' sessions are made from: constant while there are any.  For the tools; the daemon is nobody's client. */
+struct tls_client {
+	gnutls_priority_t priority;
+	gnutls_certificate_credentials_t x509; /* NULL: none */
+	gnutls_psk_client_credentials_t psk;   /* instead of x509, or NULL */
+	const char *
+		host; /* a name or an address that the server's certificate must be for; NULL: any */
+	bool verify;  /* one of the authorities of x509 must have signed the server's certificate */
+};
+
+/* A client's session, which begins with tls_session_handshake.  CLIENT, which must outlive it, may be used by several threads.
+ * Returns 0 or -ENOMEM. */
+int tls_session_create_client(const struct tls_client *client,
+			      struct tls_session **session) MUST_USE;
 void tls_session_destroy(struct tls_session *session);
 
 /* Where received ciphertext goes; that so much came; that no more will come; forget it, TLS has failed.  There is room whenever all was read (a read said
@@ -42,11 +57,11 @@ void tls_session_sent(struct tls_session *session, size_t count);
 
 /* Go on with the handshake.  Whatever it returns, there may be output.
  * Returns 0 when it is complete; -EAGAIN: after more input, or when the output is sent; -EPROTO: it has failed, tls_session_why says
- * why and the output has an alert for the client. */
+ * why and the output has an alert for the peer. */
 int tls_session_handshake(struct tls_session *session) MUST_USE;
 
 /* Decrypt into PARTS, as much as there is and fits.  There may be output (answers of the protocol's own).
- * Returns bytes; 0: the client has ended TLS in order; -EAGAIN: not without more input; -EPROTO: tls_session_why says what is wrong,
+ * Returns bytes; 0: the peer has ended TLS in order; -EAGAIN: not without more input; -EPROTO: tls_session_why says what is wrong,
  * a connection that ended without the end of TLS included. */
 ssize_t tls_session_read(struct tls_session *session, const struct iovec *parts,
 			 unsigned part_count) MUST_USE;
@@ -67,7 +82,7 @@ int tls_session_unpark(struct tls_session *session) MUST_USE;
 /* After an -EPROTO: what happened.  Valid until the next call. */
 const char *tls_session_why(const struct tls_session *session);
 
-/* After the handshake: the names of the client that its certificate proves (common name, and DNS, mail and URI names), or
+/* After a server's handshake: the names of the client that its certificate proves (common name, and DNS, mail and URI names), or
  * the identity of its key; none if it was not asked for any.  And how it is encrypted, for the log, as "TLS1.3, AES-128-GCM". */
 const struct tls_names *tls_session_names(const struct tls_session *session);
 void tls_session_describe(const struct tls_session *session, char *text, size_t text_bytes);

@@ -345,6 +345,25 @@ set_poll(struct bench_options *options, const char *value)
 }
 
 static const char *
+set_replies(struct bench_options *options, const char *value)
+{
+	static const char *const names[] = {
+		[TARGET_REPLIES_AUTO] = "auto",
+		[TARGET_REPLIES_SIMPLE] = "simple",
+		[TARGET_REPLIES_STRUCTURED] = "structured",
+		[TARGET_REPLIES_EXTENDED] = "extended",
+	};
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(value, names[i]) == 0) {
+			options->replies = (enum target_replies)i;
+			return NULL;
+		}
+	}
+	return "expected auto, simple, structured or extended";
+}
+
+static const char *
 set_json(struct bench_options *options, const char *value)
 {
 	options->json_path = value;
@@ -444,6 +463,9 @@ static const struct option_row rows[] = {
 	  "give up after so many seconds without an answer; default 30" },
 	{ "seed", "N", ON_ALL, set_seed, "repeats the same requests; default 1" },
 	{ "poll-us", "N", ON_ALL, set_poll, "spin so long before sleeping; default 0" },
+	{ "replies", "STYLE", ON_ALL, set_replies,
+	  "simple, structured, extended (with 64 bit lengths), or auto: the last of\n"
+	  "these that the server has; default auto" },
 	{ "json", "FILE", ON_LOAD, set_json, "write the result there" },
 	{ "html", "FILE", ON_RUN, set_html, "write a report with pictures there" },
 	{ "p99-max", "US", ON_RAMP, set_p99, "the latency that must hold; default 1000" },

@@ -15,6 +15,7 @@ enum bench_command {
 struct bench_options {
 	struct load_options load; /* load.target is not set */
 	const char *uri;
+	enum target_replies replies;
 	const char *json_path, *html_path; /* or NULL */
 	bool quiet;			   /* no live line */
 	bool help;

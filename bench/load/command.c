@@ -58,6 +58,7 @@ command_run(int argc, char **argv)
 		return status;
 	if (target_parse(options.uri, &target, stderr) < 0)
 		return EXIT_FAILURE;
+	target.replies = options.replies;
 	options.load.target = &target;
 	status = EXIT_FAILURE;
 	if (run_once(&options, &result) == 0) {
@@ -134,6 +135,7 @@ command_ramp(int argc, char **argv)
 		return status;
 	if (target_parse(options.uri, &target, stderr) < 0)
 		return EXIT_FAILURE;
+	target.replies = options.replies;
 	options.load.target = &target;
 	status = EXIT_FAILURE;
 	printf("%12s %12s %12s %12s %12s\n", "wanted/s", "reached/s", "p50 us", "p99 us", "max us");

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "bench/load/bench_options.h"
 #include "bench/load/command.h"
@@ -25,7 +24,7 @@ begin_ledger(const struct bench_options *options, struct ledger *ledger)
 	}
 	if (target_connect(load->target, &session, stderr) < 0)
 		return -1;
-	(void)close(session.fd);
+	target_disconnect(&session);
 	if ((session.flags & NBD_FLAG_READ_ONLY) != 0) {
 		fprintf(stderr, "%s: is read-only; only --check can be done\n", options->uri);
 		return -1;
@@ -124,6 +123,7 @@ command_verify(int argc, char **argv)
 	}
 	if (target_parse(options.uri, &target, stderr) < 0)
 		return EXIT_FAILURE;
+	target.replies = options.replies;
 	options.load.target = &target;
 	if (options.check_only)
 		options.rounds = 1;

@@ -5,8 +5,6 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #define THREADS_MAX	       32u
 #define CONNECTIONS_PER_THREAD 4u /* below that a thread is not worth it */
@@ -14,11 +12,10 @@
 struct crowd {
 	const struct target *target;
 	unsigned count;
-	int *fds; /* -1: not there */
-	struct target_session first;
-	unsigned next;	      /* atomic */
-	bool failed;	      /* atomic */
-	pthread_mutex_t lock; /* of error and errors */
+	struct target_session *sessions; /* fd -1: not there */
+	unsigned next;			 /* atomic */
+	bool failed;			 /* atomic */
+	pthread_mutex_t lock;		 /* of error and errors */
 	int error;
 	FILE *errors;
 };
@@ -40,20 +37,16 @@ fail(struct crowd *crowd, int error, const char *text)
 static void
 connect_one(struct crowd *crowd, unsigned index)
 {
-	struct target_session session;
 	char *text = NULL;
 	size_t bytes;
 	FILE *errors = open_memstream(&text, &bytes);
-	int error = errors == NULL ? -ENOMEM : target_connect(crowd->target, &session, errors);
+	int error = errors == NULL ? -ENOMEM
+				   : target_connect(crowd->target, &crowd->sessions[index], errors);
 
 	if (errors != NULL)
 		(void)fclose(errors);
 	if (error < 0)
 		fail(crowd, error, text == NULL ? "no memory\n" : text);
-	else
-		crowd->fds[index] = session.fd;
-	if (error == 0 && index == 0)
-		crowd->first = session;
 	free(text);
 }
 
@@ -89,27 +82,26 @@ work_together(struct crowd *crowd)
 }
 
 int
-crowd_connect(const struct target *target, unsigned count, int *fds, struct target_session *session,
+crowd_connect(const struct target *target, unsigned count, struct target_session *sessions,
 	      FILE *errors)
 {
 	struct crowd crowd = { .target = target,
 			       .count = count,
-			       .fds = fds,
+			       .sessions = sessions,
 			       .lock = PTHREAD_MUTEX_INITIALIZER,
 			       .errors = errors };
 	unsigned made = 0;
 
-	memset(fds, 0xff, count * sizeof(fds[0]));
+	for (unsigned i = 0; i < count; i++)
+		sessions[i].link.fd = -1;
 	work_together(&crowd);
-	if (crowd.error == 0) {
-		*session = crowd.first;
+	if (crowd.error == 0)
 		return 0;
-	}
 	for (unsigned i = 0; i < count; i++) {
-		if (fds[i] < 0)
+		if (sessions[i].link.fd < 0)
 			continue;
 		made++;
-		(void)close(fds[i]);
+		target_disconnect(&sessions[i]);
 	}
 	if (made > 0)
 		fprintf(errors, "%s: %u of %u connections were made\n", target->uri, made, count);

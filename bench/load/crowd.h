@@ -6,10 +6,9 @@
 #include "reactor/check.h"
 #include <stdio.h>
 
-/* Make COUNT connections to TARGET, with a few threads if there are many.  Blocks.
- * Their sockets go to FDS[COUNT]; *session is what the server said to the first.
+/* Make COUNT connections to TARGET, with a few threads if there are many.  Blocks.  They go to SESSIONS[COUNT].
  * Returns 0; or a negative errno: then none is left, and why one of them failed is written to ERRORS. */
-int crowd_connect(const struct target *target, unsigned count, int *fds,
-		  struct target_session *session, FILE *errors) MUST_USE;
+int crowd_connect(const struct target *target, unsigned count, struct target_session *sessions,
+		  FILE *errors) MUST_USE;
 
 #endif

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "bench/load/crowd.h"
 #include "bench/load/worker.h"
@@ -28,9 +27,8 @@
 struct load {
 	const struct load_options *options;
 	FILE *errors;
-	struct target_session session; /* what the server said to the first connection */
-	int *fds;		       /* [connections] */
-	unsigned fd_count;
+	struct target_session *sessions; /* [connections] */
+	unsigned session_count;		 /* that are not a worker's yet */
 	struct cores cores;
 	struct worker *workers; /* [cores.count] */
 	sem_t stopped;
@@ -68,22 +66,21 @@ connect_all(struct load *load)
 	const struct load_options *options = load->options;
 	int error;
 
-	load->fds = calloc(options->connections, sizeof(load->fds[0]));
-	if (load->fds == NULL)
+	load->sessions = calloc(options->connections, sizeof(load->sessions[0]));
+	if (load->sessions == NULL)
 		return -ENOMEM;
-	error = crowd_connect(options->target, options->connections, load->fds, &load->session,
-			      load->errors);
+	error = crowd_connect(options->target, options->connections, load->sessions, load->errors);
 	if (error == 0)
-		load->fd_count = options->connections;
+		load->session_count = options->connections;
 	return error;
 }
 
 static void
 close_all(struct load *load)
 {
-	for (unsigned i = 0; i < load->fd_count; i++)
-		(void)close(load->fds[i]);
-	free(load->fds);
+	for (unsigned i = 0; i < load->session_count; i++)
+		target_disconnect(&load->sessions[i]);
+	free(load->sessions);
 }
 
 /* ---- can it be done? ---- */
@@ -100,7 +97,7 @@ static int
 check_mix(const struct load *load)
 {
 	const struct pattern_mix *mix = &load->options->mix;
-	uint16_t flags = load->session.flags;
+	uint16_t flags = load->sessions[0].flags;
 	bool writes = mix->write_share + mix->trim_share + mix->zeroes_share > 0;
 
 	if (writes && (flags & NBD_FLAG_READ_ONLY) != 0)
@@ -121,7 +118,7 @@ static int
 check_region(const struct load *load, uint64_t *region_bytes)
 {
 	const struct load_options *options = load->options;
-	const struct target_session *session = &load->session;
+	const struct target_session *session = &load->sessions[0];
 	uint32_t length_max = pattern_length_max(&options->mix);
 	char text[160];
 
@@ -185,7 +182,7 @@ make_workers(struct load *load, uint64_t region_bytes, unsigned *count)
 		unsigned first = options->connections * i / cores;
 		unsigned end = options->connections * (i + 1) / cores;
 		int error = worker_init(&load->workers[i], options, &load->cores.cores[i],
-					load->fds + first, first, end - first,
+					load->sessions + first, first, end - first,
 					options->region_start, region_bytes, &load->stopped);
 
 		++*count;
@@ -306,8 +303,11 @@ add_worker(const struct worker *worker, struct load_result *result)
 		result->requests[kind] += worker->done[kind];
 		result->bytes[kind] += worker->bytes[kind];
 	}
-	if (result->errors == 0)
+	if (result->errors == 0 && worker->errors > 0) {
 		result->first_error = worker->first_error;
+		memcpy(result->first_message, worker->first_message, sizeof(result->first_message));
+	}
+	result->hole_bytes += worker->hole_bytes;
 	result->errors += worker->errors;
 	result->requests_made += worker->live_requests;
 	for (unsigned i = 0; worker->gap_ns > 0 && i < worker->connection_count; i++)
@@ -336,7 +336,8 @@ add_up(const struct load *load, struct load_result *result)
 					      ? last_ns - load->schedule.measure_ns
 					      : 0;
 	result->interval_ns = load->schedule.interval_ns;
-	result->export_bytes = load->session.size_bytes;
+	result->export_bytes = load->sessions[0].size_bytes;
+	result->style = load->sessions[0].style;
 }
 
 /* ---- the whole ---- */
@@ -355,7 +356,7 @@ run_workers(struct load *load, uint64_t region_bytes, struct load_progress *prog
 		plan(load);
 		cpu_ns = process_cpu_ns();
 		/* The workers' from here on. */
-		load->fd_count = 0;
+		load->session_count = 0;
 		for (unsigned i = 0; i < worker_count; i++)
 			worker_start(&load->workers[i], &load->schedule);
 		wait_for_workers(load, progress);

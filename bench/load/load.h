@@ -6,6 +6,7 @@
 #ifndef BENCH_LOAD_LOAD_H
 #define BENCH_LOAD_LOAD_H
 
+#include "bench/load/client.h"
 #include "bench/load/histogram.h"
 #include "bench/load/pattern.h"
 #include "bench/load/target.h"
@@ -58,8 +59,12 @@ struct load_result {
 	struct histogram latency[LOAD_KIND_COUNT]; /* of successful requests */
 	uint64_t requests[LOAD_KIND_COUNT];	   /* that ended within the measured time */
 	uint64_t bytes[LOAD_KIND_COUNT];
-	uint64_t errors;      /* replies with an error, at any time */
-	uint32_t first_error; /* NBD's */
+	uint64_t errors;			      /* replies with an error, at any time */
+	uint32_t first_error;			      /* NBD's */
+	char first_message[CLIENT_MESSAGE_BYTES_MAX]; /* of the server, about that; or "" */
+	uint64_t
+		hole_bytes; /* of those that were read, at any time: zeros, that the server did not send */
+	enum nbd_style style;
 	uint64_t measured_ns;
 	uint64_t cpu_ns;	/* this process's, user and system, from beginning to end */
 	uint64_t requests_made; /* and answered in that time */

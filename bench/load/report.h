@@ -10,6 +10,8 @@
 /* Write RESULT as a table for people. */
 void report_table(const struct bench_options *options, const struct load_result *result, FILE *out);
 
+const char *report_style_name(enum nbd_style style);
+
 /* Write RESULT to the file at PATH ("-": standard output), replacing it.
  * Returns 0, or a negative errno; then why is written to ERRORS. */
 int report_json(const struct bench_options *options, const struct load_result *result,

@@ -96,7 +96,13 @@ result_json(const struct bench_options *options, const struct load_result *resul
 	if (result->partial)
 		json_object_set_new(root, "why", json_string(result->why));
 	json_object_set_new(root, "measured_s", json_real(seconds));
+	json_object_set_new(root, "replies", json_string(report_style_name(result->style)));
+	json_object_set_new(root, "hole_bytes", json_integer((json_int_t)result->hole_bytes));
 	json_object_set_new(root, "errors", json_integer((json_int_t)result->errors));
+	if (result->errors > 0) {
+		json_object_set_new(root, "first_error", json_integer(result->first_error));
+		json_object_set_new(root, "first_message", json_string(result->first_message));
+	}
 	json_object_set_new(root, "rate_missed", json_integer((json_int_t)result->rate_missed));
 	json_object_set_new(
 		root, "client_cpu_us_per_request",

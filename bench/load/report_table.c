@@ -85,12 +85,28 @@ print_notes(const struct bench_options *options, const struct load_result *resul
 			"%llu requests were due and never made: the server did not keep up with "
 			"%.0f a second\n",
 			(unsigned long long)result->rate_missed, options->load.rate);
+	if (result->hole_bytes > 0)
+		fprintf(out, "%.1f MiB of what was read were holes, which no data was sent for\n",
+			(double)result->hole_bytes / (1 << 20));
 	if (result->errors > 0)
-		fprintf(out, "%llu requests failed; the first with NBD error %u\n",
-			(unsigned long long)result->errors, result->first_error);
+		fprintf(out, "%llu requests failed; the first with NBD error %u%s%s\n",
+			(unsigned long long)result->errors, result->first_error,
+			*result->first_message == '\0' ? "" : ": ", result->first_message);
 	if (result->partial)
 		fprintf(out, "PARTIAL, after %.2f s: %s: %s\n", (double)result->measured_ns * 1e-9,
 			options->uri, result->why);
+}
+
+const char *
+report_style_name(enum nbd_style style)
+{
+	static const char *const names[] = {
+		[NBD_STYLE_SIMPLE] = "simple replies",
+		[NBD_STYLE_STRUCTURED] = "structured replies",
+		[NBD_STYLE_EXTENDED] = "extended headers",
+	};
+
+	return names[style];
 }
 
 void
@@ -105,7 +121,7 @@ report_table(const struct bench_options *options, const struct load_result *resu
 		options->sizes, load->depth, load->connections);
 	if (load->rate > 0)
 		fprintf(out, "%.0f requests/s, ", load->rate);
-	fprintf(out, "%.1f s\n", seconds);
+	fprintf(out, "%s, %.1f s\n", report_style_name(result->style), seconds);
 	fprintf(out, "%-8s %12s %10s %9s %9s %9s %9s %9s %9s\n", "", "requests/s", "MiB/s",
 		"p50 us", "p90", "p99", "p99.9", "p99.99", "max");
 	for (unsigned kind = 0; kind < LOAD_KIND_COUNT; kind++) {

@@ -6,7 +6,6 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "bench/load/client.h"
 #include "bench/load/crowd.h"
@@ -18,6 +17,8 @@
 #define DISK_SLOTS   16u
 #define POLL_SLOTS   1024u
 #define BUFFER_BYTES ((size_t)1 << 20)
+
+#define POISON 0xa5
 
 struct verifier;
 
@@ -53,7 +54,7 @@ struct verifier {
 	struct stream_parking parking;
 	struct verifier_connection *connections;
 	struct verifier_request *requests;
-	int *fds;
+	struct target_session *sessions; /* [connections] */
 	unsigned open_count;
 	bool stopping;
 	uint64_t answered_ns;
@@ -185,6 +186,9 @@ submit(struct verifier_request *request, uint64_t block)
 	request->io.offset = ledger->region_start + block * ledger->block_bytes;
 	request->io.length = ledger->block_bytes;
 	connection->verifier->busy[block] = true;
+	/* What the server does not send must not be found. */
+	if (request->io.command == NBD_CMD_READ)
+		memset(request->io.buffer, POISON, ledger->block_bytes);
 	connection->in_flight++;
 	client_submit(&connection->client, &request->io);
 }
@@ -261,22 +265,24 @@ make_request(struct verifier_request *request)
 }
 
 static void
-request_failed(struct verifier *verifier, const struct verifier_request *request, uint32_t error)
+request_failed(struct verifier *verifier, const struct verifier_request *request, uint32_t error,
+	       const char *message)
 {
 	struct verifier_report *report = verifier->report;
 
 	report->errors++;
 	if (report->text_count < VERIFIER_TEXTS_MAX)
 		snprintf(report->texts[report->text_count++], VERIFIER_TEXT_BYTES,
-			 "%s of %u bytes at offset %llu failed with NBD error %u",
+			 "%s of %u bytes at offset %llu failed with NBD error %u%s%s",
 			 request->io.command == NBD_CMD_READ	? "a read"
 			 : request->io.command == NBD_CMD_WRITE ? "a write"
 								: "a flush",
-			 request->io.length, (unsigned long long)request->io.offset, error);
+			 request->io.length, (unsigned long long)request->io.offset, error,
+			 *message == '\0' ? "" : ": ", message);
 }
 
 static void
-on_done(struct client *client, struct client_request *io, uint32_t error)
+on_done(struct client *client, struct client_request *io, uint32_t error, const char *message)
 {
 	struct verifier_request *request = container_of(io, struct verifier_request, io);
 	struct verifier_connection *connection = request->connection;
@@ -286,7 +292,7 @@ on_done(struct client *client, struct client_request *io, uint32_t error)
 	verifier->answered_ns = kernel_clock_ns();
 	connection->in_flight--;
 	if (error != 0)
-		request_failed(verifier, request, error);
+		request_failed(verifier, request, error, message);
 	else if (io->command == NBD_CMD_READ)
 		check_block(verifier, request);
 	else if (io->command == NBD_CMD_WRITE) {
@@ -307,7 +313,7 @@ time_is_over(struct timer *timer)
 }
 
 static int
-open_connection(struct verifier_connection *connection, int fd)
+open_connection(struct verifier_connection *connection, struct target_session *session)
 {
 	struct verifier *verifier = connection->verifier;
 	int error;
@@ -315,10 +321,10 @@ open_connection(struct verifier_connection *connection, int fd)
 	connection->client.on_done = on_done;
 	connection->client.on_failed = on_failed;
 	connection->client.on_closed = on_closed;
-	error = client_init(&connection->client, verifier->reactor, &verifier->parking, fd,
+	error = client_init(&connection->client, verifier->reactor, &verifier->parking, session,
 			    verifier->options->depth, verifier->ledger->block_bytes);
 	if (error < 0) {
-		(void)close(fd);
+		target_disconnect(session);
 		return error;
 	}
 	connection->open = true;
@@ -339,7 +345,7 @@ start(struct message *message)
 		return;
 	}
 	for (unsigned i = 0; i < count && error == 0; i++)
-		error = open_connection(&verifier->connections[i], verifier->fds[i]);
+		error = open_connection(&verifier->connections[i], &verifier->sessions[i]);
 	if (error < 0) {
 		fail(verifier, strerror(-error));
 		if (verifier->open_count == 0)
@@ -364,11 +370,11 @@ allocate(struct verifier *verifier)
 	struct ledger *ledger = verifier->ledger;
 
 	verifier->busy = calloc(ledger->block_count, sizeof(verifier->busy[0]));
-	verifier->fds = calloc(count, sizeof(verifier->fds[0]));
+	verifier->sessions = calloc(count, sizeof(verifier->sessions[0]));
 	verifier->connections = calloc(count, sizeof(verifier->connections[0]));
 	verifier->requests = calloc((size_t)count * depth, sizeof(verifier->requests[0]));
 	verifier->buffers = malloc((size_t)count * depth * ledger->block_bytes);
-	if (verifier->busy == NULL || verifier->fds == NULL || verifier->connections == NULL ||
+	if (verifier->busy == NULL || verifier->sessions == NULL || verifier->connections == NULL ||
 	    verifier->requests == NULL || verifier->buffers == NULL)
 		return -ENOMEM;
 	for (unsigned i = 0; i < count; i++) {
@@ -433,7 +439,6 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	struct verifier verifier = {
 		.options = options, .pass = pass, .ledger = ledger, .report = report
 	};
-	struct target_session session;
 	int error = check_blocks(&verifier, errors);
 
 	if (error < 0)
@@ -444,14 +449,14 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	(void)sem_init(&verifier.stopped, 0, 0);
 	error = allocate(&verifier);
 	if (error == 0)
-		error = crowd_connect(options->target, options->connections, verifier.fds, &session,
+		error = crowd_connect(options->target, options->connections, verifier.sessions,
 				      errors);
 	if (error == 0)
 		error = run_on_core(&verifier, errors);
 	if (error == 0 && pass == VERIFIER_PASS_WRITE && !report->failed && report->errors == 0)
 		ledger_flushed(ledger);
 	free(verifier.busy);
-	free(verifier.fds);
+	free(verifier.sessions);
 	free(verifier.connections);
 	free(verifier.requests);
 	free(verifier.buffers);

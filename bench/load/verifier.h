@@ -14,7 +14,7 @@ enum verifier_pass {
 };
 
 #define VERIFIER_TEXTS_MAX  10u
-#define VERIFIER_TEXT_BYTES 160u
+#define VERIFIER_TEXT_BYTES 320u
 
 /* Adds up over passes; zero it first. */
 struct verifier_report {

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define NS_PER_S ((uint64_t)1000000000)
 
@@ -32,8 +31,8 @@ static void watch(struct timer *timer);
 /* ---- setting up ---- */
 
 static int
-make_connections(struct worker *worker, const int *fds, unsigned first, uint64_t region_start,
-		 uint64_t region_bytes)
+make_connections(struct worker *worker, struct target_session *sessions, unsigned first,
+		 uint64_t region_start, uint64_t region_bytes)
 {
 	const struct load_options *options = worker->options;
 	unsigned depth = options->depth;
@@ -47,7 +46,7 @@ make_connections(struct worker *worker, const int *fds, unsigned first, uint64_t
 		struct worker_connection *connection = &worker->connections[i];
 
 		connection->worker = worker;
-		connection->fd = fds[i];
+		connection->session = &sessions[i];
 		list_init(&connection->unused);
 		/* Sequential connections begin at parts of their own. */
 		pattern_init(&connection->pattern, &options->mix, region_start, region_bytes,
@@ -91,8 +90,8 @@ share_of(const struct load_options *options, unsigned first, unsigned count)
 
 int
 worker_init(struct worker *worker, const struct load_options *options, struct core *core,
-	    const int *fds, unsigned first, unsigned connection_count, uint64_t region_start,
-	    uint64_t region_bytes, sem_t *stopped)
+	    struct target_session *sessions, unsigned first, unsigned connection_count,
+	    uint64_t region_start, uint64_t region_bytes, sem_t *stopped)
 {
 	*worker = (struct worker){
 		.options = options,
@@ -114,7 +113,7 @@ worker_init(struct worker *worker, const struct load_options *options, struct co
 	worker->intervals = calloc(LOAD_INTERVALS_MAX, sizeof(worker->intervals[0]));
 	if (worker->intervals == NULL || make_payload(worker) < 0)
 		return -ENOMEM;
-	return make_connections(worker, fds, first, region_start, region_bytes);
+	return make_connections(worker, sessions, first, region_start, region_bytes);
 }
 
 void
@@ -143,6 +142,7 @@ on_closed(struct client *client)
 		container_of(client, struct worker_connection, client);
 	struct worker *worker = connection->worker;
 
+	worker->hole_bytes += client->hole_bytes;
 	client_fini(client);
 	if (--worker->open_count == 0)
 		stream_parking_stop(&worker->parking, parking_stopped);
@@ -373,7 +373,8 @@ count_interval(struct worker *worker, uint64_t now_ns, uint64_t latency_ns, uint
 }
 
 static void
-count(struct worker *worker, const struct worker_request *request, uint64_t now_ns, uint32_t error)
+count(struct worker *worker, const struct worker_request *request, uint64_t now_ns, uint32_t error,
+      const char *message)
 {
 	const struct worker_schedule *schedule = &worker->schedule;
 	uint64_t latency_ns = now_ns - request->intended_ns;
@@ -384,8 +385,10 @@ count(struct worker *worker, const struct worker_request *request, uint64_t now_
 	__atomic_store_n(&worker->live_bytes, worker->live_bytes + request->io.length,
 			 __ATOMIC_RELAXED);
 	if (error != 0) {
-		if (worker->errors++ == 0)
-			worker->first_error = error;
+		if (worker->errors++ > 0)
+			return;
+		worker->first_error = error;
+		snprintf(worker->first_message, sizeof(worker->first_message), "%s", message);
 		return;
 	}
 	if (request->intended_ns >= schedule->measure_ns && request->intended_ns < schedule->end_ns)
@@ -399,7 +402,7 @@ count(struct worker *worker, const struct worker_request *request, uint64_t now_
 }
 
 static void
-on_done(struct client *client, struct client_request *io, uint32_t error)
+on_done(struct client *client, struct client_request *io, uint32_t error, const char *message)
 {
 	struct worker_connection *connection =
 		container_of(client, struct worker_connection, client);
@@ -408,7 +411,7 @@ on_done(struct client *client, struct client_request *io, uint32_t error)
 	uint64_t now_ns = kernel_clock_ns();
 
 	worker->in_flight--;
-	count(worker, request, now_ns, error);
+	count(worker, request, now_ns, error, message);
 	list_prepend(&connection->unused, &request->node);
 	if (!worker->stopping && worker->gap_ns > 0)
 		pay(connection);
@@ -433,11 +436,10 @@ open_clients(struct worker *worker)
 		connection->client.on_failed = on_failed;
 		connection->client.on_closed = on_closed;
 		error = client_init(&connection->client, worker->core->reactor, &worker->parking,
-				    connection->fd, worker->options->depth,
+				    connection->session, worker->options->depth,
 				    pattern_length_max(&worker->options->mix));
 		if (error < 0)
 			return error;
-		connection->fd = -1;
 		connection->open = true;
 		worker->open_count++;
 	}

@@ -13,10 +13,10 @@ struct worker_connection {
 	struct worker *worker;
 	struct client client;
 	struct pattern pattern;
-	int fd;			 /* until the client has it; else -1 */
-	uint64_t due_ns;	 /* open loop: of its next request */
-	unsigned owed;		 /* open loop: requests that are due and found no room */
-	struct list_node unused; /* its struct worker_request that are not under way */
+	struct target_session *session; /* the client's once it is open */
+	uint64_t due_ns;		/* open loop: of its next request */
+	unsigned owed;			/* open loop: requests that are due and found no room */
+	struct list_node unused;	/* its struct worker_request that are not under way */
 	bool open;
 };
 
@@ -54,6 +54,8 @@ struct worker {
 	uint64_t done[LOAD_KIND_COUNT], bytes[LOAD_KIND_COUNT];
 	uint64_t errors;
 	uint32_t first_error;
+	char first_message[CLIENT_MESSAGE_BYTES_MAX];
+	uint64_t hole_bytes;
 	uint64_t last_done_ns;
 	struct load_interval *intervals;    /* [LOAD_INTERVALS_MAX] */
 	uint64_t live_requests, live_bytes; /* atomic: read by others */
@@ -61,12 +63,12 @@ struct worker {
 	char why[160];
 };
 
-/* Prepare WORKER for CONNECTION_COUNT of the load's connections, whose sockets are in FDS and belong to it; FIRST is the index of the
- * first of them.  REGION: see pattern_init.  STOPPED is posted when a worker that was started has ended.
+/* Prepare WORKER for CONNECTION_COUNT of the load's connections, which are SESSIONS and belong to it; FIRST is the index of the first of
+ * them.  REGION: see pattern_init.  STOPPED is posted when a worker that was started has ended.
  * Returns 0 or -ENOMEM; worker_fini in any case. */
 int worker_init(struct worker *worker, const struct load_options *options, struct core *core,
-		const int *fds, unsigned first, unsigned connection_count, uint64_t region_start,
-		uint64_t region_bytes, sem_t *stopped) MUST_USE;
+		struct target_session *sessions, unsigned first, unsigned connection_count,
+		uint64_t region_start, uint64_t region_bytes, sem_t *stopped) MUST_USE;
 void worker_fini(struct worker *worker);
 
 /* Begin, after SCHEDULE; and end before its time.  Any thread. */

@@ -241,16 +241,27 @@ class BadServer:
             connection.close()
 
 
-def greet(connection):
-    """The whole handshake: an export of 1 MiB that takes anything."""
+GO = 7
+
+
+def greet(connection, style=None):
+    """The whole handshake: an export of 1 MiB that takes anything, and the option STYLE, which stands for a style of replies."""
     connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
     connection.recv(4)
-    header = connection.recv(16)
-    connection.recv(int.from_bytes(header[12:], "big"))
-    reply = (0x3E889045565A9).to_bytes(8, "big") + (7).to_bytes(4, "big")
-    info = b"\0\0" + (1 << 20).to_bytes(8, "big") + b"\0\x0d"
-    connection.sendall(reply + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
-    connection.sendall(reply + (1).to_bytes(4, "big") + bytes(4))
+    while True:
+        header = connection.recv(16)
+        connection.recv(int.from_bytes(header[12:], "big"))
+        option = int.from_bytes(header[8:12], "big")
+        reply = (0x3E889045565A9).to_bytes(8, "big") + header[8:12]
+        if option not in (GO, style):
+            connection.sendall(reply + b"\x80\0\0\1" + bytes(4))  # ERR_UNSUP
+            continue
+        if option == GO:
+            info = b"\0\0" + (1 << 20).to_bytes(8, "big") + b"\0\x0d"
+            connection.sendall(reply + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
+        connection.sendall(reply + (1).to_bytes(4, "big") + bytes(4))
+        if option == GO:
+            return
 
 
 def not_nbd(connection):

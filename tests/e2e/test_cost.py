@@ -46,7 +46,7 @@ def serve(env, storage, prefix=()):
 
 def load(env, daemon, requests=REQUESTS):
     program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
-    arguments = ("--connections", 4, "--depth", 32, "--requests", requests, "--time", 50, "--quiet")
+    arguments = ("--connections", 4, "--depth", 32, "--requests", requests, "--time", 50, "--quiet", "--replies", "simple")
     env.run([program, "run", daemon.uri(), *map(str, arguments)])
 
 

@@ -56,6 +56,15 @@ Test(bench_options, defaults_are_those_of_the_help)
 	cr_assert_eq(options.load.cores.count, 1);
 }
 
+Test(bench_options, replies_have_a_style)
+{
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "u"), 0);
+	cr_assert_eq(options.replies, TARGET_REPLIES_AUTO);
+	cr_assert_eq(parse(BENCH_COMMAND_VERIFY, "u --replies structured"), 0);
+	cr_assert_eq(options.replies, TARGET_REPLIES_STRUCTURED);
+	cr_assert_eq(parse(BENCH_COMMAND_RAMP, "u --replies best"), -EINVAL);
+}
+
 Test(bench_options, kinds_and_shares)
 {
 	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--rw zipfrw nbd://h"), 0);

@@ -240,6 +240,7 @@ Test(config_describe, says_everything)
 			       "deny             10.0.0.0/8, ::1\n"
 			       "removed-exports  drain\n"
 			       "log-level        info\n"
+			       "log-format       text\n"
 			       "user             u\n"
 			       "seccomp          yes\n"
 			       "core-dumps       no\n"

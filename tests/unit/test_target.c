@@ -70,6 +70,34 @@ Test(target, a_unix_socket_is_in_the_query)
 	check_target("nbd+unix:///?socket=/run/s", "unix:/run/s", "");
 }
 
+Test(target, with_tls_there_are_credentials)
+{
+	static const char *const uris[] = { "nbds://127.0.0.1/a?tls-verify-peer=false",
+					    "nbds+unix:///a?socket=/run/s&tls-verify-peer=no" };
+
+	for (unsigned i = 0; i < 2; i++) {
+		cr_assert_eq(target_parse(uris[i], &target, errors_file), 0);
+		cr_assert_not_null(target.credentials);
+		cr_assert_not(target.credentials->client.verify);
+		cr_assert_str_eq(target.export_name, "a");
+		/* A Unix socket has no name. */
+		cr_assert_eq(target.credentials->client.host != NULL, i == 0);
+		target_fini(&target);
+	}
+	cr_assert_eq(target_parse("nbd://127.0.0.1/a", &target, errors_file), 0);
+	cr_assert_null(target.credentials);
+	target_fini(&target);
+}
+
+Test(target, the_name_to_verify_may_be_another_than_the_hosts)
+{
+	cr_assert_eq(target_parse("nbds://127.0.0.1/?tls-verify-peer=0&tls-hostname=a.example",
+				  &target, errors_file),
+		     0);
+	cr_assert_str_eq(target.credentials->client.host, "a.example");
+	target_fini(&target);
+}
+
 static void
 check_refused(const char *uri, const char *why)
 {
@@ -102,4 +130,10 @@ Test(target, no_socket_is_refused)
 Test(target, what_is_no_uri_is_refused)
 {
 	check_refused("nbd://[::1/x", "is not a URI");
+}
+
+Test(target, mistakes_of_tls_are_refused)
+{
+	check_refused("nbds://127.0.0.1/?tls-verify-peer=maybe", "neither true nor false");
+	check_refused("nbds://127.0.0.1/?tls-psk-file=a&tls-certificates=b", "say one of them");
 }

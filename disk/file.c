@@ -53,8 +53,11 @@ file_submit(struct volume *volume, struct volume_request *request)
 		file_submit_zeroes(request);
 		break;
 	case VOLUME_COMMAND_CACHE:
-		/* Only advice. */
-		file_complete(request, 0);
+		/* Only advice; what is read directly is kept by nobody. */
+		if (file->cached)
+			file_submit_prefetch(request);
+		else
+			file_complete(request, 0);
 		break;
 	case VOLUME_COMMAND_EXTENTS:
 		file_submit_extents(request);

@@ -333,6 +333,7 @@ file_open(const struct volume_options *options, struct volume **result)
 		goto err_after_path;
 	file->cached = options->cache == VOLUME_CACHE_HOST;
 	volume->block_bytes = file->cached ? 1 : unit_bytes;
+	volume->prefetches = file->cached;
 	error = lock_file(path, file->fd, read_only ? F_RDLCK : F_WRLCK);
 	if (error == 0)
 		error = find_abilities(file);

@@ -27,7 +27,8 @@ struct volume {
 	uint32_t
 		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
-	bool trims; /* TRIM gives room back */
+	bool trims;	 /* TRIM gives room back */
+	bool prefetches; /* CACHE makes later reads faster */
 	/* Private to volume.c. */
 	bool sync_failed; /* atomic: set once by any core, never cleared */
 	struct failure_log failures;

@@ -186,6 +186,23 @@ answer_list(struct handshake *handshake, uint32_t option, struct option_data dat
 	return HANDSHAKE_REPLY;
 }
 
+/* Answer each of the infos in DATA, once: clients must not ask for one twice, and thousands of answers to one option would be
+ * a way to make this side work and send much for little. */
+static void
+reply_infos(struct handshake *handshake, uint32_t option, struct option_data data,
+	    const struct export *export)
+{
+	uint32_t answered = 0;
+	uint16_t info;
+
+	while (option_data_take_u16(&data, &info)) {
+		if (info > NBD_INFO_BLOCK_SIZE || (answered & 1u << info) != 0)
+			continue;
+		answered |= 1u << info;
+		option_reply_info(&handshake->reply, option, info, export);
+	}
+}
+
 /* INFO and GO: the name, the number of infos, the infos. */
 static enum handshake_result
 answer_info(struct handshake *handshake, uint32_t option, struct option_data data)
@@ -193,7 +210,7 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 	struct nbd_session session;
 	const uint8_t *name;
 	uint32_t name_bytes;
-	uint16_t info, info_count;
+	uint16_t info_count;
 
 	if (!option_data_take_string(&data, &name, &name_bytes) ||
 	    !option_data_take_u16(&data, &info_count) || data.left != info_count * sizeof(uint16_t))
@@ -205,8 +222,7 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 	if (session.export == NULL)
 		return refuse_export(handshake, option);
 	option_reply_info_export(&handshake->reply, option, &session);
-	while (option_data_take_u16(&data, &info))
-		option_reply_info(&handshake->reply, option, info, session.export);
+	reply_infos(handshake, option, data, session.export);
 	option_reply_ack(&handshake->reply, option);
 	if (option == NBD_OPT_INFO)
 		return HANDSHAKE_REPLY;

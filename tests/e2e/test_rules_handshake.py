@@ -218,6 +218,17 @@ def rule_07_must_ignore_unknown_information(env):
         here.check_in_step(client)
 
 
+@test(quick=True)
+def rule_07_tells_an_information_once_that_was_asked_for_thousands_of_times(env):
+    """Clients must not do that; what it costs the server is up to the server."""
+    with served(env) as here:
+        client = here.greeted()
+        for option in (OPT_INFO, OPT_GO):
+            found = client.ask_info(option, "disk", (wire.INFO_NAME, wire.INFO_BLOCK_SIZE, 0, 77) * 2000)  # fails on the second
+            check({wire.INFO_NAME, wire.INFO_BLOCK_SIZE} <= set(found), f"information told: {sorted(found)}")
+        here.check_in_step(client)
+
+
 @test(over=[(SIMPLE,), (STRUCTURED,), (EXTENDED,)], quick=True)
 def rule_07_must_tell_the_same_at_info_and_go(env, style):
     need_style(style)

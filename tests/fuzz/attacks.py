@@ -23,8 +23,9 @@ RESET = struct.pack("ii", 1, 0)
 class Target:
     """Where the daemon listens, and a count of what it was bothered with."""
 
-    def __init__(self, addresses):
+    def __init__(self, addresses, kinds):
         self.addresses = addresses
+        self.kinds = kinds  # what a client can prove itself by inside TLS: a certificate, a key, nothing
         self.sessions = 0
 
     def connect(self, rng):

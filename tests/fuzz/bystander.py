@@ -7,6 +7,7 @@ import multiprocessing
 import random
 import time
 
+import authority
 import wire
 
 BLOCK_BYTES = 4096
@@ -15,11 +16,11 @@ PAUSE_SECONDS = 0.002  # a client among others, not a load
 
 
 class Bystander:
-    """Works on EXPORT from start on; report() tells what it saw since the last."""
+    """Works on EXPORT from start on, inside TLS if MAKE_CONTEXT makes a context for it; report() tells what it saw since the last."""
 
-    def __init__(self, address, export, seed):
+    def __init__(self, address, export, seed, make_context=None):
         self.ours, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=work, args=(theirs, address, export, seed), daemon=True)
+        self.process = multiprocessing.Process(target=work, args=(theirs, address, export, seed, make_context), daemon=True)
         self.process.start()
 
     def report(self):
@@ -34,11 +35,14 @@ class Bystander:
         self.process.join()
 
 
-def work(pipe, address, export, seed):
+def work(pipe, address, export, seed, make_context):
     rng, latencies, mistakes = random.Random(seed), [], []
     try:
         client = wire.Wire(address)
-        client.go(export)
+        client.greet()
+        if make_context:
+            authority.start_tls(client, make_context())
+        client.ask_info(wire.OPT_GO, export)
         blocks = [bytes(BLOCK_BYTES)] * BLOCKS
         for index in range(BLOCKS):
             client.write(index * BLOCK_BYTES, blocks[index])

@@ -18,6 +18,8 @@ sockets_on_transfer(int fd, void *first_byte, bool send, long result)
 	struct sim_op *sim_op = &run.socket_ops[offset / sizeof(run.socket_ops[0])];
 	uint64_t *position;
 
+	if (streams_on_transfer(first_byte, send, result))
+		return;
 	SIM_CHECK(offset < sizeof(run.socket_ops));
 	SIM_CHECK(sim_op->send == send && (sim_op->fd == fd || fd == -1));
 	if (sim_op->stage == STAGE_QUEUED) {

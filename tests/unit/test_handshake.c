@@ -271,6 +271,29 @@ Test(handshake, go_tells_what_was_asked_for)
 	trial_fini(&trial);
 }
 
+Test(handshake, each_info_is_told_once_however_often_it_is_asked_for)
+{
+	static const uint16_t kinds[] = {
+		NBD_INFO_NAME, NBD_INFO_BLOCK_SIZE, NBD_INFO_EXPORT, 4, 31, 32, 33, 0x8001
+	};
+	uint16_t infos[8000];
+	struct trial trial;
+	size_t at;
+
+	for (unsigned i = 0; i < ARRAY_COUNT(infos); i++)
+		infos[i] = kinds[i % ARRAY_COUNT(kinds)];
+	trial_init(&trial);
+	send_flags(&trial, 1);
+	send_info(&trial, NBD_OPT_INFO, "rom", infos, ARRAY_COUNT(infos));
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+	at = assert_reply(&trial, 0, NBD_OPT_INFO, NBD_REP_INFO);
+	at = assert_reply(&trial, at, NBD_OPT_INFO, NBD_REP_INFO);
+	at = assert_reply(&trial, at, NBD_OPT_INFO, NBD_REP_INFO);
+	cr_assert_eq(assert_reply(&trial, at, NBD_OPT_INFO, NBD_REP_ACK),
+		     trial.handshake.reply.used);
+	trial_fini(&trial);
+}
+
 Test(handshake, info_does_not_begin_transmission)
 {
 	struct trial trial;

@@ -42,6 +42,7 @@ MODULES = (
     "test_memory",
     "test_service",
     "test_logging",
+    "test_slow",
     "test_privileges",
     "test_kinds",
     "test_limits",

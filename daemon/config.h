@@ -45,7 +45,8 @@ struct config_export {
 	char *path;	     /* or NULL */
 	uint64_t size_bytes; /* 0: not given */
 	char *fault;	     /* or NULL */
-	char *description;   /* or NULL */
+	enum volume_cache cache;
+	char *description; /* or NULL */
 	bool read_only;
 	enum priority priority;
 	unsigned limit_iops;  /* 0: no limit */

@@ -1,4 +1,4 @@
-/* Volumes in regular files and block devices, with direct I/O: which way a request goes. */
+/* Volumes in regular files and block devices, with direct I/O or through the page cache: which way a request goes. */
 #include <errno.h>
 
 #include "disk/file_volume.h"
@@ -21,7 +21,7 @@ static bool
 is_whole_blocks(const struct file_volume *file, const struct volume_request *request)
 {
 	return ((request->offset | request->length) & (file->volume.block_bytes - 1)) == 0 &&
-	       request->offset + request->length <= file->tail_start;
+	       request->offset + request->length <= request->tail_start;
 }
 
 static void
@@ -29,12 +29,18 @@ file_submit(struct volume *volume, struct volume_request *request)
 {
 	struct file_volume *file = file_of(volume);
 
+	request->tail_start = __atomic_load_n(&file->tail_start, __ATOMIC_ACQUIRE);
 	switch (request->command) {
 	case VOLUME_COMMAND_READ:
-		file_submit_read(request);
+		if (file->cached)
+			file_submit_cached_read(request);
+		else
+			file_submit_read(request);
 		break;
 	case VOLUME_COMMAND_WRITE:
-		if (is_whole_blocks(file, request))
+		if (file->cached)
+			file_submit_cached_write(request);
+		else if (is_whole_blocks(file, request))
 			file_submit_plain_write(request);
 		else
 			file_submit_rmw(request);
@@ -62,6 +68,7 @@ const struct volume_ops file_volume_ops = {
 	.check = file_check,
 	.start = file_start,
 	.submit = file_submit,
+	.refresh = file_refresh,
 	.lock = file_lock,
 	.peek = file_peek,
 	.close = file_close,

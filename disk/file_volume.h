@@ -1,6 +1,6 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
- * blocks, file_rmw.c other writes, file_zeroes.c trims and zeros, file_extents.c tells where the data is, file.c
- * says which. */
+ * blocks, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_zeroes.c trims and zeros, file_extents.c
+ * tells where the data is, file_grow.c notices that it has become larger, file.c says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
 
@@ -10,20 +10,31 @@
 
 #define FILE_GRAIN_BYTES_MAX 65536u
 
-/* What one core learned of a volume's file: see reactor/nowait.h. */
+/* What one core knows of a volume's file. */
 struct file_core {
-	struct nowait reads, writes;
+	struct nowait reads, writes; /* direct ones: see reactor/nowait.h */
+	/* file_cached.c's. */
+	bool never_nowait; /* reads can't be asked not to wait */
+	unsigned read_lane;
+	/* file_cached_write.c's. */
+	struct file_volume *file;
+	struct list_node waiting, batch; /* struct volume_request, by op.node */
+	struct task batch_task;
+	struct call batch_call; /* under way while there is a batch */
 } __attribute__((aligned(64)));
 
 struct file_volume {
 	struct volume volume;
-	int fd;		     /* O_DIRECT */
-	int tail_fd;	     /* page cache; -1 where there is no tail, or it is not written */
-	uint64_t tail_start; /* see file_rmw.c */
+	int fd;	     /* O_DIRECT, unless cached */
+	int tail_fd; /* page cache; -1 where there was no tail yet, or it is not written */
+	/* See file_rmw.c.  Atomic: it changes when the file grows, so each request keeps what it found in its own.  Acquire: who sees it
+	 * sees tail_fd. */
+	uint64_t tail_start;
 	uint64_t
 		grain_bytes; /* exclusive ranges are multiples of it: blocks of the file system, or pages; at most
 				 FILE_GRAIN_BYTES_MAX */
 	bool is_device;
+	bool cached;	  /* through the page cache; the volume's block is a byte then */
 	bool zeroes_fast; /* ZERO_RANGE does not write, if there is one */
 	struct call_pool *calls;
 	struct range_lock *lock;
@@ -60,14 +71,27 @@ int file_open(const struct volume_options *options, struct volume **result) MUST
 int file_check(const struct volume_options *options, uint64_t *size_bytes) MUST_USE;
 int file_start(struct volume *volume, struct cores *cores, unsigned home_index,
 	       struct call_pool *calls) MUST_USE;
+int file_refresh(struct volume *volume, uint64_t *found_bytes) MUST_USE;
 int file_lock(struct volume *volume, bool locked) MUST_USE;
 int file_close(struct volume *volume);
 
+/* Find how large what is open at FD now is.  Returns 0 or a negative errno. */
+int file_find_size(int fd, uint64_t *size_bytes) MUST_USE;
+
+/* Prepare FILE, whose grain is known, for being of SIZE_BYTES: its tail's descriptor if it needs one and has none.  Then *tail_start is to
+ * be its own.  Returns 0 or a negative errno. */
+int file_open_tail(struct file_volume *file, uint64_t size_bytes, uint64_t *tail_start) MUST_USE;
+
 /* The ways of a request; each ends in volume_finish, never from within these.
- * file_submit_plain_write: whole blocks in front of tail_start; file_submit_rmw: any other write. */
+ * file_submit_plain_write: whole blocks in front of tail_start; file_submit_rmw: any other write; file_submit_cached_: if it is cached. */
 void file_submit_read(struct volume_request *request);
 void file_submit_plain_write(struct volume_request *request);
 void file_submit_rmw(struct volume_request *request);
+void file_submit_cached_read(struct volume_request *request);
+void file_submit_cached_write(struct volume_request *request);
+
+/* Prepare HOME, a core's part of FILE, for cached writes. */
+void file_cached_init(struct file_volume *file, struct file_core *home);
 
 /* TRIM and WRITE_ZEROES; prepare for them, after opening, and give that back. */
 void file_submit_zeroes(struct volume_request *request);

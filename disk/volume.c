@@ -44,6 +44,19 @@ volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
 }
 
 int
+volume_refresh(struct volume *volume, uint64_t *found_bytes)
+{
+	uint64_t before = volume_size(volume);
+	int error = 0;
+
+	*found_bytes = before;
+	if (volume->ops->refresh != NULL)
+		error = volume->ops->refresh(volume, found_bytes);
+	CHECK(volume_size(volume) >= before);
+	return error;
+}
+
+int
 volume_lock(struct volume *volume, bool locked)
 {
 	CHECK(volume->read_only);
@@ -72,6 +85,15 @@ volume_buffer_bytes(const struct volume *volume, enum volume_command command, ui
 }
 
 static void
+check_range(const struct volume *volume, uint64_t offset, uint64_t length)
+{
+	uint64_t size_bytes = volume_size(volume);
+
+	CHECK(length > 0 && length <= size_bytes);
+	CHECK(offset <= size_bytes - length);
+}
+
+static void
 lost_before(struct op *op, long result)
 {
 	volume_finish(container_of(op, struct volume_request, op), (int)result);
@@ -80,10 +102,8 @@ lost_before(struct op *op, long result)
 void
 volume_submit(struct volume *volume, struct volume_request *request)
 {
-	if (request->command != VOLUME_COMMAND_FLUSH) {
-		CHECK(request->length > 0 && request->length <= volume->size_bytes);
-		CHECK(request->offset <= volume->size_bytes - request->length);
-	}
+	if (request->command != VOLUME_COMMAND_FLUSH)
+		check_range(volume, request->offset, request->length);
 	switch (request->command) {
 	case VOLUME_COMMAND_WRITE:
 		CHECK(!volume->read_only);
@@ -103,6 +123,7 @@ volume_submit(struct volume *volume, struct volume_request *request)
 		break;
 	}
 	request->volume = volume;
+	request->syncing = false;
 	/* Relaxed: a flush that runs beside the one that failed is answered for in volume_finish. */
 	if (request->command == VOLUME_COMMAND_FLUSH &&
 	    __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED)) {
@@ -114,8 +135,8 @@ volume_submit(struct volume *volume, struct volume_request *request)
 	volume->ops->submit(volume, request);
 }
 
-static void
-remember_sync_failure(const struct volume_request *request)
+void
+volume_sync_failed(const struct volume_request *request)
 {
 	struct log_fields fields = failure_log_fields(request);
 	char where[FAILURE_LOG_WHERE_BYTES];
@@ -133,17 +154,17 @@ void
 volume_finish(struct volume_request *request, int error)
 {
 	struct volume *volume = request->volume;
-	bool is_flush = request->command == VOLUME_COMMAND_FLUSH;
+	bool is_sync = request->syncing || request->command == VOLUME_COMMAND_FLUSH;
 
 	/* Of two syncs at once only one is told of a loss: this one may have been the other. */
-	if (is_flush && error == 0 && __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED))
+	if (is_sync && error == 0 && __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED))
 		error = -EIO;
 	/* -EOPNOTSUPP: asked for only if it is fast, and it is not. */
 	if (error < 0 && error != -EOPNOTSUPP) {
 		failure_log_add(&volume->failures, request, error, kernel_clock_ns());
 		/* A durable write's sync may have taken the report of an earlier write's loss. */
-		if (is_flush || (request->durable && error == -EIO))
-			remember_sync_failure(request);
+		if (is_sync || (request->durable && error == -EIO))
+			volume_sync_failed(request);
 	}
 	request->done(request, error);
 }
@@ -151,8 +172,7 @@ volume_finish(struct volume_request *request, int error)
 enum volume_peek
 volume_peek(const struct volume *volume, uint64_t offset, uint64_t length)
 {
-	CHECK(length > 0 && length <= volume->size_bytes);
-	CHECK(offset <= volume->size_bytes - length);
+	check_range(volume, offset, length);
 	return volume->ops->peek == NULL ? VOLUME_PEEK_UNKNOWN
 					 : volume->ops->peek(volume, offset, length);
 }

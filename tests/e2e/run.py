@@ -45,12 +45,14 @@ MODULES = (
     "test_slow",
     "test_privileges",
     "test_kinds",
+    "test_cache",
     "test_limits",
     "test_bench",
     "test_bench_tls",
     "test_bench_replies",
     "test_cost",
     "test_reload",
+    "test_grow",
 )
 LOG_LINES_SHOWN = 60
 JOBS = 2 * len(os.sched_getaffinity(0))  # many wait more than they work

@@ -324,11 +324,13 @@ bool
 streams_on_transfer(void *first_byte, bool send, long result)
 {
 	size_t offset = (size_t)((char *)first_byte - (char *)all.streams);
-	struct sim_stream *sim_stream = &all.streams[offset / sizeof(all.streams[0])];
-	struct half *half = send ? &sim_stream->out : &sim_stream->in;
+	struct sim_stream *sim_stream;
+	struct half *half;
 
 	if (offset >= sizeof(all.streams))
 		return false;
+	sim_stream = &all.streams[offset / sizeof(all.streams[0])];
+	half = send ? &sim_stream->out : &sim_stream->in;
 	/* Into the caller's bytes only while they are lent, and only once. */
 	SIM_CHECK(first_byte == half->buffer && half->busy && !half->told);
 	SIM_CHECK(!sim_stream->closing && (send || !sim_stream->parked));

@@ -43,6 +43,7 @@ MODULES = (
     "test_service",
     "test_logging",
     "test_slow",
+    "test_import",
     "test_privileges",
     "test_kinds",
     "test_cache",

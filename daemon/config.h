@@ -46,6 +46,7 @@ struct config_export {
 	uint64_t size_bytes; /* 0: not given */
 	char *fault;	     /* or NULL */
 	enum volume_cache cache;
+	enum volume_create create;
 	char *description; /* or NULL */
 	bool read_only;
 	enum priority priority;

@@ -64,6 +64,7 @@ static const char *const tls_modes[] = {
 };
 static_assert(sizeof(enum tls_mode) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum priority) == sizeof(unsigned), "a word is kept as unsigned");
+static_assert(sizeof(enum volume_create) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum volume_cache) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum volume_kind) == sizeof(unsigned), "a word is kept as unsigned");
 
@@ -120,6 +121,7 @@ static const struct config_key export_keys[] = {
 	WORD("type", config_export, enum volume_kind, type, volume_kind_names),
 	TEXT("path", config_export, path),
 	BYTES("size", config_export, size_bytes, 1, CONFIG_VOLUME_BYTES_MAX),
+	WORD("create", config_export, enum volume_create, create, volume_create_names),
 	TEXT("fault", config_export, fault),
 	WORD("cache", config_export, enum volume_cache, cache, volume_cache_names),
 	YES_NO("read-only", config_export, read_only),

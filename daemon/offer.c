@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "daemon/notify.h"
 #include "reactor/log.h"
 
 /* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
@@ -92,6 +93,15 @@ fill_export(const struct config_export *wanted, unsigned slow_ms, struct volume 
 	};
 }
 
+/* The manager must not take it for dead meanwhile. */
+static void
+tell_progress(const struct volume_options *options, uint64_t done_bytes)
+{
+	notify_busy();
+	notify_status("creating %s: %llu of %llu bytes", options->path,
+		      (unsigned long long)done_bytes, (unsigned long long)options->size_bytes);
+}
+
 static int
 open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
 {
@@ -105,9 +115,10 @@ open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
 	for (size_t i = 0; i < count; i++) {
 		const struct config_export *wanted = &offer->config.exports[i];
 		struct volume_options options = config_volume_options(wanted);
-		int error =
-			volume_set_acquire(set, number, wanted->name, &options, &offer->volumes[i]);
+		int error;
 
+		options.progress = tell_progress;
+		error = volume_set_acquire(set, number, wanted->name, &options, &offer->volumes[i]);
 		if (error < 0) {
 			log_error("%s: export \"%s\" cannot be served", wanted->origin,
 				  wanted->name);

@@ -47,6 +47,7 @@ MODULES = (
     "test_privileges",
     "test_kinds",
     "test_cache",
+    "test_create",
     "test_limits",
     "test_bench",
     "test_bench_tls",

@@ -98,6 +98,7 @@ static const struct config_key server_keys[] = {
 	WORD("removed-exports", config, enum config_removed, removed_exports, removed_exports),
 	WORD("log-level", config, enum log_level, log_level, log_levels),
 	WORD("log-format", config, enum log_format, log_format, log_formats),
+	NUMBER("slow-ms", config, slow_ms, 0, CONFIG_SLOW_MS_MAX, .note_of_zero = "(off)"),
 	TEXT("user", config, user),
 	YES_NO("seccomp", config, seccomp),
 	YES_NO("core-dumps", config, core_dumps),
@@ -136,6 +137,8 @@ static const struct config_key export_keys[] = {
 	BYTES("limit-bytes", config_export, limit_bytes, 0, CONFIG_VOLUME_BYTES_MAX,
 	      .note_of_zero = "(none)"),
 	NUMBER("burst-ms", config_export, burst_ms, 1, CONFIG_BURST_MS_MAX),
+	KEY("slow-ms", own_number, .offset = FIELD(config_export, const unsigned, slow_ms),
+	    .max = CONFIG_SLOW_MS_MAX, .note_of_zero = "(off)"),
 	TEXT("description", config_export, description),
 };
 static_assert(ARRAY_COUNT(export_keys) <= CONFIG_KEYS_MAX, "the reader counts them");

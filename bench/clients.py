@@ -65,8 +65,8 @@ class Fio(Client):
         report, cpu_seconds = self.run(self.argv(load, target, seconds), self.scratch("fio.json"), "fio.log", seconds)
         return fio_figures(report["jobs"][0], load, cpu_seconds)
 
-    def on_storage(self, load, path, seconds):
-        return self.measure(load, ["--ioengine=libaio", "--direct=1", f"--filename={path}"], seconds)
+    def on_storage(self, load, path, seconds, direct=True):
+        return self.measure(load, ["--ioengine=libaio", f"--direct={int(direct)}", f"--invalidate={int(direct)}", f"--filename={path}"], seconds)
 
     def on_server(self, load, endpoint, seconds):
         return self.measure(load, ["--ioengine=nbd", f"--uri={endpoint.uri}"], seconds)

@@ -42,6 +42,7 @@ LOADS = [
 # Where the device is not the limit only what loads a server most is of interest.
 NAMES = {
     "file": [load.name for load in LOADS],
+    "cached": ["read-1", "read-32x4", "write-32x4", "seqread", "seqwrite", "flush"],
     "zram": ["read-1", "read-32", "read-32x4", "read-64x16", "write-32x4", "seqread", "seqwrite", "read-1x1000"],
     "memory": ["read-1", "read-32x4", "read-64x16", "write-32x4", "seqread", "seqwrite"],
     "null": ["read-1", "read-32x4", "read-64x16", "read-1x1000"],

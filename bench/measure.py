@@ -11,7 +11,7 @@ import time
 
 from clients import Endpoint
 from processes import Child, context_switches, cpu_ns, machine_busy_seconds, peak_memory_bytes
-from storage import drop_cache
+from storage import prepare_cache
 
 TRACER_SECONDS = 10
 SYSCALL_EVENT = "raw_syscalls:sys_enter"
@@ -30,16 +30,16 @@ class Bench:
         return os.path.join(self.directory, name)
 
     def start(self, row, server, path):
-        drop_cache(path)
+        prepare_cache(row.storage, path)
         tls = self.tls_directory if row.load.tls else None
         child, port = server.start(row.storage, path, self.directory, self.server_cpus, tls)
         return child, Endpoint(port, tls)
 
     def direct_turn(self, row, fio, path):
         """fio on the storage itself: what there is to be had."""
-        drop_cache(path)
+        prepare_cache(row.storage, path)
         watch = Watch()
-        figures = fio.on_storage(row.load, path, self.seconds)
+        figures = fio.on_storage(row.load, path, self.seconds, row.storage != "cached")
         figures["other_cpus"] = watch.other_cpus(figures, 0)
         return figures
 

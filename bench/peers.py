@@ -70,7 +70,7 @@ def parse_arguments():
     parser.add_argument("--seconds", type=positive, help="seconds per turn (default 3)")
     parser.add_argument("--rows", type=row_list, default=row_list(",".join(loads.SHORT)), metavar="LIST",
                         help="rows to run: " + ", ".join(row.name for row in loads.ROWS)
-                        + ", or file, zram, memory, null for all of each (default: the few that say most)")
+                        + ", or file, cached, zram, memory, null for all of each (default: the few that say most)")
     parser.add_argument("--all", action="store_true", help="all rows")
     parser.add_argument("--clients", default="millrace-bench", metavar="LIST",
                         help="fio, millrace-bench or both (default millrace-bench)")
@@ -164,7 +164,7 @@ def choose_servers(arguments):
 
 
 def open_storage(kind, arguments):
-    mib = {"file": arguments.file_mib, "zram": arguments.zram_mib}.get(kind)
+    mib = {"file": arguments.file_mib, "cached": arguments.file_mib, "zram": arguments.zram_mib}.get(kind)
     if mib:
         say(f"writing {mib} MiB to the {kind}")
     return storage.KINDS[kind](arguments.work, mib)
@@ -287,7 +287,7 @@ def facts(run):
         ("system calls", run.tracer.name if run.tracer else "not counted"),
     ]
     for server in run.servers:
-        storage_kind = "file" if "file" in server.arguments else "null"
+        storage_kind = next(kind for kind in ("file", "cached", "null") if kind in server.arguments)
         argv = server.argv(storage_kind, "IMAGE", "PORT")
         found.append((server.name, "`" + shlex.join([os.path.basename(argv[0])] + argv[1:]) + "`"))
     others = run.other_cpus()

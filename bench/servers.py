@@ -120,17 +120,22 @@ def nbdkit_has_cache_parameter():
 
 def millraced(daemon, cores):
     common = ["--listen", "127.0.0.1:{port}"] + (["--cores", cores] if cores else [])
+    config = "[server]\nlisten = 127.0.0.1:{port}\n[export {export}]\npath = {path}\ncache = host\n"
     return Server("millraced", os.path.abspath(daemon), None,
-                  {"file": ["--export", "{export}={path}"] + common, "zram": ["--export", "{export}={path}"] + common,
+                  {"cached": ["--config", "{config}"] + common[2:], "file": ["--export", "{export}={path}"] + common, "zram": ["--export", "{export}={path}"] + common,
                    "memory": ["--export", "{export}=memory:{bytes}"] + common,
-                   "null": ["--export", "{export}=null:{bytes}"] + common})
+                   "null": ["--export", "{export}=null:{bytes}"] + common}, config=config)
 
 
 def qemu_nbd(aio):
     listen = ["--shared=0", "--persistent", "--bind=127.0.0.1", "--port={port}", "--export-name={export}"]
     image = ["--cache=none", f"--aio={aio}", "-f", "raw", "{path}"]
-    arguments = {"file": listen + image, "zram": listen + image}
+    cached = listen + ["--cache=writeback", f"--aio={aio}", "-f", "raw", "{path}"]
+    arguments = {"file": listen + image, "zram": listen + image, "cached": cached}
+    if aio == "threads":
+        arguments = {"cached": cached}
     if aio == "native":
+        del arguments["cached"]
         arguments["null"] = listen + ["--image-opts", "driver=null-co,size={bytes},read-zeroes=on"]
     return Server(f"qemu-nbd {aio}", "qemu-nbd", "qemu-utils", arguments,
                   tls=["--object", "tls-creds-x509,id=tls,endpoint=server,dir={tls},verify-peer=no", "--tls-creds=tls"])
@@ -153,6 +158,7 @@ def nbdkit(cache_none):
     more = ["cache=none"] if cache_none else []
     arguments = {"file": listen + ["file", "{path}"] + more, "zram": listen + ["file", "{path}"] + more}
     if not cache_none:
+        arguments["cached"] = arguments["file"]
         arguments["memory"] = listen + ["memory", "{bytes}"]
         arguments["null"] = listen + ["null", "{bytes}"]
     return Server("nbdkit cache=none" if cache_none else "nbdkit", "nbdkit", "nbdkit", arguments,
@@ -164,13 +170,13 @@ def nbd_server():
     arguments = ["-C", "{config}", "-p", "{pid_file}"]
     config = ("[generic]\n\tlistenaddr = 127.0.0.1\n\tport = {port}\n\tmax_threads = 16\n"
               "[{export}]\n\texportname = {path}\n\tflush = true\n\tfua = true\n")
-    return Server("nbd-server", "nbd-server", "nbd-server", {"file": arguments, "zram": arguments}, config=config,
+    return Server("nbd-server", "nbd-server", "nbd-server", {"file": arguments, "cached": arguments, "zram": arguments}, config=config,
                   daemon=True)
 
 
 def all_servers(daemon, cores):
     """Every server there is to compare, millraced first."""
-    found = [millraced(daemon, cores), qemu_nbd("native"), qemu_nbd("io_uring"), qemu_storage_daemon(), nbdkit(False)]
+    found = [millraced(daemon, cores), qemu_nbd("native"), qemu_nbd("io_uring"), qemu_nbd("threads"), qemu_storage_daemon(), nbdkit(False)]
     if nbdkit_has_cache_parameter():
         found.append(nbdkit(True))
     return found + [nbd_server()]

@@ -1,4 +1,4 @@
-"""What is served: a regular file and a zram device, written in full and removed at the end; and what needs neither.
+"""What is served: a regular file, straight from its disk or (cached) out of the page cache, and a zram device, written in full and removed at the end; and what needs neither.
 
 Half of every 4 KiB page is random and half is zero: zram then has real work to do for each read,
 and a disk below cannot skip the data.
@@ -28,15 +28,19 @@ def fill(path, total_bytes):
         os.fsync(target.fileno())
 
 
-def drop_cache(path):
-    """Take PATH out of the page cache, so that a buffered server starts each turn cold.  None: there is nothing."""
+def prepare_cache(kind, path):
+    """Before each turn: all of PATH is in the page cache if KIND is cached, else nothing, so that a buffered server starts cold.
+    None: there is nothing."""
     if path is None:
         return
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)
+    with open(path, "rb", buffering=0) as file:
+        if kind != "cached":
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return
+        # What an earlier turn has written must not be written back during this one.
+        os.fsync(file.fileno())
+        while file.read(CHUNK_BYTES):
+            pass
 
 
 def file_system(path):
@@ -144,6 +148,7 @@ class NoStorage:
 
 KINDS = {
     "file": FileStorage,
+    "cached": FileStorage,
     "zram": ZramStorage,
     "memory": lambda directory, mib: NoStorage("memory: the servers' own, 1 GiB, empty"),
     "null": lambda directory, mib: NoStorage("null: zeros without storage, 1 GiB"),

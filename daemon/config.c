@@ -142,6 +142,7 @@ config_volume_options(const struct config_export *export)
 		.size_bytes = export->size_bytes,
 		.fault = export->fault,
 		.read_only = export->read_only,
+		.cache = export->cache,
 	};
 }
 

@@ -42,7 +42,8 @@ struct config_export {
 	char *path;	     /* or NULL */
 	uint64_t size_bytes; /* 0: not given */
 	char *fault;	     /* or NULL */
-	char *description;   /* or NULL */
+	enum volume_cache cache;
+	char *description; /* or NULL */
 	bool read_only;
 	enum priority priority;
 	unsigned limit_iops;  /* 0: no limit */
@@ -53,6 +54,12 @@ struct config_export {
 	bool tls_only;
 	struct tls_names allow_names;
 	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
+};
+
+/* How lines of the log are written. */
+enum log_format {
+	LOG_FORMAT_TEXT, /* for people; with fields where standard error is the journal */
+	LOG_FORMAT_JSON, /* for programs */
 };
 
 /* What becomes of connections whose export a reload takes away. */
@@ -88,6 +95,7 @@ struct config {
 	struct access_rules access;
 	enum config_removed removed_exports;
 	enum log_level log_level; /* lines of it and more severe ones are logged */
+	enum log_format log_format;
 	/* [tls] */
 	enum tls_mode tls_mode;
 	struct tls_files tls;

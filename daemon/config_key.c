@@ -50,6 +50,12 @@ static const char *const log_levels[] = {
 	NULL,
 };
 static_assert(sizeof(enum log_level) == sizeof(unsigned), "a word is kept as unsigned");
+static const char *const log_formats[] = {
+	[LOG_FORMAT_TEXT] = "text",
+	[LOG_FORMAT_JSON] = "json",
+	NULL,
+};
+static_assert(sizeof(enum log_format) == sizeof(unsigned), "a word is kept as unsigned");
 static const char *const tls_modes[] = {
 	[TLS_MODE_OFF] = "off",
 	[TLS_MODE_ALLOWED] = "allowed",
@@ -58,6 +64,7 @@ static const char *const tls_modes[] = {
 };
 static_assert(sizeof(enum tls_mode) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum priority) == sizeof(unsigned), "a word is kept as unsigned");
+static_assert(sizeof(enum volume_cache) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum volume_kind) == sizeof(unsigned), "a word is kept as unsigned");
 
 static const struct config_key reactor_keys[] = {
@@ -89,6 +96,7 @@ static const struct config_key server_keys[] = {
 	RANGES("deny", config, access.deny),
 	WORD("removed-exports", config, enum config_removed, removed_exports, removed_exports),
 	WORD("log-level", config, enum log_level, log_level, log_levels),
+	WORD("log-format", config, enum log_format, log_format, log_formats),
 	TEXT("user", config, user),
 	YES_NO("seccomp", config, seccomp),
 	YES_NO("core-dumps", config, core_dumps),
@@ -112,6 +120,7 @@ static const struct config_key export_keys[] = {
 	TEXT("path", config_export, path),
 	BYTES("size", config_export, size_bytes, 1, CONFIG_VOLUME_BYTES_MAX),
 	TEXT("fault", config_export, fault),
+	WORD("cache", config_export, enum volume_cache, cache, volume_cache_names),
 	YES_NO("read-only", config_export, read_only),
 	RANGES("read-only-for", config_export, read_only_for),
 	RANGES("allow", config_export, access.allow),

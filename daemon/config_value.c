@@ -78,25 +78,32 @@ config_value_join(char *text, size_t text_bytes, const char *before, const char 
 	snprintf(text + used, text_bytes - used, "%s%s%s", before, item, after);
 }
 
+unsigned
+config_value_utf8_bytes(const char *text)
+{
+	static const uint32_t smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	uint32_t point;
+	unsigned length = utf8_length((unsigned char)*text, &point);
+
+	for (unsigned i = 1; i < length; i++) {
+		if (((unsigned char)text[i] & 0xc0) != 0x80)
+			return 0;
+		point = point << 6 | ((unsigned char)text[i] & 0x3f);
+	}
+	if (point < smallest[length] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff))
+		return 0;
+	return length;
+}
+
 bool
 config_value_utf8(const char *text)
 {
-	static const uint32_t smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
-
 	while (*text) {
-		uint32_t point;
-		unsigned length = utf8_length((unsigned char)*text++, &point);
+		unsigned length = config_value_utf8_bytes(text);
 
 		if (length == 0)
 			return false;
-		for (unsigned i = 1; i < length; i++, text++) {
-			if (((unsigned char)*text & 0xc0) != 0x80)
-				return false;
-			point = point << 6 | ((unsigned char)*text & 0x3f);
-		}
-		if (point < smallest[length] || point > 0x10ffff ||
-		    (point >= 0xd800 && point <= 0xdfff))
-			return false;
+		text += length;
 	}
 	return true;
 }

@@ -24,6 +24,9 @@ bool config_value_word(const char *text, const char *const *words, unsigned *ind
 void config_value_join(char *text, size_t text_bytes, const char *before, const char *item,
 		       const char *after);
 
+/* Bytes of the well-formed UTF-8 sequence that TEXT, not empty, begins with; 0: none. */
+unsigned config_value_utf8_bytes(const char *text) MUST_USE;
+
 /* True if TEXT is well-formed UTF-8: no overlong form, no surrogate, nothing above U+10FFFF.
  * Source: RFC 3629, section 3. */
 bool config_value_utf8(const char *text) MUST_USE;

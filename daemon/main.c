@@ -7,6 +7,8 @@
 
 #include "build/config.h"
 #include "daemon/config.h"
+#include "daemon/log_output.h"
+#include "daemon/log_thread.h"
 #include "daemon/notify.h"
 #include "daemon/options.h"
 #include "daemon/server.h"
@@ -95,22 +97,41 @@ read_settings_again(struct config *config, int argc, char **argv)
 	return error;
 }
 
+/* How the log is to be from now on. */
+struct log_choice {
+	enum log_level level;
+	enum log_format format;
+};
+
+static struct log_choice
+log_choice_of(const struct config *config)
+{
+	return (struct log_choice){ config->log_level, config->log_format };
+}
+
+static void
+change_log(struct log_thread *log, const struct log_choice *choice)
+{
+	log_set_level(choice->level);
+	log_thread_set_writer(log, log_output_choose(choice->format));
+}
+
 /* Read the settings again, and let them take the place of what is served. */
 static void
-reload(struct server *server, int argc, char **argv)
+reload(struct server *server, struct log_thread *log, int argc, char **argv)
 {
+	struct log_choice log_choice;
 	struct config config;
-	enum log_level level;
 	int error;
 
 	log_info("reloading");
 	notify_reloading();
 	error = read_settings_again(&config, argc, argv);
-	level = config.log_level; /* the server takes the rest */
+	log_choice = log_choice_of(&config); /* the server takes the rest */
 	if (error == 0)
 		error = server_reload(server, &config);
 	if (error == 0)
-		log_set_level(level);
+		change_log(log, &log_choice);
 	if (error == 0)
 		log_info("reloaded: serving %zu exports", server_export_count(server));
 	else
@@ -122,16 +143,14 @@ reload(struct server *server, int argc, char **argv)
 
 /* Serve until SIGTERM or SIGINT.  Returns the exit status. */
 static int
-serve(struct config *config, int argc, char **argv)
+serve_until_told(struct config *config, const sigset_t *signals, struct log_thread *log, int argc,
+		 char **argv)
 {
 	struct server_sockets sockets = { .first = 0 };
 	unsigned core_count = config->cores.count;
 	struct server *server;
-	sigset_t signals;
 	int received;
 
-	log_set_level(config->log_level);
-	block_signals(&signals);
 	sockets.count = notify_take_sockets(&sockets.first);
 	if (server_start(config, &sockets, &server) < 0)
 		return EXIT_FAILURE;
@@ -139,9 +158,9 @@ serve(struct config *config, int argc, char **argv)
 	notify_status("serving %zu exports on %u cores", server_export_count(server), core_count);
 	notify_ready();
 	for (;;) {
-		received = next_signal(&signals, server);
+		received = next_signal(signals, server);
 		if (received == SIGHUP)
-			reload(server, argc, argv);
+			reload(server, log, argc, argv);
 		else if (received == SERVER_SIGNAL)
 			server_tidy(server);
 		else
@@ -154,6 +173,26 @@ serve(struct config *config, int argc, char **argv)
 		return EXIT_FAILURE;
 	log_info("stopped");
 	return EXIT_SUCCESS;
+}
+
+static int
+serve(struct config *config, int argc, char **argv)
+{
+	struct log_thread *log;
+	sigset_t signals;
+	int error, status;
+
+	/* First: threads inherit the mask. */
+	block_signals(&signals);
+	log_set_level(config->log_level);
+	error = log_thread_start(log_output_choose(config->log_format), &log);
+	if (error < 0) {
+		log_error("the log cannot be written: %s", strerror(-error));
+		return EXIT_FAILURE;
+	}
+	status = serve_until_told(config, &signals, log, argc, argv);
+	log_thread_stop(log);
+	return status;
 }
 
 static int

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "reactor/log.h"
+
 void
 volume_set_init(struct volume_set *set)
 {
@@ -43,7 +45,8 @@ has_own_content(const struct volume_options *options)
 	return options->path == NULL && options->kind != VOLUME_KIND_NULL;
 }
 
-/* A volume that is open for writing serves those who only read, too. */
+/* A volume that is open for writing serves those who only read, too.  One that is open with another cache serves as well: both at one
+ * time would write over each other's bytes. */
 static bool
 does_for(const struct volume_options *open, const struct volume_options *wanted)
 {
@@ -51,6 +54,7 @@ does_for(const struct volume_options *open, const struct volume_options *wanted)
 
 	if (wanted->read_only && !open->read_only)
 		with_access.read_only = false;
+	with_access.cache = open->cache;
 	return volume_options_equal(open, &with_access);
 }
 
@@ -65,15 +69,19 @@ may_share(const struct volume_entry *entry, unsigned offer, const char *name,
 static struct volume_entry *
 find(struct volume_set *set, unsigned offer, const char *name, const struct volume_options *options)
 {
+	struct volume_entry *other = NULL;
 	struct list_node *node;
 
 	list_for_each(node, &set->entries) {
 		struct volume_entry *entry = container_of(node, struct volume_entry, node);
 
-		if (may_share(entry, offer, name, options))
+		if (!may_share(entry, offer, name, options))
+			continue;
+		if (entry->options.cache == options->cache)
 			return entry;
+		other = entry;
 	}
-	return NULL;
+	return other;
 }
 
 /* What is open for reading only, for another configuration, and is to be opened for writing now. */
@@ -87,6 +95,7 @@ find_reader(struct volume_set *set, unsigned offer, const struct volume_options 
 	list_for_each(node, &set->entries) {
 		struct volume_entry *entry = container_of(node, struct volume_entry, node);
 
+		reading.cache = entry->options.cache;
 		if (!options->read_only && entry->last_offer != offer &&
 		    volume_options_equal(&entry->options, &reading))
 			return entry;
@@ -157,6 +166,10 @@ volume_set_acquire(struct volume_set *set, unsigned offer, const char *name,
 		error = open_entry(set, offer, name, options, &entry);
 	if (error < 0)
 		return error;
+	if (entry->options.cache != options->cache)
+		log_warning("export \"%s\": %s is open with cache = %s, which stays until the "
+			    "daemon is started again",
+			    name, entry->volume->path, volume_cache_names[entry->options.cache]);
 	entry->users++;
 	entry->last_offer = offer;
 	*result = entry;

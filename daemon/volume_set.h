@@ -32,7 +32,8 @@ void volume_set_init(struct volume_set *set);
 int volume_set_start(struct volume_set *set, struct cores *cores, struct call_pool *calls) MUST_USE;
 
 /* The volume of OPTIONS for the export NAME of the configuration number OFFER (1 and more): one that is open already for another
- * configuration with just these options, and for this name if its content is its own (memory), or else a new one.
+ * configuration with these options, of which the cache may be another's (logged), and for this name if its content is its own (memory),
+ * or else a new one.
  * volume_set_release gives it back.
  * Returns 0, or the negative errno of volume_open or volume_start, logged; then *entry is unchanged. */
 int volume_set_acquire(struct volume_set *set, unsigned offer, const char *name,

@@ -27,11 +27,23 @@ failure_log_where(const struct volume_request *request, char *text, size_t text_
 		(void)snprintf(text, text_bytes, "export \"%s\": %s", request->export_name, path);
 }
 
+struct log_fields
+failure_log_fields(const struct volume_request *request)
+{
+	struct log_fields fields = { .count = 0 };
+
+	if (request->export_name != NULL)
+		log_fields_add(&fields, "export", request->export_name);
+	log_fields_add(&fields, "volume", request->volume->path);
+	return fields;
+}
+
 void
 failure_log_add(struct failure_log *log, const struct volume_request *request, int error,
 		uint64_t now_ns)
 {
 	const char *durable = request->durable ? "durable " : "";
+	struct log_fields fields = failure_log_fields(request);
 	char where[FAILURE_LOG_WHERE_BYTES];
 	unsigned missed;
 
@@ -39,12 +51,15 @@ failure_log_add(struct failure_log *log, const struct volume_request *request, i
 		return;
 	failure_log_where(request, where, sizeof(where));
 	if (missed > 0)
-		log_error("%s: %u more requests failed that are not logged one by one", where,
-			  missed);
+		log_line_about(LOG_LEVEL_ERROR, &fields,
+			       "%s: %u more requests failed that are not logged one by one", where,
+			       missed);
 	if (request->command == VOLUME_COMMAND_FLUSH)
-		log_error("%s: flush failed: %s", where, strerror(-error));
+		log_line_about(LOG_LEVEL_ERROR, &fields, "%s: flush failed: %s", where,
+			       strerror(-error));
 	else
-		log_error("%s: %s%s of %llu bytes at offset %llu failed: %s", where, durable,
-			  command_names[request->command], (unsigned long long)request->length,
-			  (unsigned long long)request->offset, strerror(-error));
+		log_line_about(LOG_LEVEL_ERROR, &fields,
+			       "%s: %s%s of %llu bytes at offset %llu failed: %s", where, durable,
+			       command_names[request->command], (unsigned long long)request->length,
+			       (unsigned long long)request->offset, strerror(-error));
 }

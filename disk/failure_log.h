@@ -26,4 +26,7 @@ void failure_log_add(struct failure_log *log, const struct volume_request *reque
 /* Write to TEXT of TEXT_BYTES which export's REQUEST it is and of which volume, for the beginning of a line. */
 void failure_log_where(const struct volume_request *request, char *text, size_t text_bytes);
 
+/* The same apart from the text: "export" and "volume". */
+struct log_fields failure_log_fields(const struct volume_request *request);
+
 #endif

@@ -1,4 +1,4 @@
-/* Volumes in regular files and block devices, with direct I/O: which way a request goes. */
+/* Volumes in regular files and block devices, with direct I/O or through the page cache: which way a request goes. */
 #include <errno.h>
 
 #include "disk/file_volume.h"
@@ -31,10 +31,15 @@ file_submit(struct volume *volume, struct volume_request *request)
 
 	switch (request->command) {
 	case VOLUME_COMMAND_READ:
-		file_submit_read(request);
+		if (file->cached)
+			file_submit_cached_read(request);
+		else
+			file_submit_read(request);
 		break;
 	case VOLUME_COMMAND_WRITE:
-		if (is_whole_blocks(file, request))
+		if (file->cached)
+			file_submit_cached_write(request);
+		else if (is_whole_blocks(file, request))
 			file_submit_plain_write(request);
 		else
 			file_submit_rmw(request);

@@ -96,6 +96,9 @@ find_room(const struct file_volume *file, struct segment *segment)
 	segment->flags = VOLUME_EXTENT_ZERO | VOLUME_EXTENT_HOLE;
 	if (ioctl(file->fd, FS_IOC_FIEMAP, &asked.map) != 0 || asked.map.fm_mapped_extents == 0)
 		return;
+	/* btrfs was seen to tell of what is before the range, where it has not written everything back (Linux 6.18). */
+	if (extent->fe_logical + extent->fe_length <= segment->start)
+		return;
 	if (extent->fe_logical > segment->start) {
 		if (extent->fe_logical < segment->end)
 			segment->end = extent->fe_logical;

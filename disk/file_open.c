@@ -1,4 +1,4 @@
-/* Opening and closing files and block devices for direct I/O: what they are, how large, in which unit, and that nobody else
+/* Opening and closing files and block devices: what they are, how large, in which unit, and that nobody else
  * writes them. */
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +50,7 @@ log_open_error(const char *path, bool read_only, int error)
 		break;
 	case -EINVAL:
 		fix = " (its file system may not support O_DIRECT: use one that does, such as "
-		      "ext4, XFS or btrfs)";
+		      "ext4, XFS or btrfs; or set cache = host)";
 		break;
 	default:
 		break;
@@ -153,11 +153,11 @@ file_lock(struct volume *volume, bool locked)
 	return lock_file(volume->path, file_of(volume)->fd, locked ? F_RDLCK : F_UNLCK);
 }
 
-/* Find what the file system, or the page cache, holds as a whole. */
+/* Find what the file system, or the page cache, holds as a whole; UNIT_BYTES: the file's unit. */
 static uint64_t
-find_grain_bytes(const struct file_volume *file)
+find_grain_bytes(const struct file_volume *file, uint32_t unit_bytes)
 {
-	uint64_t bytes = file->volume.block_bytes;
+	uint64_t bytes = unit_bytes;
 	struct statfs system;
 
 	if (bytes < GRAIN_BYTES_MIN)
@@ -176,7 +176,6 @@ open_tail(struct file_volume *file)
 {
 	struct volume *volume = &file->volume;
 
-	file->grain_bytes = find_grain_bytes(file);
 	file->tail_start = volume->size_bytes;
 	file->tail_fd = -1;
 	if (volume->size_bytes % volume->block_bytes == 0 || volume->read_only)
@@ -220,13 +219,15 @@ find_abilities(struct file_volume *file)
 	return 0;
 }
 
-/* Open PATH for direct I/O and find its size and block; claimed: nobody else may write it.  Returns the descriptor, or a negative errno, logged. */
+/* Open what OPTIONS say and find its size and unit; claimed: nobody else may write it.  Returns the descriptor, or a negative errno, logged. */
 static int
-open_image(const char *path, bool read_only, bool claimed, uint64_t *size_bytes,
-	   uint32_t *block_bytes)
+open_image(const struct volume_options *options, bool claimed, uint64_t *size_bytes,
+	   uint32_t *unit_bytes)
 {
+	const char *path = options->path;
+	bool read_only = options->read_only;
 	struct stat status;
-	int fd, error, flags = O_DIRECT | O_CLOEXEC | O_NONBLOCK;
+	int fd, error, flags = O_CLOEXEC | O_NONBLOCK;
 
 	/* Before opening: what is no image often refuses O_DIRECT, which would be the wrong thing to say. */
 	if (stat(path, &status) != 0)
@@ -236,6 +237,8 @@ open_image(const char *path, bool read_only, bool claimed, uint64_t *size_bytes,
 		return error;
 	/* O_NONBLOCK: whatever takes the name's place meanwhile must not hold the daemon up. */
 	flags |= read_only ? O_RDONLY : O_RDWR;
+	if (options->cache == VOLUME_CACHE_NONE)
+		flags |= O_DIRECT;
 	/* A device has several names, and what is mounted takes no lock: it is claimed.  Source: open(2), O_EXCL. */
 	if (S_ISBLK(status.st_mode) && claimed && !read_only)
 		flags |= O_EXCL;
@@ -247,7 +250,7 @@ open_image(const char *path, bool read_only, bool claimed, uint64_t *size_bytes,
 	else
 		error = find_size(path, fd, &status, size_bytes);
 	if (error == 0)
-		error = find_block_bytes(path, fd, &status, block_bytes);
+		error = find_block_bytes(path, fd, &status, unit_bytes);
 	if (error == 0)
 		return fd;
 	(void)close(fd);
@@ -257,8 +260,8 @@ open_image(const char *path, bool read_only, bool claimed, uint64_t *size_bytes,
 int
 file_check(const struct volume_options *options, uint64_t *size_bytes)
 {
-	uint32_t block_bytes;
-	int fd = open_image(options->path, options->read_only, false, size_bytes, &block_bytes);
+	uint32_t unit_bytes;
+	int fd = open_image(options, false, size_bytes, &unit_bytes);
 
 	if (fd < 0)
 		return fd;
@@ -271,6 +274,7 @@ file_open(const struct volume_options *options, struct volume **result)
 {
 	const char *path = options->path;
 	bool read_only = options->read_only;
+	uint32_t unit_bytes;
 	struct file_volume *file = calloc(1, sizeof(*file));
 	struct volume *volume;
 	int error = -ENOMEM;
@@ -283,13 +287,16 @@ file_open(const struct volume_options *options, struct volume **result)
 	volume->path = strdup(path);
 	if (volume->path == NULL)
 		goto err_after_file;
-	file->fd = open_image(path, read_only, true, &volume->size_bytes, &volume->block_bytes);
+	file->fd = open_image(options, true, &volume->size_bytes, &unit_bytes);
 	error = file->fd;
 	if (error < 0)
 		goto err_after_path;
+	file->cached = options->cache == VOLUME_CACHE_HOST;
+	volume->block_bytes = file->cached ? 1 : unit_bytes;
 	error = lock_file(path, file->fd, read_only ? F_RDLCK : F_WRLCK);
 	if (error == 0)
 		error = find_abilities(file);
+	file->grain_bytes = find_grain_bytes(file, unit_bytes);
 	if (error == 0)
 		error = open_tail(file);
 	if (error < 0)
@@ -320,6 +327,7 @@ file_start(struct volume *volume, struct cores *cores, unsigned home_index, stru
 	for (unsigned i = 0; i < cores->count; i++) {
 		nowait_init(&file->cores[i].reads);
 		nowait_init(&file->cores[i].writes);
+		file_cached_init(file, &file->cores[i]);
 	}
 	file->calls = calls;
 	if (file_zeroes_start(file) < 0 || extent_map_init(&file->map, file->volume.size_bytes) < 0)

@@ -1,6 +1,6 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
- * blocks, file_rmw.c other writes, file_zeroes.c trims and zeros, file_extents.c tells where the data is, file.c
- * says which. */
+ * blocks, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_zeroes.c trims and zeros, file_extents.c
+ * tells where the data is, file.c says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
 
@@ -10,20 +10,29 @@
 
 #define FILE_GRAIN_BYTES_MAX 65536u
 
-/* What one core learned of a volume's file: see reactor/nowait.h. */
+/* What one core knows of a volume's file. */
 struct file_core {
-	struct nowait reads, writes;
+	struct nowait reads, writes; /* direct ones: see reactor/nowait.h */
+	/* file_cached.c's. */
+	bool never_nowait; /* reads can't be asked not to wait */
+	unsigned read_lane;
+	/* file_cached_write.c's. */
+	struct file_volume *file;
+	struct list_node waiting, batch; /* struct volume_request, by op.node */
+	struct task batch_task;
+	struct call batch_call; /* under way while there is a batch */
 } __attribute__((aligned(64)));
 
 struct file_volume {
 	struct volume volume;
-	int fd;		     /* O_DIRECT */
+	int fd;		     /* O_DIRECT, unless cached */
 	int tail_fd;	     /* page cache; -1 where there is no tail, or it is not written */
 	uint64_t tail_start; /* see file_rmw.c */
 	uint64_t
 		grain_bytes; /* exclusive ranges are multiples of it: blocks of the file system, or pages; at most
 				 FILE_GRAIN_BYTES_MAX */
 	bool is_device;
+	bool cached;	  /* through the page cache; the volume's block is a byte then */
 	bool zeroes_fast; /* ZERO_RANGE does not write, if there is one */
 	struct call_pool *calls;
 	struct range_lock *lock;
@@ -64,10 +73,15 @@ int file_lock(struct volume *volume, bool locked) MUST_USE;
 int file_close(struct volume *volume);
 
 /* The ways of a request; each ends in volume_finish, never from within these.
- * file_submit_plain_write: whole blocks in front of tail_start; file_submit_rmw: any other write. */
+ * file_submit_plain_write: whole blocks in front of tail_start; file_submit_rmw: any other write; file_submit_cached_: if it is cached. */
 void file_submit_read(struct volume_request *request);
 void file_submit_plain_write(struct volume_request *request);
 void file_submit_rmw(struct volume_request *request);
+void file_submit_cached_read(struct volume_request *request);
+void file_submit_cached_write(struct volume_request *request);
+
+/* Prepare HOME, a core's part of FILE, for cached writes. */
+void file_cached_init(struct file_volume *file, struct file_core *home);
 
 /* TRIM and WRITE_ZEROES; prepare for them, after opening, and give that back. */
 void file_submit_zeroes(struct volume_request *request);

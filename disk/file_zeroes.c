@@ -4,7 +4,7 @@
  * bytes that is, is learned from how long the last took.  One slice of a volume runs at a time: the file system would make more of
  * them wait for each other, in threads that other volumes need.
  *
- * Parts of a grain are read, changed and written under an exclusive lock, with direct I/O as everything else is: fallocate would
+ * Parts of a grain are read, changed and written under an exclusive lock, with direct I/O if everything else is: fallocate would
  * leave dirty pages behind.  A TRIM leaves them as they are. */
 #include <errno.h>
 #include <fcntl.h>
@@ -236,15 +236,18 @@ whole_run(struct call *call)
 	learn_slice(file, end - start, kernel_clock_ns() - begin_ns);
 }
 
-/* Read, change and write the blocks of the slice, which is within a grain. */
+/* Read, change and write the blocks of the slice, which is within a grain; the page cache does that by itself. */
 static int
 zero_part(const struct file_volume *file, const struct volume_request *request)
 {
 	_Alignas(FILE_GRAIN_BYTES_MAX) uint8_t grain[FILE_GRAIN_BYTES_MAX];
 	uint64_t start = file_block_floor(request, request->slice_start);
 	size_t bytes = file_block_ceil(request, request->slice_end) - start;
-	ssize_t result = pread(file->fd, grain, bytes, (off_t)start);
+	ssize_t result;
 
+	if (file->cached)
+		return write_zeros(file, request->slice_start, request->slice_end);
+	result = pread(file->fd, grain, bytes, (off_t)start);
 	if (result != (ssize_t)bytes)
 		return result < 0 ? -errno : -EIO;
 	memset(grain + (request->slice_start - start), 0,
@@ -277,14 +280,6 @@ part_run(struct call *call)
 		request->error = zero_file_tail(file, request);
 	else
 		request->error = zero_part(file, request);
-}
-
-static void
-sync_run(struct call *call)
-{
-	struct volume_request *request = container_of(call, struct volume_request, call);
-
-	request->error = fdatasync(file_of(request->volume)->fd) == 0 ? 0 : -errno;
 }
 
 /* ---- on the request's core ---- */
@@ -320,15 +315,6 @@ part_done(struct call *call)
 
 	extent_map_wrote(&file_of(request->volume)->map, request->slice_start, request->slice_end);
 	range_exclusive_end(&request->range.exclusive);
-	next_step(request);
-	step_done(request, request->error);
-}
-
-static void
-sync_done(struct call *call)
-{
-	struct volume_request *request = container_of(call, struct volume_request, call);
-
 	next_step(request);
 	step_done(request, request->error);
 }
@@ -407,7 +393,7 @@ take_step(struct volume_request *request)
 		start_part(file, request);
 		break;
 	case STEP_SYNC:
-		start_call(request, sync_run, sync_done, 0);
+		flush_group_submit(&file->flushes, file->fd, request);
 		break;
 	case STEP_END:
 		file_complete(request, 0);

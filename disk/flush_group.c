@@ -37,6 +37,9 @@ sync_done(struct op *op, long result)
 	struct flush_group *group = first->flush_group;
 	struct core *core = first->flush_core;
 
+	/* The next sync, of any core, may succeed: what it says may not be believed. */
+	if (result < 0)
+		volume_sync_failed(first);
 	__atomic_store_n(&group->running, false, __ATOMIC_SEQ_CST);
 	start_sync(group, op->iocb.aio_fildes, core);
 	answer(first, core, result < 0 ? (int)result : 0);
@@ -82,6 +85,7 @@ start_sync(struct flush_group *group, int fd, struct core *core)
 void
 flush_group_submit(struct flush_group *group, int fd, struct volume_request *request)
 {
+	request->syncing = true;
 	request->flush_next = __atomic_load_n(&group->waiting, __ATOMIC_RELAXED);
 	while (!__atomic_compare_exchange_n(&group->waiting, &request->flush_next, request, true,
 					    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))

@@ -1,5 +1,5 @@
-/* Flushes that wait together are one.  While a sync of the file runs, the flushes of all cores gather; the next sync, which begins when
- * they are all there, serves them.  One that has begun serves nobody who comes later: it may have passed what that one is to
+/* Flushes that wait together are one, and so are other requests that end in a sync.  While a sync of the file runs, the flushes of all
+ * cores gather; the next sync, which begins when they are all there, serves them.  One that has begun serves nobody who comes later: it may have passed what that one is to
  * make durable. */
 #ifndef DISK_FLUSH_GROUP_H
 #define DISK_FLUSH_GROUP_H
@@ -14,8 +14,8 @@ struct flush_group {
 	bool running;
 };
 
-/* Have REQUEST, a FLUSH of a volume whose group and file are these, end in volume_finish on its core, after a sync of FD that begins
- * later than this.  On its core; does not block. */
+/* Have REQUEST, a FLUSH or what has to be durable of a volume whose group and file are these, end in volume_finish on its core, after a
+ * sync of FD that begins later than this.  On its core; does not block. */
 void flush_group_submit(struct flush_group *group, int fd, struct volume_request *request);
 
 #endif

@@ -103,6 +103,7 @@ volume_submit(struct volume *volume, struct volume_request *request)
 		break;
 	}
 	request->volume = volume;
+	request->syncing = false;
 	/* Relaxed: a flush that runs beside the one that failed is answered for in volume_finish. */
 	if (request->command == VOLUME_COMMAND_FLUSH &&
 	    __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED)) {
@@ -114,34 +115,36 @@ volume_submit(struct volume *volume, struct volume_request *request)
 	volume->ops->submit(volume, request);
 }
 
-static void
-remember_sync_failure(const struct volume_request *request)
+void
+volume_sync_failed(const struct volume_request *request)
 {
+	struct log_fields fields = failure_log_fields(request);
 	char where[FAILURE_LOG_WHERE_BYTES];
 
 	if (__atomic_exchange_n(&request->volume->sync_failed, true, __ATOMIC_RELAXED))
 		return;
 	failure_log_where(request, where, sizeof(where));
-	log_error("%s: acknowledged writes may be lost: every flush fails until the volume is "
-		  "opened again",
-		  where);
+	log_line_about(LOG_LEVEL_ERROR, &fields,
+		       "%s: acknowledged writes may be lost: every flush fails until the volume is "
+		       "opened again",
+		       where);
 }
 
 void
 volume_finish(struct volume_request *request, int error)
 {
 	struct volume *volume = request->volume;
-	bool is_flush = request->command == VOLUME_COMMAND_FLUSH;
+	bool is_sync = request->syncing || request->command == VOLUME_COMMAND_FLUSH;
 
 	/* Of two syncs at once only one is told of a loss: this one may have been the other. */
-	if (is_flush && error == 0 && __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED))
+	if (is_sync && error == 0 && __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED))
 		error = -EIO;
 	/* -EOPNOTSUPP: asked for only if it is fast, and it is not. */
 	if (error < 0 && error != -EOPNOTSUPP) {
 		failure_log_add(&volume->failures, request, error, kernel_clock_ns());
 		/* A durable write's sync may have taken the report of an earlier write's loss. */
-		if (is_flush || (request->durable && error == -EIO))
-			remember_sync_failure(request);
+		if (is_sync || (request->durable && error == -EIO))
+			volume_sync_failed(request);
 	}
 	request->done(request, error);
 }

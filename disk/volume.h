@@ -88,6 +88,7 @@ struct volume_request {
 	struct volume_request *flush_next;
 	struct flush_group *flush_group;
 	struct core *flush_core;
+	bool syncing; /* it waits for a sync of the whole volume, as a FLUSH does */
 	int error;
 };
 
@@ -111,7 +112,7 @@ struct volume_ops {
 
 /* Open the volume that OPTIONS, which volume_options_mistake finds nothing wrong with, describe.  Blocks: not on a
  * core.
- * file: direct I/O on the regular file or block device at path; read_only: for reading only.  A writer locks it against all
+ * file: direct I/O on the regular file or block device at path, or as `cache` says; read_only: for reading only.  A writer locks it against all
  * others, a reader against writers.
  * memory, null: of size_bytes, empty.
  * fault: another volume, of the file at path, or of size_bytes in memory, that goes wrong as `fault` says.
@@ -169,5 +170,9 @@ void volume_submit(struct volume *volume, struct volume_request *request);
 /* For the kinds: REQUEST, submitted, is over, with ERROR, 0 or a negative errno.  Logs a failure, remembers one of a sync, and calls
  * done.  On the request's core, never from within submit. */
 void volume_finish(struct volume_request *request, int error);
+
+/* For the kinds: a sync for REQUEST, submitted, has failed, and the kernel has forgotten why: from now on every request of the volume that
+ * needs one fails.  To be called before another sync can begin, which might succeed.  Any core. */
+void volume_sync_failed(const struct volume_request *request);
 
 #endif

@@ -15,6 +15,11 @@ const char *const volume_kind_names[VOLUME_KIND_COUNT + 1] = {
 	[VOLUME_KIND_FAULT] = "fault",
 };
 
+const char *const volume_cache_names[VOLUME_CACHE_COUNT + 1] = {
+	[VOLUME_CACHE_NONE] = "none",
+	[VOLUME_CACHE_HOST] = "host",
+};
+
 /* What is wrong with path and size, or NULL. */
 static const char *
 place_mistake(const struct volume_options *options)
@@ -63,6 +68,9 @@ volume_options_mistake(const struct volume_options *options, char *text, size_t 
 	if (mistake == NULL && options->kind != VOLUME_KIND_FAULT && options->fault != NULL)
 		mistake = "only a volume of type fault goes wrong on purpose; remove fault, or "
 			  "set type = fault";
+	if (mistake == NULL && options->path == NULL && options->cache != VOLUME_CACHE_NONE)
+		mistake = "only a file can be read and written through the page cache; remove "
+			  "cache, or give it a path";
 	if (mistake != NULL)
 		snprintf(text, text_bytes, "%s", mistake);
 	else if (options->kind == VOLUME_KIND_FAULT)
@@ -80,8 +88,8 @@ bool
 volume_options_equal(const struct volume_options *left, const struct volume_options *right)
 {
 	return left->kind == right->kind && left->size_bytes == right->size_bytes &&
-	       left->read_only == right->read_only && is_same_text(left->path, right->path) &&
-	       is_same_text(left->fault, right->fault);
+	       left->read_only == right->read_only && left->cache == right->cache &&
+	       is_same_text(left->path, right->path) && is_same_text(left->fault, right->fault);
 }
 
 int

@@ -15,6 +15,12 @@ enum volume_kind {
 	VOLUME_KIND_COUNT,
 };
 
+enum volume_cache {
+	VOLUME_CACHE_NONE, /* straight to the device */
+	VOLUME_CACHE_HOST, /* through the kernel's page cache: what was not flushed is lost with the power */
+	VOLUME_CACHE_COUNT,
+};
+
 /* The strings belong to the caller, who may free them after the call that they were given to. */
 struct volume_options {
 	enum volume_kind kind;
@@ -22,6 +28,7 @@ struct volume_options {
 	uint64_t size_bytes; /* 0: not given */
 	const char *fault;   /* see fault_settings.h; NULL: not given */
 	bool read_only;
+	enum volume_cache cache; /* of files */
 };
 
 /* Whether both open the same volume in the same way.  Every option counts. */
@@ -31,8 +38,9 @@ bool volume_options_equal(const struct volume_options *left, const struct volume
 int volume_options_copy(const struct volume_options *from, struct volume_options *to) MUST_USE;
 void volume_options_clear(struct volume_options *options);
 
-/* The kinds' names, as in a configuration; the last is NULL. */
+/* The kinds' and the caches' names, as in a configuration; the last is NULL. */
 extern const char *const volume_kind_names[VOLUME_KIND_COUNT + 1];
+extern const char *const volume_cache_names[VOLUME_CACHE_COUNT + 1];
 
 #define VOLUME_MISTAKE_BYTES 512 /* room for any text of volume_options_mistake */
 

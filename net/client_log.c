@@ -5,8 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "reactor/log.h"
-
 void
 client_log_init(struct client_log *log)
 {
@@ -71,7 +69,8 @@ say_left_out(const struct client_log_reason *reason, unsigned count)
 }
 
 bool
-client_log_line(struct client_log *log, uint64_t now_ns, const char *text, const char *format, ...)
+client_log_line(struct client_log *log, uint64_t now_ns, const struct log_fields *fields,
+		const char *text, const char *format, ...)
 {
 	struct client_log_reason *reason = find_reason(log, text);
 	char line[LOG_LINE_BYTES_MAX];
@@ -84,7 +83,7 @@ client_log_line(struct client_log *log, uint64_t now_ns, const char *text, const
 	va_start(arguments, format);
 	(void)vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
-	log_warning("%s", line);
+	log_line_about(LOG_LEVEL_WARNING, fields, "%s", line);
 	return false;
 }
 

@@ -6,6 +6,7 @@
 #define NET_CLIENT_LOG_H
 
 #include "reactor/check.h"
+#include "reactor/log.h"
 #include "reactor/log_limit.h"
 #include <pthread.h>
 #include <stdbool.h>
@@ -32,10 +33,10 @@ struct client_log {
 void client_log_init(struct client_log *log);
 void client_log_fini(struct client_log *log);
 
-/* Log a warning, FORMAT as printf(3), because of REASON, unless there were too many; NOW_NS on CLOCK_MONOTONIC.
+/* Log a warning about FIELDS, FORMAT as printf(3), because of REASON, unless there were too many; NOW_NS on CLOCK_MONOTONIC.
  * Returns true if some were left out and client_log_flush is to be called LOG_LIMIT_NS from now.  Any thread. */
-bool client_log_line(struct client_log *log, uint64_t now_ns, const char *reason,
-		     const char *format, ...) PRINTF_LIKE(4, 5);
+bool client_log_line(struct client_log *log, uint64_t now_ns, const struct log_fields *fields,
+		     const char *reason, const char *format, ...) PRINTF_LIKE(5, 6);
 
 /* Log how many lines were left out in minutes that have ended by NOW_NS (UINT64_MAX: in all), a line for each reason.
  * Returns true if there are some left out in minutes that go on.  Any thread. */

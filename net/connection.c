@@ -207,15 +207,28 @@ connection_finish(struct connection *connection)
 	connection_maybe_close(connection);
 }
 
+struct log_fields
+connection_log_fields(const struct connection *connection)
+{
+	const struct export *export = connection->session.export;
+	struct log_fields fields = { .count = 0 };
+
+	log_fields_add(&fields, "client", connection->peer);
+	if (export != NULL)
+		log_fields_add(&fields, "export", export->name);
+	return fields;
+}
+
 void
 connection_drop(struct connection *connection, const char *why)
 {
 	const struct export *export = connection->session.export;
+	struct log_fields fields = connection_log_fields(connection);
 
 	if (connection->state == CONNECTION_STATE_DROPPED)
 		return;
 	if (why != NULL)
-		service_log(connection->home, why, "client %s: %s%s%s; connection closed",
+		service_log(connection->home, &fields, why, "client %s: %s%s%s; connection closed",
 			    connection->peer, export == NULL ? "" : export->name,
 			    export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
@@ -256,11 +269,16 @@ static void
 log_denied(struct connection *connection)
 {
 	const struct export *denied = connection->handshake.denied;
+	const char *why = connection->handshake.denied_why;
+	struct log_fields fields = { .count = 0 };
 
 	connection->handshake.denied = NULL;
-	if (denied != NULL)
-		service_log(connection->home, connection->handshake.denied_why, "client %s: %s: %s",
-			    connection->peer, denied->name, connection->handshake.denied_why);
+	if (denied == NULL)
+		return;
+	log_fields_add(&fields, "client", connection->peer);
+	log_fields_add(&fields, "export", denied->name);
+	service_log(connection->home, &fields, why, "client %s: %s: %s", connection->peer,
+		    denied->name, why);
 }
 
 /* Take steps until the machine wants to send, or to have more.  Returns false if the connection ends. */
@@ -326,17 +344,18 @@ static void
 on_secured(struct channel *channel, int error)
 {
 	struct connection *connection = container_of(channel, struct connection, channel);
+	struct log_fields fields = connection_log_fields(connection);
 	char text[64];
 
 	if (!is_open(connection))
 		return;
 	if (error == 0) {
 		tls_session_describe(channel_tls(channel), text, sizeof(text));
-		log_debug("client %s: %s", connection->peer, text);
+		log_line_about(LOG_LEVEL_DEBUG, &fields, "client %s: %s", connection->peer, text);
 		handshake_secured(&connection->handshake, tls_session_names(channel_tls(channel)));
 		connection_resume(connection);
 	} else if (error == -EPROTO) {
-		service_log(connection->home, channel_why(channel),
+		service_log(connection->home, &fields, channel_why(channel),
 			    "client %s: %s; connection closed", connection->peer,
 			    channel_why(channel));
 		/* In order, so that the alert arrives. */
@@ -345,6 +364,16 @@ on_secured(struct channel *channel, int error)
 	} else {
 		peer_gone(connection, error);
 	}
+}
+
+static void
+log_connected(const struct connection *connection)
+{
+	struct log_fields fields = connection_log_fields(connection);
+
+	log_line_about(LOG_LEVEL_DEBUG, &fields, "client %s: %s: connected on core %u",
+		       connection->peer, connection->session.export->name,
+		       connection->home->core->cpu);
 }
 
 /* The handshake's replies are sent: on to the next thing. */
@@ -363,8 +392,7 @@ handshake_sent(struct connection *connection)
 		connection->transmission_follows = false;
 		stream_set_priority(&connection->channel.stream,
 				    connection->session.export->priority);
-		log_debug("client %s: %s: connected on core %u", connection->peer,
-			  connection->session.export->name, connection->home->core->cpu);
+		log_connected(connection);
 		end_handshake(connection);
 	}
 	connection_resume(connection);

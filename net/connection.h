@@ -92,6 +92,9 @@ struct connection {
 int connection_create(struct service_core *home, struct service_settings *settings, int fd,
 		      const struct address *peer) MUST_USE;
 
+/* What a log line about CONNECTION is about: "client" and, when it has chosen one, "export". */
+struct log_fields connection_log_fields(const struct connection *connection);
+
 /* End it when what was asked is answered: the client wants to leave, or the daemon does. */
 void connection_finish(struct connection *connection);
 

@@ -125,10 +125,11 @@ serve_refuse(struct nbd_request *request, enum nbd_error error, const char *why)
 {
 	struct connection *connection = request->connection;
 	const struct nbd_header *header = &request->header;
+	struct log_fields fields = connection_log_fields(connection);
 
 	/* One line per connection, and not too many of all: clients must not fill the log, nor spend the core's time on it. */
 	if (!connection->refusal_logged)
-		service_log(connection->home, why,
+		service_log(connection->home, &fields, why,
 			    "client %s: %s: %s of %llu bytes at offset %llu, flags 0x%x, refused: "
 			    "%s; more of its requests may be, without a word",
 			    connection->peer, connection->session.export->name,

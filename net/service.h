@@ -114,10 +114,10 @@ struct stream_parking *service_parking(struct service_core *core);
 /* A connection of CORE, from CLIENT, is gone. */
 void service_connection_gone(struct service_core *core, const struct access_peer *client);
 
-/* Log a warning that a client has caused, FORMAT as printf(3), because of REASON, unless there are too many of them already: see
- * net/client_log.h.  On the core's thread. */
-void service_log(struct service_core *core, const char *reason, const char *format, ...)
-	PRINTF_LIKE(3, 4);
+/* Log a warning about FIELDS that a client has caused, FORMAT as printf(3), because of REASON, unless there are too many of them
+ * already: see net/client_log.h.  On the core's thread. */
+void service_log(struct service_core *core, const struct log_fields *fields, const char *reason,
+		 const char *format, ...) PRINTF_LIKE(4, 5);
 
 /* A connection of CORE has begun to starve.  If that lasts, connections that hold buffers and neither read their replies
  * nor send the rest of their payload are dropped. */

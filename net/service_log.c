@@ -5,8 +5,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "reactor/log.h"
-
 static void
 report_later(struct service_core *home)
 {
@@ -30,7 +28,8 @@ service_log_init(struct service_core *home)
 }
 
 void
-service_log(struct service_core *home, const char *reason, const char *format, ...)
+service_log(struct service_core *home, const struct log_fields *fields, const char *reason,
+	    const char *format, ...)
 {
 	char line[LOG_LINE_BYTES_MAX];
 	va_list arguments;
@@ -38,6 +37,7 @@ service_log(struct service_core *home, const char *reason, const char *format, .
 	va_start(arguments, format);
 	(void)vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
-	if (client_log_line(&home->service->client_log, kernel_clock_ns(), reason, "%s", line))
+	if (client_log_line(&home->service->client_log, kernel_clock_ns(), fields, reason, "%s",
+			    line))
 		report_later(home);
 }

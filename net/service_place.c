@@ -10,10 +10,12 @@ static void
 refuse(struct service_core *here, int fd, const struct address *peer, const char *why)
 {
 	char text[ADDRESS_TEXT_BYTES];
+	struct log_fields fields = { .count = 0 };
 
 	kernel_close(fd);
 	address_format(peer, text, sizeof(text));
-	service_log(here, why, "client %s: refused: %s", text, why);
+	log_fields_add(&fields, "client", text);
+	service_log(here, &fields, why, "client %s: refused: %s", text, why);
 }
 
 /* The CPU that handled the last packet of FD, or -1.  Source: socket(7). */
@@ -96,5 +98,5 @@ service_place(struct service_core *here, int fd, const struct address *peer)
 	if (connection_create(home, here->settings, fd, peer) == 0)
 		return;
 	service_release_place(home, &client);
-	service_log(here, "out of memory", "a connection was refused: out of memory");
+	service_log(here, NULL, "out of memory", "a connection was refused: out of memory");
 }

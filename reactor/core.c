@@ -75,6 +75,7 @@ core_main(void *argument)
 {
 	struct core *core = argument;
 
+	log_set_core(core->cpu);
 	core->start_error = core_init(core);
 	sem_post(&core->cores->started);
 	if (core->start_error == 0)

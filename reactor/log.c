@@ -1,28 +1,36 @@
-/* Log lines on standard error: "error: text", "warning: text", "info: text", "debug: text".
- * A line is built on the caller's stack and leaves with one write(2), so no lock and no stdio buffer is
+/* A line is built on the caller's stack and leaves with one write(2), so no lock and no stdio buffer is
  * needed for lines of different threads to stay whole.  Text often quotes what a client sent: control
  * characters are replaced, so that nobody can forge a line or drive the reader's terminal. */
 #include "reactor/log.h"
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-static const char *const level_prefixes[] = {
-	[LOG_LEVEL_ERROR] = "error: ",
-	[LOG_LEVEL_WARNING] = "warning: ",
-	[LOG_LEVEL_INFO] = "info: ",
-	[LOG_LEVEL_DEBUG] = "debug: ",
+static const char *const level_words[] = {
+	[LOG_LEVEL_ERROR] = "error",
+	[LOG_LEVEL_WARNING] = "warning",
+	[LOG_LEVEL_INFO] = "info",
+	[LOG_LEVEL_DEBUG] = "debug",
 };
 
-/* The one global of this file, because a line about an error must be possible where no object is at hand.  Atomic; nothing else
- * depends on its value: relaxed. */
+/* The globals of this file, because a line about an error must be possible where no object is at hand.
+ * Atomic; nothing else depends on its value: relaxed. */
 static enum log_level level_max = LOG_LEVEL_INFO;
+/* Set while one thread logs. */
+static log_sink sink_now;
+static void *sink_context;
+/* Of this thread. */
+static __thread bool has_core;
+static __thread unsigned core_cpu;
 
-static void replace_control_characters(char *text, size_t bytes);
-static void write_line(const char *line, size_t bytes);
+static void write_formatted(enum log_level level, const struct log_fields *fields,
+			    const char *format, va_list arguments);
+static void replace_control_characters(char *text);
 
 void
 log_set_level(enum log_level level)
@@ -31,51 +39,126 @@ log_set_level(enum log_level level)
 }
 
 void
+log_set_sink(log_sink sink, void *context)
+{
+	sink_now = sink;
+	sink_context = context;
+}
+
+void
+log_set_core(unsigned cpu)
+{
+	has_core = true;
+	core_cpu = cpu;
+}
+
+const char *
+log_level_word(enum log_level level)
+{
+	CHECK((size_t)level < ARRAY_COUNT(level_words));
+	return level_words[level];
+}
+
+void
+log_fields_add(struct log_fields *fields, const char *key, const char *value)
+{
+	CHECK(fields->count < LOG_FIELDS_MAX && value != NULL);
+	fields->fields[fields->count++] = (struct log_field){ .key = key, .value = value };
+}
+
+void
+log_fields_add_number(struct log_fields *fields, const char *key, uint64_t number)
+{
+	CHECK(fields->count < LOG_FIELDS_MAX);
+	fields->fields[fields->count++] = (struct log_field){ .key = key, .number = number };
+}
+
+void
 log_line(enum log_level level, const char *format, ...)
 {
-	char line[LOG_LINE_BYTES_MAX];
-	size_t prefix_bytes, text_bytes, text_bytes_max;
-	int errno_before = errno, length;
 	va_list arguments;
 
-	CHECK((size_t)level < ARRAY_COUNT(level_prefixes));
+	va_start(arguments, format);
+	write_formatted(level, NULL, format, arguments);
+	va_end(arguments);
+}
+
+void
+log_line_about(enum log_level level, const struct log_fields *fields, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	write_formatted(level, fields, format, arguments);
+	va_end(arguments);
+}
+
+static uint64_t
+clock_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void
+write_formatted(enum log_level level, const struct log_fields *fields, const char *format,
+		va_list arguments)
+{
+	char text[LOG_LINE_BYTES_MAX] = "";
+	struct log_entry entry = { .level = level, .text = text };
+	int errno_before = errno;
+
+	CHECK((size_t)level < ARRAY_COUNT(level_words));
 	if (level > __atomic_load_n(&level_max, __ATOMIC_RELAXED))
 		return;
 
-	prefix_bytes = strlen(level_prefixes[level]);
-	memcpy(line, level_prefixes[level], prefix_bytes);
-
-	va_start(arguments, format);
-	length = vsnprintf(line + prefix_bytes, sizeof(line) - prefix_bytes, format, arguments);
-	va_end(arguments);
-
-	/* The newline takes the place of the final NUL, so the whole array can be used. */
-	text_bytes_max = sizeof(line) - prefix_bytes - 1;
-	text_bytes = length < 0 ? 0 : (size_t)length;
-	if (text_bytes > text_bytes_max)
-		text_bytes = text_bytes_max;
-	replace_control_characters(line + prefix_bytes, text_bytes);
-	line[prefix_bytes + text_bytes] = '\n';
-	write_line(line, prefix_bytes + text_bytes + 1);
+	(void)vsnprintf(text, sizeof(text), format, arguments);
+	replace_control_characters(text);
+	entry.time_ns = clock_now_ns();
+	if (fields != NULL)
+		entry.fields = *fields;
+	if (has_core)
+		log_fields_add_number(&entry.fields, "core", core_cpu);
+	if (sink_now != NULL)
+		sink_now(sink_context, &entry);
+	else
+		log_write_text(&entry);
 	errno = errno_before;
 }
 
 /* Bytes of 128 and above stay: they are UTF-8 in any text that is not garbage anyway. */
 static void
-replace_control_characters(char *text, size_t bytes)
+replace_control_characters(char *text)
 {
-	for (size_t i = 0; i < bytes; i++) {
-		unsigned char byte = (unsigned char)text[i];
+	for (; *text != '\0'; text++) {
+		unsigned char byte = (unsigned char)*text;
 
 		if (byte < ' ' || byte == 127)
-			text[i] = '?';
+			*text = '?';
 	}
 }
 
-/* A line that cannot be written is lost: there is no place left to report it, and waiting for a full pipe
- * or disk would stop a core.  A short write is not continued, as the rest would be a line of its own. */
-static void
-write_line(const char *line, size_t bytes)
+void
+log_write_text(const struct log_entry *entry)
+{
+	char line[LOG_LINE_BYTES_MAX];
+	int length =
+		snprintf(line, sizeof(line), "%s: %s", log_level_word(entry->level), entry->text);
+	size_t bytes = length < 0 ? 0 : (size_t)length;
+
+	/* The newline takes the place of the final NUL, so the whole array can be used. */
+	if (bytes > sizeof(line) - 1)
+		bytes = sizeof(line) - 1;
+	line[bytes] = '\n';
+	log_write_line(line, bytes + 1);
+}
+
+/* A line that cannot be written is lost: there is no place left to report it.  A short write is not continued, as the rest would
+ * be a line of its own. */
+void
+log_write_line(const char *line, size_t bytes)
 {
 	ssize_t written;
 

@@ -162,15 +162,17 @@ bytes_of(const struct iovec *parts, unsigned part_count)
 }
 
 /* Keep in mind whether there may be more after a receive with RESULT.  A short one has taken all, but neither the end nor what is
- * behind urgent bytes: epoll(7), tcp(7). */
+ * behind urgent bytes: epoll(7), tcp(7).  One that failed has taken nothing. */
 static void
 note_rest(struct stream *stream, long result)
 {
 	const struct stream_half *half = &stream->in;
 
-	stream->undrained |=
-		result > 0 && ((size_t)result == bytes_of(half->parts, half->part_count) ||
-			       (half->parked.events & ~(unsigned)EPOLLIN) != 0);
+	if (result > 0)
+		stream->undrained |= (size_t)result == bytes_of(half->parts, half->part_count) ||
+				     (half->parked.events & ~(unsigned)EPOLLIN) != 0;
+	else if (result != -EAGAIN)
+		stream->undrained = true;
 }
 
 /* Its poll is no longer armed. */

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,20 @@ take_answer(struct watchdog *watchdog)
 	return !watchdog->answer_missing;
 }
 
+/* A line about CORE, whose thread does not log it itself; FORMAT as printf(3). */
+static void PRINTF_LIKE(2, 3) warn_of(const struct core *core, const char *format, ...)
+{
+	struct log_fields fields = { .count = 0 };
+	char line[LOG_LINE_BYTES_MAX];
+	va_list arguments;
+
+	va_start(arguments, format);
+	(void)vsnprintf(line, sizeof(line), format, arguments);
+	va_end(arguments);
+	log_fields_add_number(&fields, "core", core->cpu);
+	log_line_about(LOG_LEVEL_WARNING, &fields, "core %u: %s", core->cpu, line);
+}
+
 static void
 log_whereabouts(struct watchdog *watchdog, const struct core *core)
 {
@@ -94,20 +109,20 @@ log_whereabouts(struct watchdog *watchdog, const struct core *core)
 	char **symbols;
 
 	if (watchdog->answer_missing && sem_trywait(&watchdog->whereabouts.answered) != 0) {
-		log_warning("core %u: another core has not answered yet: no backtrace", core->cpu);
+		warn_of(core, "another core has not answered yet: no backtrace");
 		return;
 	}
 	if (pthread_sigqueue(core->thread, SIGURG, question) != 0)
 		return;
 	if (!take_answer(watchdog)) {
-		log_warning("core %u: is in a system call that can't be interrupted", core->cpu);
+		warn_of(core, "is in a system call that can't be interrupted");
 		return;
 	}
 	symbols =
 		backtrace_symbols(watchdog->whereabouts.frames, watchdog->whereabouts.frame_count);
 	/* The first two frames are the handler's. */
 	for (int i = 2; symbols != NULL && i < watchdog->whereabouts.frame_count; i++)
-		log_warning("core %u:   %s", core->cpu, symbols[i]);
+		warn_of(core, "  %s", symbols[i]);
 	free(symbols);
 }
 
@@ -141,8 +156,7 @@ look_at(struct watchdog *watchdog, const struct core *core, struct heartbeat *he
 	__atomic_add_fetch(&watchdog->stall_count, 1, __ATOMIC_RELAXED);
 	if (!may_log(watchdog))
 		return;
-	log_warning("core %u: has been busy with one turn for more than %u ms", core->cpu,
-		    watchdog->stall_ms);
+	warn_of(core, "has been busy with one turn for more than %u ms", watchdog->stall_ms);
 	log_whereabouts(watchdog, core);
 }
 

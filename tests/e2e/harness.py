@@ -237,8 +237,25 @@ class Daemon:
         return self.addresses[index].uri(export)
 
     def log(self):
+        """All lines that are in the log by now, those included that its thread was about to write."""
+        self.wait_log_written()
         with open(self.log_path, encoding="utf-8", errors="replace") as file:
             return file.read()
+
+    def wait_log_written(self):
+        """Until the thread that writes the log sleeps: it has nothing to write then."""
+        deadline = time.monotonic() + 2
+        while self.log_thread_state() not in (None, "S") and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def log_thread_state(self):
+        """As /proc has it, or None: there is no such thread."""
+        with contextlib.suppress(OSError):
+            for tid in os.listdir(f"/proc/{self.pid}/task"):
+                stat = read_text(f"/proc/{self.pid}/task/{tid}/stat")
+                if " (log) " in stat:
+                    return stat.rsplit(")", 1)[1].split()[0]
+        return None
 
     def log_lines(self):
         return self.log().splitlines()

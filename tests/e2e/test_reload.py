@@ -216,6 +216,29 @@ def a_read_only_export_can_become_writable(env):
 
 
 @test(quick=True)
+def an_open_image_keeps_its_cache(env):
+    """Direct I/O and the page cache beside each other would lose writes: a warning, and the old way for all."""
+    first = image(env)
+    server = Server(env, {"first": first})
+    client = server.connect("first")
+    client.pwrite(b"a" * 512, 0)
+    server.change({"first": f"{first}\ncache = host"})
+    check("is open with cache = none, which stays" in server.daemon.log(), "no warning")
+    other = server.connect("first")
+    other.pwrite(b"b" * 100, 512)
+    equal(client.pread(612, 0), b"a" * 512 + b"b" * 100, "what both have written")
+    client.shutdown()
+    other.shutdown()
+    second = image(env)
+    server.change({"second": second})
+    wait_until(lambda: not lock_is_held(first.removeprefix("path = ")), 10, "the image is closed")
+    warnings = server.daemon.log().count("is open with cache")
+    server.change({"first": f"{first}\ncache = host"})
+    equal(server.connect("first").pread(612, 0), b"a" * 512 + b"b" * 100, "what both had written")
+    equal(server.daemon.log().count("is open with cache"), warnings, "warnings")
+
+
+@test(quick=True)
 def two_exports_of_one_image_are_refused(env):
     first = image(env)
     server = Server(env, {"first": first})

@@ -70,6 +70,7 @@ kernel_sim_end(void)
 	SIM_CHECK(sim.ring == NULL);
 	for (unsigned i = 0; i < FDS_MAX; i++) {
 		SIM_CHECK(sim.fds[i].type != FD_WAKEUP);
+		SIM_CHECK(sim.fds[i].type != FD_EPOLL && sim.fds[i].type != FD_CLOSED);
 		free(sim.fds[i].in.bytes);
 		free(sim.fds[i].out.bytes);
 	}

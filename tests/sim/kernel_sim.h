@@ -28,7 +28,7 @@ enum kernel_sim_kind {
 	KERNEL_SIM_KIND_DISK,
 	KERNEL_SIM_KIND_POLL,
 	KERNEL_SIM_KIND_SOCKET, /* a receive or send by io_submit */
-	KERNEL_SIM_KIND_WAKEUP, /* a poll of an eventfd of kernel_wakeup_create */
+	KERNEL_SIM_KIND_OWN, /* a poll of an eventfd of kernel_wakeup_create, or of an epoll set */
 	KERNEL_SIM_KINDS,
 };
 
@@ -79,6 +79,8 @@ struct kernel_sim_observer {
 struct kernel_sim_counters {
 	uint64_t submit_calls, no_slot, taken, refused, short_submits;
 	uint64_t received, sent; /* bytes, by the core */
+	uint64_t direct;	 /* receives and sends without io_submit */
+	uint64_t epoll_waits, epoll_reports;
 	uint64_t completed, echoes,
 		drained; /* events put into the ring, again, and taken from it */
 	uint64_t sleeps, interrupted, yields, wakeups, cleared, wraps, cancels, cancels_late;
@@ -132,6 +134,9 @@ int kernel_sim_pollable(bool alive) MUST_USE;
 
 /* Now FD is ready for EVENTS and nothing else; 0: for none. */
 void kernel_sim_set_ready(int fd, unsigned events);
+
+/* What FD is ready for. */
+unsigned kernel_sim_ready(int fd);
 
 /* A socket; ROOM bytes fit in each direction.  Its peer is whoever calls what follows: any step. */
 int kernel_sim_socket(size_t room) MUST_USE;

@@ -89,6 +89,7 @@ request_complete(struct request *request, long result)
 	ring_put(&event, use);
 	sim.old[sim.counters.completed++ % OLD_EVENTS] = event;
 	request->state = REQUEST_FREE;
+	fd_unpin(request);
 	request->generation++;
 	list_remove(&request->node);
 	sim.observer->on_completed(request->cookie, result);
@@ -154,8 +155,10 @@ void
 kernel_context_destroy(io_context_t context)
 {
 	SIM_CHECK((void *)context == sim.visible);
-	for (unsigned i = 0; i < sim.slots; i++)
+	for (unsigned i = 0; i < sim.slots; i++) {
 		list_remove(&sim.requests[i].node);
+		fd_unpin(&sim.requests[i]);
+	}
 	if (sim.visible != sim.ring)
 		free(sim.visible);
 	free(sim.ring);

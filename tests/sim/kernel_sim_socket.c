@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <stdlib.h>
 
+#define BEHIND_NS_MAX 50000
+
 /* ---- bytes ---- */
 
 static size_t
@@ -29,9 +31,12 @@ stream_move(struct stream *stream, uint8_t *bytes, size_t count, bool put)
 static void
 socket_look(struct sim_fd *fd)
 {
-	fd->ready = (fd->in.count > 0 || fd->ended || fd->reset ? POLLIN : 0u) |
-		    (fd->out.count < fd->out.room || fd->reset ? POLLOUT : 0u) |
-		    (fd->reset ? POLLHUP | POLLERR : 0u);
+	bool over = fd->reset || fd->shut;
+
+	fd->ready = (fd->in.count > 0 || fd->ended || over ? POLLIN : 0u) |
+		    (fd->out.count < fd->out.room || over ? POLLOUT : 0u) |
+		    (fd->ended || over ? POLLRDHUP : 0u) | (over ? POLLHUP : 0u) |
+		    (fd->reset ? POLLERR : 0u);
 }
 
 /* Up to COUNT bytes go from or to PARTS. */
@@ -46,27 +51,45 @@ socket_move(struct stream *stream, struct iovec *parts, size_t count, bool send)
 	}
 }
 
+/* Less was moved than there was, as if the rest came only behind it: so it does. */
+static void
+socket_behind(const struct sim_fd *fd, unsigned key)
+{
+	time_push((struct item){
+		.due_ns = sim.now_ns + kernel_sim_below(BEHIND_NS_MAX),
+		.type = ITEM_BEHIND,
+		.index = (unsigned)(fd - sim.fds),
+		.generation = fd->generation,
+		.key = key,
+	});
+}
+
 static long
 socket_transfer(int number, struct iovec *parts, unsigned part_count, bool send)
 {
 	struct sim_fd *fd = fd_find(number);
 	struct stream *stream = send ? &fd->out : &fd->in;
 	size_t count = send ? stream->room - stream->count : stream->count, asked = 0;
+	bool shortened = false, spurious = false;
 	long result;
 
 	for (unsigned i = 0; i < part_count; i++)
 		asked += parts[i].iov_len;
 	if (count > asked)
 		count = asked;
-	if (count > 1 && kernel_sim_chance(sim.config.manner.short_result))
+	if (count > 1 && kernel_sim_chance(sim.config.manner.short_result)) {
 		count = 1 + kernel_sim_below(count);
+		shortened = true;
+	}
 	result = (long)count;
-	if (fd->reset)
+	if (fd->reset || (send && fd->shut))
 		result = send ? -EPIPE : -ECONNRESET;
-	else if (kernel_sim_chance(sim.config.manner.spurious))
+	else if ((spurious = kernel_sim_chance(sim.config.manner.spurious)))
 		result = -EAGAIN;
 	else if (count == 0)
-		result = !send && fd->ended ? 0 : -EAGAIN;
+		result = !send && (fd->ended || fd->shut) ? 0 : -EAGAIN;
+	if (shortened || spurious)
+		socket_behind(fd, send ? POLLOUT : POLLIN);
 	if (result > 0)
 		socket_move(stream, parts, count, send);
 	sim.counters.received += send || result < 0 ? 0 : (uint64_t)result;
@@ -106,10 +129,10 @@ kernel_sim_socket(size_t room)
 }
 
 static void
-socket_changed(struct sim_fd *fd)
+socket_changed(struct sim_fd *fd, unsigned key)
 {
 	socket_look(fd);
-	fd_wake(fd);
+	fd_wake(fd, key);
 }
 
 size_t
@@ -117,10 +140,10 @@ kernel_sim_peer_send(int number, const void *bytes, size_t count)
 {
 	struct sim_fd *fd = fd_find(number);
 
-	if (fd->ended || fd->reset)
+	if (fd->ended || fd->reset || fd->shut)
 		return 0;
 	count = stream_move(&fd->in, (uint8_t *)(uintptr_t)bytes, count, true);
-	socket_changed(fd);
+	socket_changed(fd, POLLIN);
 	return count;
 }
 
@@ -132,7 +155,7 @@ kernel_sim_peer_receive(int number, void *bytes, size_t count)
 	if (fd->reset)
 		return 0;
 	count = stream_move(&fd->out, bytes, count, false);
-	socket_changed(fd);
+	socket_changed(fd, POLLOUT);
 	return count;
 }
 
@@ -140,14 +163,14 @@ void
 kernel_sim_peer_end(int number)
 {
 	fd_find(number)->ended = true;
-	socket_changed(fd_find(number));
+	socket_changed(fd_find(number), 0);
 }
 
 void
 kernel_sim_peer_reset(int number)
 {
 	fd_find(number)->reset = true;
-	socket_changed(fd_find(number));
+	socket_changed(fd_find(number), 0);
 }
 
 void
@@ -157,7 +180,7 @@ kernel_sim_renew(int number)
 
 	fd->ended = fd->reset = false;
 	fd->in.start = fd->in.count = fd->out.start = fd->out.count = 0;
-	socket_changed(fd);
+	socket_changed(fd, 0);
 }
 
 /* ---- kernel.h ---- */
@@ -167,6 +190,7 @@ transfer_directly(int fd, struct iovec *parts, unsigned part_count, bool send)
 {
 	time_cost(300);
 	kernel_sim_busy();
+	sim.counters.direct++;
 	if (fd_find(fd) == NULL) {
 		sim.observer->on_transfer(fd, parts[0].iov_base, send, -EBADF);
 		return -EBADF;
@@ -211,5 +235,6 @@ kernel_unsent_bytes(int fd)
 void
 kernel_shutdown(int fd)
 {
-	kernel_sim_set_ready(fd, POLLIN | POLLHUP);
+	fd_find(fd)->shut = true;
+	socket_changed(fd_find(fd), 0);
 }

@@ -1,16 +1,17 @@
 /* What the parts of the simulated kernel share: kernel_sim.c begins and ends it, kernel_sim_time.c has the clock and what will happen,
  * kernel_sim_ring.c the context's ring and slots, kernel_sim_submit.c io_submit and io_cancel, kernel_sim_poll.c descriptors and polls,
- * kernel_sim_socket.c sockets, kernel_sim_disk.c files.  Only these include this. */
+ * kernel_sim_epoll.c sets of them, kernel_sim_socket.c sockets, kernel_sim_disk.c files.  Only these include this. */
 #ifndef TESTS_SIM_KERNEL_SIM_STATE_H
 #define TESTS_SIM_KERNEL_SIM_STATE_H
 
 #include "reactor/list.h"
 #include "tests/sim/kernel_sim.h"
 
-#define FD_BASE	   1000 /* no fd of this process, should one be taken for the other */
-#define FDS_MAX	   64
-#define OLD_EVENTS 64
-#define START_NS   ((uint64_t)1000000000)
+#define FD_BASE	    1000 /* no fd of this process, should one be taken for the other */
+#define FDS_MAX	    64
+#define WATCHES_MAX 64 /* in all epoll sets */
+#define OLD_EVENTS  64
+#define START_NS    ((uint64_t)1000000000)
 
 enum request_state {
 	REQUEST_FREE,
@@ -24,6 +25,7 @@ struct request {
 	enum kernel_sim_kind kind;
 	struct iocb *user;   /* where the submitter has it */
 	struct iocb iocb;    /* the kernel's copy */
+	struct sim_fd *fd;   /* of a poll, which pins it */
 	uint32_t generation; /* of the items that are about it */
 	uint64_t cookie, age;
 	bool worker; /* finished by a worker */
@@ -38,6 +40,8 @@ enum fd_type {
 	FD_POLLABLE,
 	FD_SOCKET,
 	FD_WAKEUP,
+	FD_EPOLL,
+	FD_CLOSED, /* but for the polls that pin it */
 };
 
 /* One direction of a socket. */
@@ -52,15 +56,27 @@ struct sim_fd {
 	size_t bytes;
 	bool alive, awakening; /* becomes ready by itself; the item for it is in the heap */
 	unsigned ready;
+	uint32_t generation; /* of the items that are about it */
+	unsigned pins;
 	struct list_node armed;
-	struct stream in, out; /* of a socket: to the core, and from it */
-	bool ended, reset;
+	struct list_node listed; /* of a set: watches to be looked at */
+	struct stream in, out;	 /* of a socket: to the core, and from it */
+	bool ended, reset, shut;
+};
+
+/* A descriptor in an epoll set. */
+struct sim_watch {
+	struct sim_fd *set, *fd; /* NULL: free */
+	unsigned events;
+	void *user;
+	struct list_node listed;
 };
 
 enum item_type {
 	ITEM_REQUEST, /* it is done but for the worker */
 	ITEM_PREEMPT, /* its worker gets the CPU at last */
 	ITEM_READY,   /* an fd */
+	ITEM_BEHIND,  /* what an fd had for longer than was told comes */
 	ITEM_STEP,
 };
 
@@ -69,6 +85,7 @@ struct item {
 	enum item_type type;
 	unsigned index;
 	uint32_t generation;
+	unsigned key; /* of ITEM_BEHIND */
 	void (*step)(void *context);
 	void *context;
 };
@@ -86,8 +103,10 @@ struct kernel_sim_state {
 	struct item *heap;
 	size_t heap_count, heap_room;
 	uint64_t item_age;
+	uint32_t fd_generation;
 
 	struct sim_fd fds[FDS_MAX];
+	struct sim_watch watches[WATCHES_MAX];
 	struct list_node workers; /* requests that wait for the CPU */
 
 	struct ring_header *ring;
@@ -144,16 +163,34 @@ int fd_create(enum fd_type type);
 /* NULL if FD is not open. */
 struct sim_fd *fd_find(int fd);
 
-/* What FD is ready for and REQUEST wants. */
-unsigned poll_mask(const struct sim_fd *fd, const struct request *request);
-void poll_arm(struct sim_fd *fd, struct request *request);
+/* What its descriptor is ready for and REQUEST, a poll, wants. */
+unsigned poll_mask(const struct request *request);
+void poll_arm(struct request *request);
+
+/* FD will be ready soon, if it is alive. */
+void poll_enliven(struct sim_fd *fd);
 
 /* A worker completes REQUEST, or finds that it is not ready. */
 void poll_to_worker(struct request *request);
 void poll_finish(struct request *request);
 
-/* Complete what is armed on FD and wants what it is ready for. */
-void fd_wake(struct sim_fd *fd);
+/* REQUEST pins the file of its descriptor; and does so no more. */
+void fd_pin(struct request *request);
+void fd_unpin(struct request *request);
+
+/* KEY has come to FD (0: anything): complete what is armed on it and wants what it is ready for, and tell the sets it is in. */
+void fd_wake(struct sim_fd *fd, unsigned key);
+
+/* ---- kernel_sim_epoll.c ---- */
+
+/* KEY has come to FD (0: anything). */
+void epoll_notice(struct sim_fd *fd, unsigned key);
+
+/* What SET is ready for. */
+unsigned epoll_ready(const struct sim_fd *set);
+
+/* FD, a set or not, is closed. */
+void epoll_forget(const struct sim_fd *fd);
 
 /* ---- kernel_sim_socket.c ---- */
 

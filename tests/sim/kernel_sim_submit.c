@@ -57,8 +57,10 @@ iocb_kind(const struct iocb *iocb)
 	if (iocb->aio_lio_opcode != IO_CMD_POLL)
 		return fd_find(iocb->aio_fildes)->type == FD_SOCKET ? KERNEL_SIM_KIND_SOCKET
 								    : KERNEL_SIM_KIND_DISK;
-	return fd_find(iocb->aio_fildes)->type == FD_WAKEUP ? KERNEL_SIM_KIND_WAKEUP
-							    : KERNEL_SIM_KIND_POLL;
+	return fd_find(iocb->aio_fildes)->type == FD_WAKEUP ||
+			       fd_find(iocb->aio_fildes)->type == FD_EPOLL
+		       ? KERNEL_SIM_KIND_OWN
+		       : KERNEL_SIM_KIND_POLL;
 }
 
 static struct request *
@@ -84,7 +86,6 @@ static void
 request_start(struct iocb *iocb)
 {
 	struct request *request = request_create(iocb);
-	struct sim_fd *fd = fd_find(iocb->aio_fildes);
 
 	if (request->kind == KERNEL_SIM_KIND_DISK) {
 		disk_start(request);
@@ -94,9 +95,10 @@ request_start(struct iocb *iocb)
 		request_complete(request, socket_request(iocb));
 		return;
 	}
-	poll_arm(fd, request);
-	if (poll_mask(fd, request) != 0) {
-		request_complete(request, (long)poll_mask(fd, request));
+	fd_pin(request);
+	poll_arm(request);
+	if (poll_mask(request) != 0) {
+		request_complete(request, (long)poll_mask(request));
 	} else if (kernel_sim_chance(sim.config.manner.spurious)) {
 		request->spurious = true;
 		poll_to_worker(request);
@@ -182,7 +184,8 @@ kernel_cancel(io_context_t context, struct iocb *iocb)
 	time_cost(500);
 	kernel_sim_busy();
 	sim.counters.cancels++;
-	if (kernel_sim_chance(sim.config.manner.cancel_race) && fd != NULL && fd->type != FD_SOCKET)
+	if (kernel_sim_chance(sim.config.manner.cancel_race) && fd != NULL &&
+	    (fd->type == FD_POLLABLE || fd->type == FD_WAKEUP))
 		kernel_sim_set_ready(iocb->aio_fildes, POLLIN | POLLOUT);
 	found = request_find(iocb);
 	if (found == NULL) {

@@ -109,6 +109,18 @@ time_run_workers(void)
 /* ---- the clock ---- */
 
 static void
+fd_item(const struct item *item, struct sim_fd *fd)
+{
+	if (fd->generation != item->generation)
+		return;
+	if (item->type == ITEM_READY) {
+		fd->awakening = false;
+		fd->ready = POLLIN | POLLOUT;
+	}
+	fd_wake(fd, item->key);
+}
+
+static void
 item_run(const struct item *item)
 {
 	switch (item->type) {
@@ -123,9 +135,8 @@ item_run(const struct item *item)
 			request_finish(&sim.requests[item->index]);
 		return;
 	case ITEM_READY:
-		sim.fds[item->index].awakening = false;
-		sim.fds[item->index].ready = POLLIN | POLLOUT;
-		fd_wake(&sim.fds[item->index]);
+	case ITEM_BEHIND:
+		fd_item(item, &sim.fds[item->index]);
 		return;
 	case ITEM_STEP:
 		item->step(item->context);

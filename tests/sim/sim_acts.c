@@ -10,7 +10,7 @@ acts_one(void)
 {
 	struct sim_timer *sim_timer = &run.timers[kernel_sim_below(TIMERS)];
 	struct sim_task *sim_task = &run.tasks[kernel_sim_below(TASKS)];
-	uint64_t choice = kernel_sim_below(86);
+	uint64_t choice = kernel_sim_below(run.stream_count > 0 ? 128 : 86);
 
 	if (run.over)
 		return;
@@ -44,6 +44,10 @@ acts_one(void)
 		polls_abandon(&run.polls.ops[kernel_sim_below(run.polls.count)]);
 	else if (choice < 85)
 		messages_notify();
+	else if (choice >= 120)
+		parked_act();
+	else if (choice >= 86)
+		streams_act();
 	else if (kernel_sim_below(4) == 0)
 		messages_wake();
 }
@@ -124,6 +128,8 @@ acts_watch(void *context)
 	check_ages(&run.disk);
 	check_ages(&run.polls);
 	check_ages(&run.sockets);
+	streams_check();
+	parked_check();
 	for (unsigned i = 0; i < TIMERS; i++) {
 		const struct sim_timer *sim_timer = &run.timers[i];
 

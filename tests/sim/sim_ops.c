@@ -5,6 +5,8 @@
 #include <errno.h>
 
 #define UNKNOWN_OPCODE 99
+#define STRANGER       ((uint64_t)1 << 63) /* the cookie of what the model does not know */
+#define OWN_POLLS      4		   /* the wake-up's, and of three parkings */
 
 void
 ops_set_stage(struct sim_op *sim_op, enum stage stage)
@@ -94,8 +96,8 @@ ops_on_taken(struct iocb *iocb)
 	const struct objects *objects;
 
 	if (sim_op == NULL) {
-		SIM_CHECK(kernel_sim_slots_used(KERNEL_SIM_KIND_WAKEUP) == 0);
-		return 0;
+		SIM_CHECK(kernel_sim_slots_used(KERNEL_SIM_KIND_OWN) <= OWN_POLLS);
+		return STRANGER | container_of(iocb, struct op, iocb)->priority;
 	}
 	objects = sim_op->objects;
 	SIM_CHECK(kernel_sim_slots_used(objects->kind) < objects->slots);
@@ -122,10 +124,11 @@ ops_on_refused(struct iocb *iocb, int error)
 void
 ops_on_completed(uint64_t cookie, long result)
 {
-	struct sim_op *sim_op = cookie_op(cookie);
+	struct sim_op *sim_op;
 
-	if (cookie == 0)
+	if ((cookie & STRANGER) != 0)
 		return;
+	sim_op = cookie_op(cookie);
 	if (sim_op->cookie != cookie) {
 		SIM_CHECK(run.stale_to_come > 0);
 		run.stale++;
@@ -203,8 +206,8 @@ ops_submit(struct sim_op *sim_op)
 	run.calling = false;
 }
 
-static enum priority
-random_priority(void)
+enum priority
+ops_random_priority(void)
 {
 	unsigned sum = 0, choice;
 
@@ -230,7 +233,7 @@ ops_take_idle(struct objects *objects)
 	sim_op->submitted_ns = kernel_sim_now_ns();
 	sim_op->cancelled = sim_op->dead = false;
 	sim_op->socket = NULL;
-	sim_op->op.priority = random_priority();
+	sim_op->op.priority = ops_random_priority();
 	run.started++;
 	return sim_op;
 }

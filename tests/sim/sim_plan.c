@@ -75,6 +75,12 @@ plan_run(uint64_t seed, uint64_t ops)
 	run.eagerness = 2 + (unsigned)kernel_sim_below(3);
 	run.pump_ns = (uint64_t)1 << (14 + kernel_sim_below(8));
 	run.spends = kernel_sim_below(2) == 0;
+	run.stream_count = kernel_sim_below(2) == 0 ? 0 : 1 + (unsigned)kernel_sim_below(8);
+	if (run.stream_count > 0)
+		run.sizes.waiting_max =
+			0; /* the model would have to know how many of theirs wait */
+	if (kernel_sim_below(2) == 0)
+		run.sizes.socket_batch_min = 0; /* never */
 }
 
 static void

@@ -1,5 +1,5 @@
 /* The reactor on the simulated kernel: random operations of all kinds and priorities, cancelled and abandoned polls, timers,
- * tasks, messages and notices under random faults, and what must hold throughout.
+ * tasks, messages and notices, streams and what is parked, under random faults, and what must hold throughout.
  *
  *	sim-reactor [--seeds N] [--ops N] [--counts FILE]
  *	SEED=n sim-reactor [--ops N]          one seed, in this process, for a debugger
@@ -20,7 +20,7 @@
 #include "tests/sim/sim_run.h"
 
 #define REAL_TIME_S   15 /* a seed that needs longer does not end */
-#define SEEDS_DEFAULT 50
+#define SEEDS_DEFAULT 200
 #define OPS_DEFAULT   20000
 
 struct sim_run run;

@@ -1,6 +1,6 @@
 /* A run of the simulation of the reactor: its sizes, its state and what its parts want of each other.  sim_reactor.c begins it,
  * sim_plan.c decides what it is to be and sim_phases.c goes through it; sim_turns.c is the model of what the reactor must do; sim_ops.c
- * has the operations, of which sim_disk.c, sim_polls.c and sim_sockets.c are kinds; sim_timers.c, sim_messages.c and sim_acts.c what
+ * has the operations, of which sim_disk.c, sim_polls.c and sim_sockets.c are kinds; sim_streams.c and sim_parked.c have streams and what is parked, of whose operations the model knows nothing; sim_timers.c, sim_messages.c and sim_acts.c what
  * else happens.  Only these include this. */
 #ifndef TESTS_SIM_SIM_RUN_H
 #define TESTS_SIM_SIM_RUN_H
@@ -83,7 +83,7 @@ struct sim_timer {
 struct sim_task {
 	struct task task;
 	bool deferred;
-	uint64_t turn; /* in which it must run */
+	uint64_t turn, turn_last; /* between which it must run */
 };
 
 /* A connection: bytes are what their place in its stream makes them. */
@@ -113,6 +113,7 @@ enum place {
 	PLACE_OUTSIDE,
 	PLACE_CALLBACK,
 	PLACE_TASK,
+	PLACE_STREAM, /* a callback, or a task */
 };
 
 /* How the run is stopped. */
@@ -134,6 +135,7 @@ struct sim_run {
 	unsigned eagerness;
 	uint64_t pump_ns; /* longest pause of the pump */
 	bool spends;	  /* callbacks take their time */
+	unsigned stream_count;
 
 	struct reactor *reactor;
 	const struct reactor_counters *counters;
@@ -232,6 +234,7 @@ uint64_t ops_on_taken(struct iocb *iocb);
 void ops_on_refused(struct iocb *iocb, int error);
 void ops_on_completed(uint64_t cookie, long result);
 
+enum priority ops_random_priority(void);
 void ops_on_done(struct op *op, long result);
 void ops_become_idle(struct sim_op *sim_op);
 
@@ -266,6 +269,38 @@ void sockets_on_transfer(int fd, void *first_byte, bool send, long result);
 
 /* A step: another machine. */
 void sockets_peer(void *context);
+
+/* ---- sim_streams.c ---- */
+
+/* COUNT streams, at least 1, may be open at a time, on the reactor. */
+void streams_start(unsigned count);
+
+/* One random thing with a stream. */
+void streams_act(void);
+
+/* Of the observer.  Returns false if it was no stream's. */
+bool streams_on_transfer(void *first_byte, bool send, long result);
+
+/* Whether none waits for what is there. */
+void streams_check(void);
+
+/* A step towards the end of all streams, behind all that was sent.  Returns true when it is reached. */
+bool streams_finish(void);
+void streams_report(void);
+
+/* ---- sim_parked.c: only where there are streams ---- */
+
+void parked_start(void);
+
+/* One random thing with something parked. */
+void parked_act(void);
+
+/* Whether all were told what they are to know. */
+void parked_check(void);
+
+/* As streams_finish. */
+bool parked_finish(void);
+uint64_t parked_told(void);
 
 /* ---- sim_timers.c, sim_messages.c ---- */
 

@@ -15,10 +15,13 @@ void
 sockets_on_transfer(int fd, void *first_byte, bool send, long result)
 {
 	size_t offset = (size_t)((char *)first_byte - (char *)run.socket_ops);
-	struct sim_op *sim_op = &run.socket_ops[offset / sizeof(run.socket_ops[0])];
+	struct sim_op *sim_op;
 	uint64_t *position;
 
+	if (streams_on_transfer(first_byte, send, result))
+		return;
 	SIM_CHECK(offset < sizeof(run.socket_ops));
+	sim_op = &run.socket_ops[offset / sizeof(run.socket_ops[0])];
 	SIM_CHECK(sim_op->send == send && (sim_op->fd == fd || fd == -1));
 	if (sim_op->stage == STAGE_QUEUED) {
 		ops_leave_queue(sim_op, STAGE_REFUSED);

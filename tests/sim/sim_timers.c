@@ -63,7 +63,7 @@ tasks_on_run(struct task *task)
 
 	turns_enter(PLACE_TASK);
 	SIM_CHECK(sim_task->deferred);
-	SIM_CHECK(sim_task->turn == run.turn);
+	SIM_CHECK(run.turn >= sim_task->turn && run.turn <= sim_task->turn_last);
 	sim_task->deferred = false;
 	run.ran++;
 	turns_leave();
@@ -72,9 +72,13 @@ tasks_on_run(struct task *task)
 void
 tasks_defer(struct sim_task *sim_task)
 {
+	bool in_callback = run.place == PLACE_CALLBACK;
+
 	if (!sim_task->deferred) {
 		sim_task->deferred = true;
-		sim_task->turn = run.counters->turns + (run.place == PLACE_CALLBACK ? 0 : 1);
+		sim_task->turn =
+			run.counters->turns + (in_callback || run.place == PLACE_STREAM ? 0 : 1);
+		sim_task->turn_last = run.counters->turns + (in_callback ? 0 : 1);
 	}
 	run.calling = true;
 	reactor_defer(run.reactor, &sim_task->task);

@@ -5,6 +5,7 @@ Output goes to /share/output, the last line to /share/counts.
 
 import contextlib
 import ctypes
+import json
 import os
 import socket
 import subprocess
@@ -107,6 +108,34 @@ def it_has_no_rights_to_lose():
         check(int(status[name], 16) == 0, f"{name} {status[name]}")
     check(status["NoNewPrivs"].strip() == "1", "it may gain rights")
     check(status["Seccomp"].strip() == "2", "no filter of system calls")
+
+
+def journal(*matches):
+    """The entries of the service that match, as journalctl gives them to programs."""
+    run("journalctl", "--sync")
+    lines = run("journalctl", "-u", "millrace", "-o", "json", *matches).splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+@step
+def the_journal_knows_export_client_and_core():
+    handle = nbd.NBD()
+    handle.set_strict_mode(0)
+    handle.connect_uri(TCP)
+    with contextlib.suppress(nbd.Error):
+        handle.pwrite(bytes(512), MIB)
+    handle.shutdown()
+    wait_until(lambda: journal("EXPORT=disk"), 10, "an entry about the export")
+    entry = journal("EXPORT=disk")[-1]
+    check("refused" in entry["MESSAGE"] and not entry["MESSAGE"].startswith("warning"), f"MESSAGE={entry['MESSAGE']}")
+    check(entry["PRIORITY"] == "4", f"PRIORITY={entry['PRIORITY']}")
+    check(entry["CLIENT"].startswith("127.0.0.1:"), f"CLIENT={entry['CLIENT']}")
+    check(int(entry["CORE"]) in os.sched_getaffinity(0), f"CORE={entry['CORE']}")
+    check(entry["SYSLOG_IDENTIFIER"] == "millraced" and entry["_TRANSPORT"] == "journal", f"{entry}")
+    check(journal(f"CLIENT={entry['CLIENT']}") and journal(f"CORE={entry['CORE']}"), "it is found by its fields")
+    check(not journal("EXPORT=other"), "an entry about another export")
+    ready = [entry for entry in journal() if entry["MESSAGE"] == "ready"]
+    check(ready and "EXPORT" not in ready[0] and ready[0]["PRIORITY"] == "6", f"{ready}")
 
 
 @step

@@ -51,7 +51,7 @@ count_lines(const char *text)
 static bool
 complain(uint64_t now_ns, const char *reason, unsigned client)
 {
-	return client_log_line(&client_log, now_ns, reason, "client %u: %s", client, reason);
+	return client_log_line(&client_log, now_ns, NULL, reason, "client %u: %s", client, reason);
 }
 
 Test(client_log, a_line_is_a_warning_with_its_text)

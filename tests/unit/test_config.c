@@ -210,15 +210,16 @@ Test(config_describe, says_everything)
 	size_t bytes;
 	FILE *out = open_memstream(&text, &bytes);
 
-	trial_read_good(&trial,
-			"[reactor]\ncores=0-2\nbuffer-memory=96M\npoll-us=0\n"
-			"[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
-			"deny=10.0.0.0/8,::1\nuser=u\nseccomp=yes\ncore-dumps=no\n"
-			"[tls]\nmode=required\npsk-file=/keys\n"
-			"[export]\npath=/a\nallow=unix all\nread-only-for=::/0\n"
-			"[export b]\npath=/b\nread-only=1\npriority=background\ndescription=B\n"
-			"allow-names=x, y.example\nallow-names=z\n"
-			"[export m]\ntype=memory\nsize=3T\n");
+	trial_read_good(
+		&trial,
+		"[reactor]\ncores=0-2\nbuffer-memory=96M\npoll-us=0\n"
+		"[server]\nlisten=127.0.0.1:1\nlisten=unix:/a\n"
+		"deny=10.0.0.0/8,::1\nuser=u\nseccomp=yes\ncore-dumps=no\n"
+		"[tls]\nmode=required\npsk-file=/keys\n"
+		"[export]\npath=/a\nallow=unix all\nread-only-for=::/0\n"
+		"[export b]\npath=/b\nread-only=1\ncache=host\npriority=background\ndescription=B\n"
+		"allow-names=x, y.example\nallow-names=z\n"
+		"[export m]\ntype=memory\nsize=3T\n");
 	config_describe(&trial.config, out);
 	fclose(out);
 	cr_assert_str_eq(text, "cores            0-2\n"
@@ -240,6 +241,7 @@ Test(config_describe, says_everything)
 			       "deny             10.0.0.0/8, ::1\n"
 			       "removed-exports  drain\n"
 			       "log-level        info\n"
+			       "log-format       text\n"
 			       "user             u\n"
 			       "seccomp          yes\n"
 			       "core-dumps       no\n"
@@ -249,6 +251,7 @@ Test(config_describe, says_everything)
 			       "export           \"\" (the default export)\n"
 			       "  type           file\n"
 			       "  path           /a\n"
+			       "  cache          none\n"
 			       "  read-only      no\n"
 			       "  read-only-for  ::/0\n"
 			       "  allow          unix, all\n"
@@ -260,6 +263,7 @@ Test(config_describe, says_everything)
 			       "export           \"b\"\n"
 			       "  type           file\n"
 			       "  path           /b\n"
+			       "  cache          host\n"
 			       "  read-only      yes\n"
 			       "  tls-only       no\n"
 			       "  allow-names    x, y.example, z\n"
@@ -271,6 +275,7 @@ Test(config_describe, says_everything)
 			       "export           \"m\"\n"
 			       "  type           memory\n"
 			       "  size           3T\n"
+			       "  cache          none\n"
 			       "  read-only      no\n"
 			       "  tls-only       no\n"
 			       "  priority       normal\n"

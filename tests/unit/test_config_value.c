@@ -3,6 +3,19 @@
 
 #include <criterion/criterion.h>
 
+Test(config_value, utf8_sequences_are_measured)
+{
+	cr_assert_eq(config_value_utf8_bytes("ab"), 1);
+	cr_assert_eq(config_value_utf8_bytes("\xc3\xbc"
+					     "b"),
+		     2);
+	cr_assert_eq(config_value_utf8_bytes("\xf0\x90\x80\x80"), 4);
+	cr_assert_eq(config_value_utf8_bytes("\xc3"
+					     "b"),
+		     0);
+	cr_assert_eq(config_value_utf8_bytes("\xc3"), 0);
+}
+
 Test(config_value, utf8_is_checked_strictly)
 {
 	static const char *const good[] = { "",

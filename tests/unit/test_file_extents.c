@@ -14,14 +14,22 @@ struct image {
 };
 
 static void
-image_start(struct image *image, enum medium_kind kind, uint64_t size_bytes)
+image_start_cached(struct image *image, enum medium_kind kind, enum volume_cache cache,
+		   uint64_t size_bytes)
 {
 	const char *missing = medium_create(kind, size_bytes, image->path);
 
 	if (missing != NULL)
 		cr_skip_test("%s: %s", medium_names[kind], missing);
 	image->kind = kind;
-	volume_fixture_start(&image->fixture, &(struct volume_options){ .path = image->path });
+	volume_fixture_start(&image->fixture,
+			     &(struct volume_options){ .path = image->path, .cache = cache });
+}
+
+static void
+image_start(struct image *image, enum medium_kind kind, uint64_t size_bytes)
+{
+	image_start_cached(image, kind, VOLUME_CACHE_NONE, size_bytes);
 }
 
 static void
@@ -73,7 +81,7 @@ ask_extents(struct image *image, struct volume_extent *extents, unsigned max)
 }
 
 static void
-check_extents(enum medium_kind kind)
+check_extents(enum medium_kind kind, enum volume_cache cache)
 {
 	enum {
 		HOLE = VOLUME_EXTENT_HOLE | VOLUME_EXTENT_ZERO
@@ -88,7 +96,7 @@ check_extents(enum medium_kind kind)
 	struct volume_extent got[8];
 	struct image image;
 
-	image_start(&image, kind, 8 * MIB);
+	image_start_cached(&image, kind, cache, 8 * MIB);
 	memset(data, 1, sizeof(data));
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, MIB, 64 << 10, data), 0);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 4 * MIB, MIB, data), 0);
@@ -120,17 +128,20 @@ check_extents(enum medium_kind kind)
 
 Test(file_extents, ext4)
 {
-	check_extents(MEDIUM_EXT4);
+	check_extents(MEDIUM_EXT4, VOLUME_CACHE_NONE);
+	check_extents(MEDIUM_EXT4, VOLUME_CACHE_HOST);
 }
 
 Test(file_extents, xfs)
 {
-	check_extents(MEDIUM_XFS);
+	check_extents(MEDIUM_XFS, VOLUME_CACHE_NONE);
+	check_extents(MEDIUM_XFS, VOLUME_CACHE_HOST);
 }
 
 Test(file_extents, btrfs)
 {
-	check_extents(MEDIUM_BTRFS);
+	check_extents(MEDIUM_BTRFS, VOLUME_CACHE_NONE);
+	check_extents(MEDIUM_BTRFS, VOLUME_CACHE_HOST);
 }
 
 Test(file_extents, of_a_device_are_data_but_for_zeros_made_here)
@@ -161,7 +172,8 @@ Test(file_extents, of_a_device_are_data_but_for_zeros_made_here)
 }
 
 /* Writes into holes while the file system is asked about these, again and again. */
-Test(file_extents, what_is_written_while_asked_is_no_hole, .timeout = 120)
+static void
+write_while_asked(enum volume_cache cache)
 {
 	enum {
 		SIZE = 1 << 20,
@@ -174,7 +186,7 @@ Test(file_extents, what_is_written_while_asked_is_no_hole, .timeout = 120)
 	struct image image;
 
 	memset(data, 7, sizeof(data));
-	image_start(&image, MEDIUM_HERE, SIZE);
+	image_start_cached(&image, MEDIUM_HERE, cache, SIZE);
 	for (unsigned round = 0; round < 3000; round++) {
 		uint64_t at = (unsigned)rand_r(&seed) % (SIZE / 4096 - 16) * 4096;
 		uint64_t length = rand_r(&seed) % 2 == 0 ? 4096 : 4095;
@@ -205,4 +217,14 @@ Test(file_extents, what_is_written_while_asked_is_no_hole, .timeout = 120)
 		cr_assert_neq(volume_peek(image.fixture.volume, at, length), VOLUME_PEEK_ZERO);
 	}
 	image_stop(&image);
+}
+
+Test(file_extents, what_is_written_while_asked_is_no_hole, .timeout = 120)
+{
+	write_while_asked(VOLUME_CACHE_NONE);
+}
+
+Test(file_extents, what_is_written_to_the_cache_while_asked_is_no_hole, .timeout = 120)
+{
+	write_while_asked(VOLUME_CACHE_HOST);
 }

@@ -19,14 +19,22 @@ struct image {
 };
 
 static void
-image_start(struct image *image, enum medium_kind kind, uint64_t size_bytes)
+image_start_cached(struct image *image, enum medium_kind kind, enum volume_cache cache,
+		   uint64_t size_bytes)
 {
 	const char *missing = medium_create(kind, size_bytes, image->path);
 
 	if (missing != NULL)
 		cr_skip_test("%s: %s", medium_names[kind], missing);
 	image->kind = kind;
-	volume_fixture_start(&image->fixture, &(struct volume_options){ .path = image->path });
+	volume_fixture_start(&image->fixture,
+			     &(struct volume_options){ .path = image->path, .cache = cache });
+}
+
+static void
+image_start(struct image *image, enum medium_kind kind, uint64_t size_bytes)
+{
+	image_start_cached(image, kind, VOLUME_CACHE_NONE, size_bytes);
 }
 
 static void
@@ -188,13 +196,13 @@ compare_extents(struct image *image, struct model *model, uint64_t offset, unsig
 }
 
 static void
-check_against_model(enum medium_kind kind, uint64_t size_bytes, unsigned rounds)
+check_model(enum medium_kind kind, enum volume_cache cache, uint64_t size_bytes, unsigned rounds)
 {
 	struct model *model = model_create(size_bytes);
 	unsigned seed = volume_seed();
 	struct image image;
 
-	image_start(&image, kind, size_bytes);
+	image_start_cached(&image, kind, cache, size_bytes);
 	for (unsigned round = 0; round < rounds; round++) {
 		for (unsigned i = 0; i < TOGETHER; i++)
 			begin_random(&image, model, i, &seed);
@@ -217,6 +225,12 @@ check_against_model(enum medium_kind kind, uint64_t size_bytes, unsigned rounds)
 	}
 	image_stop(&image);
 	model_destroy(model);
+}
+
+static void
+check_against_model(enum medium_kind kind, uint64_t size_bytes, unsigned rounds)
+{
+	check_model(kind, VOLUME_CACHE_NONE, size_bytes, rounds);
 }
 
 Test(file_zeroes, model_here, .timeout = 120)
@@ -300,6 +314,38 @@ Test(file_zeroes, model_loop512, .timeout = 120)
 Test(file_zeroes, model_loop4096, .timeout = 120)
 {
 	check_against_model(MEDIUM_LOOP4096, 2 * MIB, 300);
+}
+
+/* The same through the page cache. */
+
+Test(file_zeroes, cached_model_here_with_an_odd_size, .timeout = 120)
+{
+	check_model(MEDIUM_HERE, VOLUME_CACHE_HOST, 700001, 300);
+}
+
+Test(file_zeroes, cached_model_of_neighbours_in_the_same_blocks, .timeout = 120)
+{
+	check_model(MEDIUM_HERE, VOLUME_CACHE_HOST, 11 * 512, 2000);
+}
+
+Test(file_zeroes, cached_model_xfs, .timeout = 120)
+{
+	check_model(MEDIUM_XFS, VOLUME_CACHE_HOST, 2 * MIB + 13, 300);
+}
+
+Test(file_zeroes, cached_model_btrfs, .timeout = 120)
+{
+	check_model(MEDIUM_BTRFS, VOLUME_CACHE_HOST, 2 * MIB + 13, 300);
+}
+
+Test(file_zeroes, cached_model_loop512, .timeout = 120)
+{
+	check_model(MEDIUM_LOOP512, VOLUME_CACHE_HOST, 2 * MIB + 512, 300);
+}
+
+Test(file_zeroes, cached_model_loop4096, .timeout = 120)
+{
+	check_model(MEDIUM_LOOP4096, VOLUME_CACHE_HOST, 2 * MIB, 300);
 }
 
 /* ---- room ---- */

@@ -121,3 +121,28 @@ Test(flush_group, all_that_a_failed_sync_served_fail, .timeout = 60)
 	cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), -EIO);
 	stop(&fixture, path);
 }
+
+/* Zeros with FUA end in such a sync, too: a failed one is theirs, and stays. */
+Test(flush_group, durable_zeros_share_the_sync_and_its_failure, .timeout = 60)
+{
+	struct trial trial = { .request = { .command = VOLUME_COMMAND_WRITE_ZEROES,
+					    .length = 65536,
+					    .durable = true } };
+	struct volume_fixture fixture;
+	unsigned before;
+	char path[64];
+
+	start(&fixture, path);
+	before = atomic_load(&syncs);
+	trial_begin(&fixture, &trial, 0, NULL);
+	cr_assert_eq(trial_wait(&trial), 0);
+	cr_assert_eq(atomic_load(&syncs), before + 1);
+	submit_fault = fail_syncs;
+	trial_begin(&fixture, &trial, 1, NULL);
+	cr_assert_eq(trial_wait(&trial), -EIO);
+	submit_fault = NULL;
+	cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), -EIO);
+	trial_begin(&fixture, &trial, 0, NULL);
+	cr_assert_eq(trial_wait(&trial), -EIO);
+	stop(&fixture, path);
+}

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static int read_fd, stderr_saved;
@@ -151,4 +152,67 @@ Test(log, check_that_holds_does_nothing)
 {
 	CHECK(1 + 1 == 2);
 	cr_assert_str_eq(next_write(), "");
+}
+
+/* ---- a sink ---- */
+
+static struct log_entry taken;
+static char taken_text[LOG_LINE_BYTES_MAX];
+
+static void
+take(void *context, const struct log_entry *entry)
+{
+	cr_assert_eq(context, &taken);
+	taken = *entry;
+	snprintf(taken_text, sizeof(taken_text), "%s", entry->text);
+}
+
+Test(log, sink_gets_text_level_and_time_instead)
+{
+	log_set_sink(take, &taken);
+	log_warning("disk %d: %s", 3, "a\nb");
+	cr_assert_str_eq(next_write(), "");
+	cr_assert_str_eq(taken_text, "disk 3: a?b");
+	cr_assert_eq(taken.level, LOG_LEVEL_WARNING);
+	cr_assert_eq(taken.fields.count, 0);
+	cr_assert_lt((uint64_t)time(NULL) - taken.time_ns / 1000000000, 60);
+	log_set_sink(NULL, NULL);
+	log_warning("again");
+	cr_assert_str_eq(next_write(), "warning: again\n");
+}
+
+Test(log, sink_gets_fields_and_the_core)
+{
+	struct log_fields fields = { .count = 0 };
+
+	log_fields_add(&fields, "client", "10.0.0.1:7");
+	log_fields_add_number(&fields, "offset", UINT64_MAX);
+	log_set_core(5);
+	log_set_sink(take, &taken);
+	log_line_about(LOG_LEVEL_INFO, &fields, "x");
+	cr_assert_eq(taken.fields.count, 3);
+	cr_assert_str_eq(taken.fields.fields[0].key, "client");
+	cr_assert_str_eq(taken.fields.fields[0].value, "10.0.0.1:7");
+	cr_assert_null(taken.fields.fields[1].value);
+	cr_assert_eq(taken.fields.fields[1].number, UINT64_MAX);
+	cr_assert_str_eq(taken.fields.fields[2].key, "core");
+	cr_assert_eq(taken.fields.fields[2].number, 5);
+	log_set_sink(NULL, NULL);
+}
+
+Test(log, fields_are_not_in_the_text)
+{
+	struct log_fields fields = { .count = 0 };
+
+	log_fields_add(&fields, "client", "10.0.0.1:7");
+	log_line_about(LOG_LEVEL_INFO, &fields, "x");
+	cr_assert_str_eq(next_write(), "info: x\n");
+}
+
+Test(log, sink_does_not_get_what_is_below_the_level)
+{
+	log_set_sink(take, &taken);
+	log_debug("unseen");
+	cr_assert_str_empty(taken_text);
+	log_set_sink(NULL, NULL);
 }

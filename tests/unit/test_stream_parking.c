@@ -352,6 +352,39 @@ Test(stream_parking, what_comes_while_nothing_is_received_is_not_lost)
 	cr_assert_eq(many_bytes[0], 'b');
 }
 
+static void
+write_more(struct op *op, long result)
+{
+	(void)op;
+	(void)result;
+	peer_writes(&ends[0], 'b');
+}
+
+/* The receive of a background stream has taken all there was, but its result waits behind the call that has more come, and behind the
+ * parking, which tells of that only once. */
+Test(stream_parking, what_comes_behind_a_receive_whose_result_waits_is_not_lost)
+{
+	struct op writer;
+
+	stream_set_priority(&ends[0].stream, PRIORITY_BACKGROUND);
+	receive_many(&ends[0]);
+	turn_for_a_while();
+	peer_writes(&ends[0], 'a');
+	while (ends[0].stream.in.state != STREAM_HALF_TRANSFER)
+		(void)reactor_turn(reactor);
+	op_init(&writer, write_more);
+	reactor_complete(reactor, &writer, 0);
+	/* The receive is made, and one call: that of the higher class. */
+	cr_assert_eq(reactor_wait(reactor, 1, 1, PATIENCE_NS), 1);
+	cr_assert_eq(total, 0);
+	turn_until_total(1);
+	cr_assert_eq(ends[0].result, 1);
+	cr_assert_eq(many_bytes[0], 'a');
+	receive_many(&ends[0]);
+	turn_until_total(2);
+	cr_assert_eq(many_bytes[0], 'b');
+}
+
 Test(stream_parking, the_end_behind_the_last_bytes_is_seen)
 {
 	receive_many(&ends[0]);

@@ -1,0 +1,121 @@
+/* Reads through the page cache, for cache = host.
+ *
+ * What the cache has is copied by the core itself, a slice in a turn, so that others have theirs between.  What it has not is read by
+ * a helper thread.  RWF_NOWAIT alone would not do: it begins to read what is missing, for which the core may have to wait (5 ms were
+ * seen); so the cache is asked first.
+ *
+ * A volume has only so many calls at one time: they have keys, its lanes, so that those of one volume don't fill the pool. */
+#include <errno.h>
+#include <sys/uio.h>
+
+#include "disk/file_volume.h"
+#include "disk/page_cache.h"
+
+#define SLICE_BYTES_MAX ((uint64_t)64 << 10)
+
+#define LANES 12u
+
+static struct file_core *
+core_of(const struct volume_request *request)
+{
+	return &file_of(request->volume)->cores[request->core->index];
+}
+
+/* What comes next of the payload. */
+static struct iovec
+rest_of(const struct volume_request *request)
+{
+	return (struct iovec){
+		.iov_base = (uint8_t *)request->buffer + request->progress_bytes,
+		.iov_len = request->length - request->progress_bytes,
+	};
+}
+
+static void
+read_run(struct call *call)
+{
+	struct volume_request *request = container_of(call, struct volume_request, call);
+	int fd = file_of(request->volume)->fd;
+
+	request->error = 0;
+	while (request->progress_bytes < request->length) {
+		struct iovec rest = rest_of(request);
+		ssize_t result =
+			preadv(fd, &rest, 1, (off_t)(request->offset + request->progress_bytes));
+
+		if (result < 0 && errno == EINTR)
+			continue;
+		/* 0: the file ends here, though it was longer when it was opened. */
+		if (result <= 0) {
+			request->error = result < 0 ? -errno : -EIO;
+			return;
+		}
+		request->progress_bytes += (uint64_t)result;
+	}
+}
+
+static void
+read_done(struct call *call)
+{
+	struct volume_request *request = container_of(call, struct volume_request, call);
+
+	volume_finish(request, request->error);
+}
+
+/* Have a helper thread read the rest. */
+static void
+start_call(struct file_core *home, struct volume_request *request)
+{
+	unsigned lane = home->read_lane++ % LANES;
+
+	request->call.run = read_run;
+	request->call.done = read_done;
+	/* The keys are addresses within the volume, so that they are nobody else's; its own is the examiner's. */
+	call_submit_keyed(file_of(request->volume)->calls, request->core->reactor, &request->call,
+			  (uintptr_t)request->volume + 1 + lane);
+}
+
+/* Copy what comes next, if the cache has it.  Returns how many bytes, or 0: it has not, or can't be asked. */
+static uint64_t
+copy_slice(struct file_core *home, const struct volume_request *request)
+{
+	int fd = file_of(request->volume)->fd;
+	uint64_t offset = request->offset + request->progress_bytes;
+	struct iovec slice = rest_of(request);
+	ssize_t result;
+
+	if (slice.iov_len > SLICE_BYTES_MAX)
+		slice.iov_len = SLICE_BYTES_MAX;
+	if (home->never_nowait || !page_cache_has(fd, offset, slice.iov_len))
+		return 0;
+	result = preadv2(fd, &slice, 1, (off_t)offset, RWF_NOWAIT);
+	if (result < 0 && errno == EOPNOTSUPP)
+		home->never_nowait = true;
+	return result > 0 ? (uint64_t)result : 0;
+}
+
+/* REQUEST has its turn: do a slice of it. */
+static void
+read_slice(struct op *op, long result)
+{
+	struct volume_request *request = container_of(op, struct volume_request, op);
+	struct file_core *home = core_of(request);
+	uint64_t bytes = copy_slice(home, request);
+
+	(void)result;
+	request->progress_bytes += bytes;
+	if (request->progress_bytes == request->length)
+		volume_finish(request, 0);
+	else if (bytes > 0)
+		reactor_complete(request->core->reactor, op, 0);
+	else
+		start_call(home, request);
+}
+
+void
+file_submit_cached_read(struct volume_request *request)
+{
+	request->progress_bytes = 0;
+	file_prepare_op(request, read_slice);
+	reactor_complete(request->core->reactor, &request->op, 0);
+}

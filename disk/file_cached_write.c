@@ -1,0 +1,151 @@
+/* Writes through the page cache, for cache = host: by helper threads, since they can wait for memory, the journal, or a page that has to
+ * be read first.  RWF_NOWAIT is no help: ext4 and block devices refuse it, XFS and btrfs too, because of the time stamp.
+ *
+ * A helper's wake-up costs more than a small write.  So what a core has at the end of a turn goes to a helper in one batch, and what
+ * comes meanwhile waits for the next.  More helpers at one time would wait for each other: the file's lock lets in one.
+ *
+ * A durable write is a write and then a sync of the whole file with all that wait for one, as a flush (flush_group.h): where syncs do
+ * not overlap, the report of a loss can't go to the wrong one. */
+#include <errno.h>
+#include <sys/uio.h>
+
+#include "disk/file_volume.h"
+
+/* Of a batch: more would be long without an answer. */
+#define BATCH_REQUESTS_MAX 32u
+#define BATCH_BYTES_MAX	   ((uint64_t)512 << 10)
+
+static struct volume_request *
+request_of(struct list_node *node)
+{
+	return container_of(node, struct volume_request, op.node);
+}
+
+/* ---- on a helper thread ---- */
+
+static int
+write_all(const struct volume_request *request)
+{
+	int fd = file_of(request->volume)->fd;
+	uint64_t done_bytes = 0;
+
+	while (done_bytes < request->length) {
+		ssize_t result =
+			pwrite(fd, (const uint8_t *)request->buffer + done_bytes,
+			       request->length - done_bytes, (off_t)(request->offset + done_bytes));
+
+		if (result < 0 && errno == EINTR)
+			continue;
+		if (result <= 0)
+			return result < 0 ? -errno : -EIO;
+		done_bytes += (uint64_t)result;
+	}
+	return 0;
+}
+
+static void
+batch_run(struct call *call)
+{
+	struct file_core *home = container_of(call, struct file_core, batch_call);
+	struct list_node *node;
+
+	list_for_each(node, &home->batch) {
+		struct volume_request *request = request_of(node);
+
+		request->error = write_all(request);
+	}
+}
+
+/* ---- on the core ---- */
+
+static void
+finish(struct file_volume *file, struct volume_request *request)
+{
+	extent_map_wrote(&file->map, request->offset, request->offset + request->length);
+	range_write_end(file->lock, request->core, &request->range.write);
+	if (request->error < 0 || !request->durable)
+		volume_finish(request, request->error);
+	else
+		flush_group_submit(&file->flushes, file->fd, request);
+}
+
+static void start_batch(struct file_core *home);
+
+static void
+batch_done(struct call *call)
+{
+	struct file_core *home = container_of(call, struct file_core, batch_call);
+	struct list_node done, *node;
+
+	list_init(&done);
+	list_move_all(&done, &home->batch);
+	start_batch(home);
+	while ((node = list_take_first(&done)) != NULL)
+		finish(home->file, request_of(node));
+}
+
+/* Have a helper write what waits, if anything does. */
+static void
+start_batch(struct file_core *home)
+{
+	struct volume_request *request = NULL;
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < BATCH_REQUESTS_MAX && bytes < BATCH_BYTES_MAX; i++) {
+		struct list_node *node = list_take_first(&home->waiting);
+
+		if (node == NULL)
+			break;
+		list_append(&home->batch, node);
+		request = request_of(node);
+		bytes += request->length;
+	}
+	if (request == NULL)
+		return;
+	home->batch_call.run = batch_run;
+	home->batch_call.done = batch_done;
+	call_submit(home->file->calls, request->core->reactor, &home->batch_call);
+}
+
+static void
+on_end_of_turn(struct task *task)
+{
+	struct file_core *home = container_of(task, struct file_core, batch_task);
+
+	if (list_empty(&home->batch))
+		start_batch(home);
+}
+
+static void
+write_granted(struct range_write *write)
+{
+	struct volume_request *request = container_of(write, struct volume_request, range.write);
+	struct file_core *home = &file_of(request->volume)->cores[request->core->index];
+
+	list_init(&request->op.node);
+	list_append(&home->waiting, &request->op.node);
+	reactor_defer(request->core->reactor, &home->batch_task);
+}
+
+void
+file_submit_cached_write(struct volume_request *request)
+{
+	struct range_write *write = &request->range.write;
+
+	write->start = request->offset;
+	write->end = request->offset + request->length;
+	write->granted = write_granted;
+	if (range_write_begin(file_of(request->volume)->lock, request->core, write))
+		write_granted(write);
+}
+
+void
+file_cached_init(struct file_volume *file, struct file_core *home)
+{
+	home->never_nowait = false;
+	home->read_lane = 0;
+	home->file = file;
+	list_init(&home->waiting);
+	list_init(&home->batch);
+	task_init(&home->batch_task, on_end_of_turn);
+}

@@ -1,0 +1,237 @@
+/* Reads and writes through the page cache: what the core does itself, what helper threads do, and what is durable. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/unit/kernel_faults.h"
+#include "tests/unit/medium.h"
+#include "tests/unit/volume_fixture.h"
+
+#define MIB ((uint64_t)1 << 20)
+
+struct image {
+	struct volume_fixture fixture;
+	char path[64];
+	int fd; /* beside the volume's */
+};
+
+static void
+image_start(struct image *image, uint64_t size_bytes)
+{
+	cr_assert_null(medium_create(MEDIUM_HERE, size_bytes, image->path));
+	image->fd = open(image->path, O_RDWR);
+	cr_assert_geq(image->fd, 0);
+	volume_fixture_start(
+		&image->fixture,
+		&(struct volume_options){ .path = image->path, .cache = VOLUME_CACHE_HOST });
+}
+
+static void
+image_stop(struct image *image)
+{
+	volume_fixture_stop(&image->fixture);
+	(void)close(image->fd);
+	medium_remove(MEDIUM_HERE, image->path);
+}
+
+/* Take all of IMAGE out of the page cache. */
+static void
+make_cold(const struct image *image)
+{
+	cr_assert_eq(fdatasync(image->fd), 0);
+	cr_assert_eq(posix_fadvise(image->fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+}
+
+static uint64_t
+calls_made(const struct image *image)
+{
+	struct call_counters counters;
+
+	call_pool_counters(image->fixture.calls, &counters);
+	return counters.submitted;
+}
+
+Test(file_cached, what_the_cache_has_needs_no_helper)
+{
+	static uint8_t data[2 * MIB], got[2 * MIB];
+	struct image image;
+	uint64_t before;
+
+	image_start(&image, 4 * MIB);
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i * 31 >> 7);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 5, sizeof(data), data), 0);
+	before = calls_made(&image);
+	for (unsigned core = 0; core < VOLUME_FIXTURE_CORES; core++) {
+		cr_assert_eq(volume_run_on(&image.fixture, core, VOLUME_COMMAND_READ, 5,
+					   sizeof(data), got),
+			     0);
+		cr_assert(memcmp(data, got, sizeof(data)) == 0);
+	}
+	cr_assert_eq(calls_made(&image), before);
+	image_stop(&image);
+}
+
+Test(file_cached, what_it_has_not_is_read_by_a_helper_and_is_there_then)
+{
+	static uint8_t data[MIB], got[MIB];
+	struct image image;
+	uint64_t before;
+
+	image_start(&image, 2 * MIB);
+	memset(data, 0x5a, sizeof(data));
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 4096, MIB, data), 0);
+	make_cold(&image);
+	/* The first half: then the core does a part of it, and a helper the rest. */
+	cr_assert_eq(pread(image.fd, got, MIB / 2, 0), (ssize_t)(MIB / 2));
+	before = calls_made(&image);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 4096, MIB, got), 0);
+	cr_assert(memcmp(data, got, MIB) == 0);
+	cr_assert_leq(calls_made(&image), before + 1);
+	make_cold(&image);
+	before = calls_made(&image);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 4096, MIB, got), 0);
+	cr_assert(memcmp(data, got, MIB) == 0);
+	cr_assert_eq(calls_made(&image), before + 1);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 4096, MIB, got), 0);
+	cr_assert_eq(calls_made(&image), before + 1);
+	image_stop(&image);
+}
+
+/* ---- turns ---- */
+
+#define LARGE 16
+
+/* Requests that one core gets in one message; the order in which they are done. */
+struct crowd {
+	struct message message;
+	struct volume *volume;
+	struct volume_request requests[LARGE + 1];
+	unsigned done_count;
+	unsigned small_place;
+	atomic_bool finished;
+};
+
+static struct crowd crowd;
+
+static void
+crowd_done(struct volume_request *request, int error)
+{
+	CHECK(error == 0);
+	if (request == &crowd.requests[LARGE])
+		crowd.small_place = crowd.done_count;
+	if (++crowd.done_count == LARGE + 1)
+		atomic_store(&crowd.finished, true);
+}
+
+static void
+crowd_submit(struct message *message)
+{
+	(void)message;
+	for (unsigned i = 0; i <= LARGE; i++)
+		volume_submit(crowd.volume, &crowd.requests[i]);
+	CHECK(crowd.done_count == 0);
+}
+
+Test(file_cached, a_small_hit_does_not_wait_for_the_large_ones_before_it, .timeout = 60)
+{
+	static uint8_t data[2 * MIB], small[512];
+	struct image image;
+
+	image_start(&image, 2 * MIB);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 0, 2 * MIB, data), 0);
+	crowd.volume = image.fixture.volume;
+	for (unsigned i = 0; i <= LARGE; i++)
+		crowd.requests[i] = (struct volume_request){
+			.command = VOLUME_COMMAND_READ,
+			.priority = PRIORITY_NORMAL,
+			.length = i < LARGE ? sizeof(data) : sizeof(small),
+			.buffer = i < LARGE ? data : small,
+			.core = &image.fixture.cores.cores[0],
+			.done = crowd_done,
+		};
+	crowd.message.deliver = crowd_submit;
+	reactor_send(crowd.requests[0].core->reactor, &crowd.message);
+	while (!atomic_load(&crowd.finished))
+		usleep(100);
+	cr_assert_eq(crowd.small_place, 0);
+	image_stop(&image);
+}
+
+Test(file_cached, read_behind_a_cut_file_fails_and_others_go_on)
+{
+	struct image image;
+	uint8_t bytes[4096];
+
+	image_start(&image, MIB);
+	cr_assert_eq(truncate(image.path, 8192 + 100), 0);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 65536, 4096, bytes), -EIO);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 8192, 4096, bytes), -EIO);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 4096, 4096, bytes), 0);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 8192, 100, bytes), 0);
+	image_stop(&image);
+}
+
+static atomic_uint syncs;
+static atomic_bool fail;
+
+static long
+watch_syncs(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_FDSYNC) {
+		atomic_fetch_add(&syncs, 1);
+		if (atomic_load(&fail))
+			return -ENOSPC;
+	}
+	return kernel_submit_unchanged(context, count, iocbs);
+}
+
+static int
+write_durably(struct image *image, unsigned core)
+{
+	struct trial trial = { .request = { .command = VOLUME_COMMAND_WRITE,
+					    .offset = 1000 * core,
+					    .length = 1000,
+					    .durable = true } };
+	static const uint8_t data[1000] = { 1, 2, 3 };
+	int error;
+
+	trial_begin(&image->fixture, &trial, core, data);
+	error = trial_wait(&trial);
+	trial_end(&trial);
+	return error;
+}
+
+Test(file_cached, durable_write_waits_for_a_sync_and_others_do_not)
+{
+	uint8_t bytes[1000] = { 4 };
+	struct image image;
+
+	image_start(&image, MIB);
+	submit_fault = watch_syncs;
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 0, 1000, bytes), 0);
+	cr_assert_eq(atomic_load(&syncs), 0);
+	cr_assert_eq(write_durably(&image, 1), 0);
+	cr_assert_eq(atomic_load(&syncs), 1);
+	image_stop(&image);
+}
+
+/* Whatever the error is: what the kernel could not write may have been acknowledged long before. */
+Test(file_cached, failed_sync_of_a_durable_write_is_never_forgotten)
+{
+	uint8_t bytes[1000] = { 4 };
+	struct image image;
+
+	image_start(&image, MIB);
+	submit_fault = watch_syncs;
+	atomic_store(&fail, true);
+	cr_assert_eq(write_durably(&image, 0), -ENOSPC);
+	atomic_store(&fail, false);
+	cr_assert_eq(write_durably(&image, 1), -EIO);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), -EIO);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 0, 1000, bytes), 0);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, 1000, bytes), 0);
+	image_stop(&image);
+}

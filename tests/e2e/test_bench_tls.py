@@ -91,7 +91,7 @@ def many_connections_inside_tls(env):
     authority = Authority(env)
     daemon = serve(env, authority.settings("required"))
     uri = uri_of(daemon.address, query(authority, X509))
-    equal(run(env, uri, "--depth", 2, "--connections", 100, "--requests", 2000)["all"]["requests"], 2000, "requests")
+    equal(run(env, uri, "--depth", 2, "--connections", 100, "--requests", 2000, "--time", 30)["all"]["requests"], 2000, "requests")
 
 
 def check_fails(env, uri, *texts):

@@ -142,6 +142,32 @@ offer_start(struct offer *offer, struct cores *cores)
 	return error;
 }
 
+static void
+refresh_export(const char *name, struct volume *volume)
+{
+	uint64_t before = volume_size(volume), found;
+
+	if (volume_refresh(volume, &found) < 0)
+		log_warning("export \"%s\" keeps its size, %llu bytes", name,
+			    (unsigned long long)before);
+	else if (found > before)
+		log_info("export \"%s\" grew from %llu to %llu bytes", name,
+			 (unsigned long long)before, (unsigned long long)found);
+	else if (found < before)
+		log_warning("export \"%s\": %s has only %llu bytes now, fewer than the %llu that "
+			    "clients know of and are told still: what they ask for behind its end "
+			    "fails; make it as large again, or restart after they have left",
+			    name, volume->path, (unsigned long long)found,
+			    (unsigned long long)before);
+}
+
+void
+offer_refresh(struct offer *offer)
+{
+	for (size_t i = 0; i < offer->config.export_count; i++)
+		refresh_export(offer->config.exports[i].name, offer->volumes[i]->volume);
+}
+
 static struct service_limits
 limits_of(const struct config *config)
 {

@@ -47,6 +47,10 @@ int offer_create(struct config *config, unsigned number, struct volume_set *set,
  * Returns 0 or -ENOMEM. */
 int offer_start(struct offer *offer, struct cores *cores) MUST_USE;
 
+/* Look whether the files and devices of the exports have become larger, and if so let them grow; what has changed is logged, and what
+ * could not be done.  After offer_start, on the main thread. */
+void offer_refresh(struct offer *offer);
+
 /* One from the graveyard: release its volumes and free it.  No core may have a message about its volumes any more.
  * Returns 0, or the negative errno of the last flush of a volume that was closed (logged). */
 int offer_destroy(struct offer *offer);

@@ -246,6 +246,7 @@ server_reload(struct server *server, struct config *config)
 	log_next_start(&before->config, &offer->config);
 	listeners_commit(&server->listeners, &listeners);
 	server->offer = offer;
+	offer_refresh(offer);
 	service_settings_put(&before->settings);
 	return 0;
 

@@ -121,6 +121,25 @@ open_beside(struct volume_entry *reader, const struct volume_options *options,
 	return error;
 }
 
+/* Memory is not carried over from one size to another: whoever expected that is told. */
+static void
+warn_of_new_content(const struct volume_set *set, const char *name,
+		    const struct volume_options *options)
+{
+	const struct list_node *node;
+
+	list_for_each(node, &set->entries) {
+		const struct volume_entry *entry = container_of(node, struct volume_entry, node);
+
+		if (has_own_content(options) && has_own_content(&entry->options) &&
+		    strcmp(entry->name, name) == 0)
+			log_warning("export \"%s\" has another size or other faults now: it begins "
+				    "empty, and what was in its memory is only for connections "
+				    "from before",
+				    name);
+	}
+}
+
 static int
 open_entry(struct volume_set *set, unsigned offer, const char *name,
 	   const struct volume_options *options, struct volume_entry **result)
@@ -133,6 +152,7 @@ open_entry(struct volume_set *set, unsigned offer, const char *name,
 	entry->name = strdup(name);
 	if (entry->name == NULL || volume_options_copy(options, &entry->options) < 0)
 		goto err_after_name;
+	warn_of_new_content(set, name, options);
 	error = open_beside(find_reader(set, offer, options), options, &entry->volume);
 	if (error < 0)
 		goto err_after_options;

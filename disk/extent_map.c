@@ -2,7 +2,7 @@
 #include "disk/extent_map.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 enum cell {
 	CELL_UNKNOWN, /* also: some of this and some of that */
@@ -18,22 +18,67 @@ static const uint32_t flags_of[] = {
 	[CELL_ZERO] = VOLUME_EXTENT_ZERO,
 };
 
+static uint64_t
+size_of(const struct extent_map *map)
+{
+	return __atomic_load_n(&map->size_bytes, __ATOMIC_RELAXED);
+}
+
+static uint64_t
+count_of(const struct extent_map *map)
+{
+	return __atomic_load_n(&map->cell_count, __ATOMIC_RELAXED);
+}
+
+static void
+set(struct extent_map *map, uint64_t cell, uint8_t value)
+{
+	__atomic_store_n(&map->cells[cell], value, __ATOMIC_RELEASE);
+}
+
 int
 extent_map_init(struct extent_map *map, uint64_t size_bytes)
 {
+	void *cells = mmap(NULL, EXTENT_MAP_CELLS_GROWN, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (cells == MAP_FAILED)
+		return -ENOMEM;
+	/* A huge page would be taken for a few bytes. */
+	(void)madvise(cells, EXTENT_MAP_CELLS_GROWN, MADV_NOHUGEPAGE);
+	map->cells = cells;
 	map->size_bytes = size_bytes;
 	map->cell_shift = (unsigned)__builtin_ctzll(EXTENT_MAP_CELL_BYTES_MIN);
 	while (((size_bytes - 1) >> map->cell_shift) >= EXTENT_MAP_CELLS_MAX)
 		map->cell_shift++;
 	map->cell_count = ((size_bytes - 1) >> map->cell_shift) + 1;
-	map->cells = calloc(map->cell_count, 1);
-	return map->cells == NULL ? -ENOMEM : 0;
+	return 0;
 }
 
 void
 extent_map_fini(struct extent_map *map)
 {
-	free(map->cells);
+	if (map->cells != NULL)
+		(void)munmap(map->cells, EXTENT_MAP_CELLS_GROWN);
+}
+
+void
+extent_map_grow(struct extent_map *map, uint64_t size_bytes)
+{
+	uint64_t size_max = EXTENT_MAP_CELLS_GROWN << map->cell_shift;
+	uint64_t last = map->cell_count - 1;
+
+	if (size_bytes > size_max)
+		size_bytes = size_max;
+	if (size_bytes <= map->size_bytes)
+		return;
+	__atomic_store_n(&map->size_bytes, size_bytes, __ATOMIC_RELAXED);
+	/* An examiner that began before this learns nothing of the cell; one that begins behind it sees the new size: what it finds up to the
+	 * old one does not cover the cell.  Pairs with the fence in extent_map_begin. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	set(map, last, CELL_UNKNOWN);
+	__atomic_store_n(&map->cell_count, ((size_bytes - 1) >> map->cell_shift) + 1,
+			 __ATOMIC_RELAXED);
 }
 
 uint64_t
@@ -46,20 +91,15 @@ uint64_t
 extent_map_cell_end(const struct extent_map *map, uint64_t offset)
 {
 	uint64_t end = ((offset >> map->cell_shift) + 1) << map->cell_shift;
+	uint64_t size_bytes = size_of(map);
 
-	return end < map->size_bytes ? end : map->size_bytes;
+	return end < size_bytes ? end : size_bytes;
 }
 
 static uint8_t
 get(const struct extent_map *map, uint64_t cell)
 {
 	return __atomic_load_n(&map->cells[cell], __ATOMIC_ACQUIRE);
-}
-
-static void
-set(struct extent_map *map, uint64_t cell, uint8_t value)
-{
-	__atomic_store_n(&map->cells[cell], value, __ATOMIC_RELEASE);
 }
 
 /* Whether START to END has all of CELL. */
@@ -71,13 +111,13 @@ covers(const struct extent_map *map, uint64_t start, uint64_t end, uint64_t cell
 	return start <= cell_start && end >= extent_map_cell_end(map, cell_start);
 }
 
-/* The cell behind that of the last byte before END; behind the volume's size of the beginning nothing is remembered. */
+/* The cell behind that of the last byte before END; behind the last cell nothing is remembered. */
 static uint64_t
 cells_end(const struct extent_map *map, uint64_t end)
 {
-	uint64_t cell = ((end - 1) >> map->cell_shift) + 1;
+	uint64_t cell = ((end - 1) >> map->cell_shift) + 1, count = count_of(map);
 
-	return cell < map->cell_count ? cell : map->cell_count;
+	return cell < count ? cell : count;
 }
 
 void
@@ -162,7 +202,7 @@ extent_map_peek(const struct extent_map *map, uint64_t start, uint64_t end)
 {
 	bool data = false, zero = false;
 
-	if (((end - 1) >> map->cell_shift) >= map->cell_count)
+	if (((end - 1) >> map->cell_shift) >= count_of(map))
 		return VOLUME_PEEK_UNKNOWN;
 	for (uint64_t cell = start >> map->cell_shift; cell < cells_end(map, end); cell++) {
 		uint8_t is = get(map, cell);

@@ -1,4 +1,6 @@
 /* What is remembered of where a volume's data is: a byte for each cell of it, at most EXTENT_MAP_CELLS_MAX of them, however large it is.
+ * Cells never change their size.  A volume that grows gets more of them, up to EXTENT_MAP_CELLS_GROWN; nothing is remembered of what is
+ * behind those.
  *
  * Nothing that holds data may ever be called zeros.  So who learns what a cell is like (the examiner) says so first, and what was learned
  * counts only if no write has ended in the cell meanwhile:
@@ -11,21 +13,28 @@
 #include "disk/volume.h"
 
 #define EXTENT_MAP_CELLS_MAX	  ((uint64_t)1 << 20)
+#define EXTENT_MAP_CELLS_GROWN	  (4 * EXTENT_MAP_CELLS_MAX)
 #define EXTENT_MAP_CELL_BYTES_MIN ((uint64_t)1 << 16)
 
 struct extent_map {
 	/* Private. */
-	uint64_t size_bytes;
 	unsigned cell_shift;
+	/* Atomic, relaxed: only extent_map_grow changes them.  size_bytes: of the part that has cells. */
+	uint64_t size_bytes;
 	uint64_t cell_count;
 	/* Atomic.  The kernel has the write before its owner stores here (release), and whoever sees the store (acquire) can read
 	 * what was written. */
-	uint8_t *cells;
+	uint8_t *
+		cells; /* room for EXTENT_MAP_CELLS_GROWN, of which what was never written takes no memory */
 };
 
 /* Create the map of a volume of SIZE_BYTES, of which nothing is known.  Returns 0 or -ENOMEM. */
 int extent_map_init(struct extent_map *map, uint64_t size_bytes) MUST_USE;
 void extent_map_fini(struct extent_map *map);
+
+/* The volume has SIZE_BYTES now, more than before; nothing is known of the new part, nor of the cell that had the end in it.
+ * Before anybody may ask for what is behind the old end; one thread at a time. */
+void extent_map_grow(struct extent_map *map, uint64_t size_bytes);
 
 /* All ranges: bytes from START to END, within the volume and not empty. */
 

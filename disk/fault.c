@@ -355,6 +355,16 @@ fault_submit(struct volume *volume, struct volume_request *outer)
 		begin(home, outer);
 }
 
+static int
+fault_refresh(struct volume *volume, uint64_t *found_bytes)
+{
+	struct fault_volume *fault = fault_of(volume);
+	int error = volume_refresh(fault->inner, found_bytes);
+
+	__atomic_store_n(&volume->size_bytes, volume_size(fault->inner), __ATOMIC_RELEASE);
+	return error;
+}
+
 static enum volume_peek
 fault_peek(const struct volume *volume, uint64_t offset, uint64_t length)
 {
@@ -370,5 +380,6 @@ const struct volume_ops fault_volume_ops = {
 	.start = fault_start,
 	.submit = fault_submit,
 	.peek = fault_peek,
+	.refresh = fault_refresh,
 	.close = fault_close,
 };

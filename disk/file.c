@@ -21,7 +21,7 @@ static bool
 is_whole_blocks(const struct file_volume *file, const struct volume_request *request)
 {
 	return ((request->offset | request->length) & (file->volume.block_bytes - 1)) == 0 &&
-	       request->offset + request->length <= file->tail_start;
+	       request->offset + request->length <= request->tail_start;
 }
 
 static void
@@ -29,6 +29,7 @@ file_submit(struct volume *volume, struct volume_request *request)
 {
 	struct file_volume *file = file_of(volume);
 
+	request->tail_start = __atomic_load_n(&file->tail_start, __ATOMIC_ACQUIRE);
 	switch (request->command) {
 	case VOLUME_COMMAND_READ:
 		if (file->cached)
@@ -67,6 +68,7 @@ const struct volume_ops file_volume_ops = {
 	.check = file_check,
 	.start = file_start,
 	.submit = file_submit,
+	.refresh = file_refresh,
 	.lock = file_lock,
 	.peek = file_peek,
 	.close = file_close,

@@ -108,6 +108,19 @@ check_kind(const char *path, const struct stat *status)
 	return -EINVAL;
 }
 
+int
+file_find_size(int fd, uint64_t *size_bytes)
+{
+	struct stat status;
+
+	if (fstat(fd, &status) != 0)
+		return -errno;
+	if (S_ISBLK(status.st_mode))
+		return ioctl(fd, BLKGETSIZE64, size_bytes) == 0 ? 0 : -errno;
+	*size_bytes = (uint64_t)status.st_size;
+	return 0;
+}
+
 static int
 find_size(const char *path, int fd, const struct stat *status, uint64_t *size_bytes)
 {
@@ -116,9 +129,9 @@ find_size(const char *path, int fd, const struct stat *status, uint64_t *size_by
 
 	if (error < 0)
 		return error;
-	*size_bytes = (uint64_t)status->st_size;
-	if (S_ISBLK(status->st_mode) && ioctl(fd, BLKGETSIZE64, size_bytes) != 0)
-		return log_open_error(path, true, -errno);
+	error = file_find_size(fd, size_bytes);
+	if (error < 0)
+		return log_open_error(path, true, error);
 	if (*size_bytes == 0) {
 		log_error("%s: is empty; give it a size first, for example with truncate -s 10G",
 			  path);
@@ -170,19 +183,46 @@ find_grain_bytes(const struct file_volume *file, uint32_t unit_bytes)
 	return bytes;
 }
 
-/* The parts of FILE that depend on its size: see the top of file_rmw.c. */
+/* The name may be another file's by now. */
 static int
-open_tail(struct file_volume *file)
+reopen_for_tail(const struct file_volume *file)
 {
-	struct volume *volume = &file->volume;
+	struct stat opened, known;
+	int fd = open(file->volume.path, O_WRONLY | O_CLOEXEC | O_NONBLOCK);
 
-	file->tail_start = volume->size_bytes;
-	file->tail_fd = -1;
-	if (volume->size_bytes % volume->block_bytes == 0 || volume->read_only)
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &opened) == 0 && fstat(file->fd, &known) == 0 &&
+	    opened.st_ino == known.st_ino && opened.st_dev == known.st_dev)
+		return fd;
+	(void)close(fd);
+	return -ESTALE;
+}
+
+int
+file_open_tail(struct file_volume *file, uint64_t size_bytes, uint64_t *tail_start)
+{
+	uint64_t unit_bytes =
+		file->is_device || file->cached ? file->volume.block_bytes : file->grain_bytes;
+
+	*tail_start = size_bytes;
+	if (size_bytes % unit_bytes == 0 || file->volume.read_only)
 		return 0;
-	file->tail_start = volume->size_bytes / file->grain_bytes * file->grain_bytes;
-	file->tail_fd = open(volume->path, O_WRONLY | O_CLOEXEC);
-	return file->tail_fd < 0 ? log_open_error(volume->path, false, -errno) : 0;
+	*tail_start = size_bytes / file->grain_bytes * file->grain_bytes;
+	if (file->tail_fd < 0)
+		file->tail_fd = reopen_for_tail(file);
+	return file->tail_fd < 0 ? file->tail_fd : 0;
+}
+
+/* See the top of file_rmw.c. */
+static int
+find_tail(struct file_volume *file)
+{
+	int error;
+
+	file->tail_fd = -1;
+	error = file_open_tail(file, file->volume.size_bytes, &file->tail_start);
+	return error < 0 ? log_open_error(file->volume.path, false, error) : 0;
 }
 
 /* Whether a regular file can have holes: ask for one behind its end, which changes nothing. */
@@ -298,7 +338,7 @@ file_open(const struct volume_options *options, struct volume **result)
 		error = find_abilities(file);
 	file->grain_bytes = find_grain_bytes(file, unit_bytes);
 	if (error == 0)
-		error = open_tail(file);
+		error = find_tail(file);
 	if (error < 0)
 		goto err_after_open;
 	*result = volume;

@@ -1,8 +1,11 @@
 /* Writes that are not whole blocks are read-modify-writes under an exclusive range:
  *	read the first block -> read the last -> merge -> write -> (write the tail) -> release
  * The tail: a file whose size is not a multiple of the block ends in a part of a block, which direct I/O can't write
- * without growing the file.  Bytes from tail_start on are written through the page cache by a helper thread, durably,
- * so that no dirty page is left for a direct read to wait for; the exclusive range keeps direct writes off the pages. */
+ * without growing the file.  The same goes for a part of a grain: whoever makes the file larger has the file system fill the rest of it
+ * with zeros in the page cache, and a direct write there at that moment would fail all later syncs (the kernel's "page cache
+ * invalidation failure"), if not be lost.  Bytes from tail_start on are written through the page cache by a helper thread, durably,
+ * so that no dirty page is left for a direct read to wait for; the exclusive range keeps direct writes off the pages.  It also keeps
+ * requests from before the file grew, which go by the tail it had, apart from those that go by the new one. */
 #include <errno.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -14,9 +17,8 @@ static uint64_t
 direct_end(const struct volume_request *request)
 {
 	uint64_t end = request->offset + request->length;
-	uint64_t tail_start = file_of(request->volume)->tail_start;
 
-	return end < tail_start ? end : tail_start;
+	return end < request->tail_start ? end : request->tail_start;
 }
 
 /* The two blocks behind the payload's. */
@@ -44,9 +46,11 @@ tail_run(struct call *call)
 	struct volume_request *request = container_of(call, struct volume_request, call);
 	struct file_volume *file = file_of(request->volume);
 	uint64_t end = request->offset + request->length;
-	uint64_t offset = request->offset > file->tail_start ? request->offset : file->tail_start;
+	uint64_t offset = request->offset;
 	const uint8_t *bytes = volume_payload(request->volume, request->buffer, request->offset);
 
+	if (offset < request->tail_start)
+		offset = request->tail_start;
 	request->error = 0;
 	bytes += offset - request->offset;
 	while (offset < end) {
@@ -79,7 +83,7 @@ rmw_write_tail(struct volume_request *request)
 {
 	struct file_volume *file = file_of(request->volume);
 
-	if (request->offset + request->length <= file->tail_start) {
+	if (request->offset + request->length <= request->tail_start) {
 		rmw_finish(request, 0);
 		return;
 	}
@@ -173,7 +177,7 @@ rmw_granted(struct range_exclusive *exclusive)
 	struct file_volume *file = file_of(request->volume);
 	uint64_t start = file_block_floor(request, request->offset);
 
-	if (request->offset >= file->tail_start) {
+	if (request->offset >= request->tail_start) {
 		rmw_write_tail(request);
 		return;
 	}

@@ -1,6 +1,6 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
  * blocks, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_zeroes.c trims and zeros, file_extents.c
- * tells where the data is, file.c says which. */
+ * tells where the data is, file_grow.c notices that it has become larger, file.c says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
 
@@ -25,9 +25,11 @@ struct file_core {
 
 struct file_volume {
 	struct volume volume;
-	int fd;		     /* O_DIRECT, unless cached */
-	int tail_fd;	     /* page cache; -1 where there is no tail, or it is not written */
-	uint64_t tail_start; /* see file_rmw.c */
+	int fd;	     /* O_DIRECT, unless cached */
+	int tail_fd; /* page cache; -1 where there was no tail yet, or it is not written */
+	/* See file_rmw.c.  Atomic: it changes when the file grows, so each request keeps what it found in its own.  Acquire: who sees it
+	 * sees tail_fd. */
+	uint64_t tail_start;
 	uint64_t
 		grain_bytes; /* exclusive ranges are multiples of it: blocks of the file system, or pages; at most
 				 FILE_GRAIN_BYTES_MAX */
@@ -69,8 +71,16 @@ int file_open(const struct volume_options *options, struct volume **result) MUST
 int file_check(const struct volume_options *options, uint64_t *size_bytes) MUST_USE;
 int file_start(struct volume *volume, struct cores *cores, unsigned home_index,
 	       struct call_pool *calls) MUST_USE;
+int file_refresh(struct volume *volume, uint64_t *found_bytes) MUST_USE;
 int file_lock(struct volume *volume, bool locked) MUST_USE;
 int file_close(struct volume *volume);
+
+/* Find how large what is open at FD now is.  Returns 0 or a negative errno. */
+int file_find_size(int fd, uint64_t *size_bytes) MUST_USE;
+
+/* Prepare FILE, whose grain is known, for being of SIZE_BYTES: its tail's descriptor if it needs one and has none.  Then *tail_start is to
+ * be its own.  Returns 0 or a negative errno. */
+int file_open_tail(struct file_volume *file, uint64_t size_bytes, uint64_t *tail_start) MUST_USE;
 
 /* The ways of a request; each ends in volume_finish, never from within these.
  * file_submit_plain_write: whole blocks in front of tail_start; file_submit_rmw: any other write; file_submit_cached_: if it is cached. */

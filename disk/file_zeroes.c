@@ -87,7 +87,7 @@ static uint64_t
 whole_end(const struct volume_request *request)
 {
 	const struct file_volume *file = file_of(request->volume);
-	uint64_t end = min_u64(request_end(request), file->tail_start) / file->grain_bytes *
+	uint64_t end = min_u64(request_end(request), request->tail_start) / file->grain_bytes *
 		       file->grain_bytes;
 
 	return end > whole_start(request) ? end : whole_start(request);
@@ -276,7 +276,7 @@ part_run(struct call *call)
 	struct volume_request *request = container_of(call, struct volume_request, call);
 	struct file_volume *file = file_of(request->volume);
 
-	if (request->slice_start >= file->tail_start)
+	if (request->slice_start >= request->tail_start)
 		request->error = zero_file_tail(file, request);
 	else
 		request->error = zero_part(file, request);

@@ -44,6 +44,19 @@ volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
 }
 
 int
+volume_refresh(struct volume *volume, uint64_t *found_bytes)
+{
+	uint64_t before = volume_size(volume);
+	int error = 0;
+
+	*found_bytes = before;
+	if (volume->ops->refresh != NULL)
+		error = volume->ops->refresh(volume, found_bytes);
+	CHECK(volume_size(volume) >= before);
+	return error;
+}
+
+int
 volume_lock(struct volume *volume, bool locked)
 {
 	CHECK(volume->read_only);
@@ -72,6 +85,15 @@ volume_buffer_bytes(const struct volume *volume, enum volume_command command, ui
 }
 
 static void
+check_range(const struct volume *volume, uint64_t offset, uint64_t length)
+{
+	uint64_t size_bytes = volume_size(volume);
+
+	CHECK(length > 0 && length <= size_bytes);
+	CHECK(offset <= size_bytes - length);
+}
+
+static void
 lost_before(struct op *op, long result)
 {
 	volume_finish(container_of(op, struct volume_request, op), (int)result);
@@ -80,10 +102,8 @@ lost_before(struct op *op, long result)
 void
 volume_submit(struct volume *volume, struct volume_request *request)
 {
-	if (request->command != VOLUME_COMMAND_FLUSH) {
-		CHECK(request->length > 0 && request->length <= volume->size_bytes);
-		CHECK(request->offset <= volume->size_bytes - request->length);
-	}
+	if (request->command != VOLUME_COMMAND_FLUSH)
+		check_range(volume, request->offset, request->length);
 	switch (request->command) {
 	case VOLUME_COMMAND_WRITE:
 		CHECK(!volume->read_only);
@@ -152,8 +172,7 @@ volume_finish(struct volume_request *request, int error)
 enum volume_peek
 volume_peek(const struct volume *volume, uint64_t offset, uint64_t length)
 {
-	CHECK(length > 0 && length <= volume->size_bytes);
-	CHECK(offset <= volume->size_bytes - length);
+	check_range(volume, offset, length);
 	return volume->ops->peek == NULL ? VOLUME_PEEK_UNKNOWN
 					 : volume->ops->peek(volume, offset, length);
 }

@@ -1,7 +1,8 @@
 /* Volumes: what an export's bytes are kept in.  Peer kinds (file.c, memory.c, null.c, fault.c) stand behind one table of operations
  * (volume_kinds.h), each wrapped once here, which asserts what the kinds may rely on.
  *
- * A volume is opened before the cores run and used on all of them at once; a request lives on one core. */
+ * A volume is opened before the cores run and used on all of them at once; a request lives on one core.  It may grow meanwhile
+ * (volume_refresh), but it never shrinks. */
 #ifndef DISK_VOLUME_H
 #define DISK_VOLUME_H
 
@@ -20,8 +21,9 @@ struct volume_ops;
 
 struct volume {
 	const struct volume_ops *ops;
-	char *path;	     /* for messages */
-	uint64_t size_bytes; /* exact: need not be a multiple of block_bytes */
+	char *path; /* for messages */
+	/* Atomic, see volume_size; exact: need not be a multiple of block_bytes. */
+	uint64_t size_bytes;
 	uint32_t
 		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
@@ -83,6 +85,7 @@ struct volume_request {
 	} range;
 	struct call call;
 	uint64_t progress_bytes;
+	uint64_t tail_start;
 	uint64_t slice_start, slice_end;
 	unsigned step;
 	struct volume_request *flush_next;
@@ -104,6 +107,8 @@ struct volume_ops {
 		       struct volume_request *request); /* ends in volume_finish */
 	/* As volume_peek; NULL: nothing is remembered. */
 	enum volume_peek (*peek)(const struct volume *volume, uint64_t offset, uint64_t length);
+	/* As volume_refresh; NULL: it never grows. */
+	int (*refresh)(struct volume *volume, uint64_t *found_bytes);
 	/* As volume_lock; NULL: it locks nothing. */
 	int (*lock)(struct volume *volume, bool locked);
 	/* Make all that was written durable, and free.  0 or a negative errno; closed in any case. */
@@ -129,6 +134,20 @@ int volume_check(const struct volume_options *options, uint64_t *size_bytes) MUS
  * All must outlive the volume.  Returns 0 or -ENOMEM. */
 int volume_start(struct volume *volume, struct cores *cores, unsigned home_index,
 		 struct call_pool *calls) MUST_USE;
+
+/* How large VOLUME is, in bytes; more later, perhaps, but never less.  Any thread.
+ * Acquire: the caller sees all that volume_refresh did before it let the volume have this size. */
+static inline uint64_t
+volume_size(const struct volume *volume)
+{
+	return __atomic_load_n(&volume->size_bytes, __ATOMIC_ACQUIRE);
+}
+
+/* Look how large what VOLUME is kept in has become, *found_bytes; if that is more than its size, it is its size from now on, while
+ * requests go on.  If it is less the size stays: who was told of it cannot be told that it is gone.
+ * The volume is started.  Blocks: not on a core; one thread at a time.
+ * Returns 0, or a negative errno, logged with the path and what to do: then the size stays. */
+int volume_refresh(struct volume *volume, uint64_t *found_bytes) MUST_USE;
 
 /* Give up the lock that keeps writers from what VOLUME, which is read-only, serves, so that it can be opened for writing beside it; or
  * take it again.  Returns 0, or -EBUSY (logged) if somebody else has locked it meanwhile. */

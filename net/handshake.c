@@ -141,6 +141,7 @@ session_with(struct handshake *handshake, const uint8_t *name, size_t name_bytes
 	struct nbd_session session = handshake->session;
 
 	session.export = find_export(handshake, name, name_bytes);
+	session.size_bytes = session.export == NULL ? 0 : volume_size(session.export->volume);
 	session.allocation = session.export != NULL && handshake->contexts_export == session.export;
 	return session;
 }
@@ -156,7 +157,7 @@ answer_export_name(struct handshake *handshake, uint32_t option, struct option_d
 	if (session.style == NBD_STYLE_EXTENDED)
 		return drop(handshake, "sent EXPORT_NAME after EXTENDED_HEADERS; GO is needed");
 	handshake->session = session;
-	byte_buffer_add_u64(&handshake->reply, session.export->volume->size_bytes);
+	byte_buffer_add_u64(&handshake->reply, session.size_bytes);
 	byte_buffer_add_u16(&handshake->reply, session_flags(&session));
 	if (!handshake->no_zeroes)
 		byte_buffer_add_zeros(&handshake->reply, NBD_EXPORT_NAME_PAD_BYTES);

@@ -114,7 +114,7 @@ validate_range(const struct nbd_header *header, const struct nbd_session *sessio
 		return refuse(NBD_EINVAL, "a length of 0", why);
 	if (command->is_limited && header->length > EXPORT_PAYLOAD_BYTES_MAX)
 		return refuse(NBD_EINVAL, "more than 64 MiB", why);
-	if (!is_within(header, session->export->volume->size_bytes))
+	if (!is_within(header, session->size_bytes))
 		return refuse(command->beyond, "beyond the end of the export", why);
 	return NBD_SUCCESS;
 }

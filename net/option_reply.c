@@ -58,7 +58,7 @@ option_reply_info_export(struct byte_buffer *out, uint32_t option,
 {
 	option_reply_add(out, option, NBD_REP_INFO, 12);
 	byte_buffer_add_u16(out, NBD_INFO_EXPORT);
-	byte_buffer_add_u64(out, session->export->volume->size_bytes);
+	byte_buffer_add_u64(out, session->size_bytes);
 	byte_buffer_add_u16(out, session_flags(session));
 }
 

@@ -15,6 +15,7 @@ enum nbd_style {
 
 struct nbd_session {
 	const struct export *export; /* NULL: none yet */
+	uint64_t size_bytes; /* of the export, as the client was told; it may have grown since */
 	enum nbd_style style;
 	bool allocation; /* the client may ask for base:allocation; never with simple replies */
 };

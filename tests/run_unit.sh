@@ -6,7 +6,7 @@ set -u
 variant=$1
 program=$2
 shift 2
-time_limit_s=180
+time_limit_s=300
 counts=build/test-counts/unit-$variant
 log=build/unit-$variant.log
 reports=$PWD/build/sanitizer-reports-$variant

@@ -421,6 +421,7 @@ on_received(struct channel *channel, ssize_t result)
 		fail_transfer(client, result);
 		return;
 	}
+	client->received_ns = kernel_clock_ns();
 	client->input_used += (size_t)result;
 	take_input(client);
 	if (client->failed)

@@ -42,6 +42,7 @@ struct client {
 	void (*on_failed)(struct client *client, const char *why);
 	/* The end of client_close. */
 	void (*on_closed)(struct client *client);
+	uint64_t received_ns; /* CLOCK_MONOTONIC: when what is being done was received */
 	uint64_t
 		hole_bytes; /* of all that was read: those that the server did not send, because they are zeros */
 	/* Private. */

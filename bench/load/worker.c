@@ -363,9 +363,18 @@ make_first_requests(struct worker *worker, uint64_t now_ns)
 static void
 count_interval(struct worker *worker, uint64_t now_ns, uint64_t latency_ns, uint32_t bytes)
 {
-	uint64_t index = (now_ns - worker->schedule.measure_ns) / worker->schedule.interval_ns;
-	struct load_interval *interval =
-		&worker->intervals[index < LOAD_INTERVALS_MAX ? index : LOAD_INTERVALS_MAX - 1];
+	struct load_interval *interval = worker->interval;
+
+	if (now_ns >= worker->interval_end_ns) {
+		const struct worker_schedule *schedule = &worker->schedule;
+		uint64_t index = (now_ns - schedule->measure_ns) / schedule->interval_ns;
+
+		worker->interval_end_ns =
+			schedule->measure_ns + (index + 1) * schedule->interval_ns;
+		if (index >= LOAD_INTERVALS_MAX)
+			index = LOAD_INTERVALS_MAX - 1;
+		worker->interval = interval = &worker->intervals[index];
+	}
 
 	interval->requests++;
 	interval->bytes += bytes;
@@ -408,7 +417,7 @@ on_done(struct client *client, struct client_request *io, uint32_t error, const 
 		container_of(client, struct worker_connection, client);
 	struct worker_request *request = container_of(io, struct worker_request, io);
 	struct worker *worker = connection->worker;
-	uint64_t now_ns = kernel_clock_ns();
+	uint64_t now_ns = client->received_ns;
 
 	worker->in_flight--;
 	count(worker, request, now_ns, error, message);

@@ -57,7 +57,9 @@ struct worker {
 	char first_message[CLIENT_MESSAGE_BYTES_MAX];
 	uint64_t hole_bytes;
 	uint64_t last_done_ns;
-	struct load_interval *intervals;    /* [LOAD_INTERVALS_MAX] */
+	struct load_interval *intervals; /* [LOAD_INTERVALS_MAX] */
+	struct load_interval *interval;	 /* that of the last answer, until interval_end_ns */
+	uint64_t interval_end_ns;
 	uint64_t live_requests, live_bytes; /* atomic: read by others */
 	bool failed;			    /* atomic: `why` is set before */
 	char why[160];

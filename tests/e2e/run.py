@@ -52,6 +52,7 @@ MODULES = (
     "test_bench_replies",
     "test_cost",
     "test_reload",
+    "test_grow",
 )
 LOG_LINES_SHOWN = 60
 JOBS = 2 * len(os.sched_getaffinity(0))  # many wait more than they work

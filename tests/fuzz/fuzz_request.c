@@ -13,7 +13,7 @@ static const struct export read_only = { .name = "b", .volume = &volume, .read_o
 static void
 check_valid(const struct nbd_header *header, const struct nbd_session *session)
 {
-	uint64_t size_bytes = volume.size_bytes;
+	uint64_t size_bytes = session->size_bytes;
 
 	FUZZ_CHECK(header->command <= NBD_CMD_BLOCK_STATUS);
 	if (header->command == NBD_CMD_FLUSH || header->command == NBD_CMD_DISC)
@@ -36,7 +36,9 @@ check_valid(const struct nbd_header *header, const struct nbd_session *session)
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
-	struct nbd_session session = { .export = &writable };
+	/* It has grown since the client was told. */
+	struct nbd_session session = { .export = &writable,
+				       .size_bytes = volume.size_bytes - 4096 };
 	struct nbd_header header;
 	const char *why = NULL;
 	enum nbd_error error;

@@ -238,6 +238,27 @@ Test(file, image_smaller_than_a_block_works, .timeout = 120)
 	check_against_model(100, 50);
 }
 
+/* The last sectors, of a block of the file system that is not whole, go another way: with no more room in the buffer than others. */
+Test(file, whole_sectors_at_an_end_within_a_block_are_written)
+{
+	uint8_t bytes[4096 + 512], got[8192 + 512], wanted[8192 + 512];
+	struct fixture fixture;
+
+	memset(wanted, 0, sizeof(wanted));
+	fixture_start(&fixture, sizeof(wanted));
+	for (uint32_t length = 512; length <= sizeof(bytes); length += 512) {
+		memset(bytes, (int)length / 512, length);
+		memcpy(wanted + sizeof(wanted) - length, bytes, length);
+		cr_assert_eq(
+			run(&fixture, VOLUME_COMMAND_WRITE, sizeof(wanted) - length, length, bytes),
+			0);
+		cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 0, sizeof(got), got), 0);
+		cr_assert_arr_eq(got, wanted, sizeof(got));
+	}
+	cr_assert_eq(file_bytes(fixture.path), sizeof(wanted));
+	fixture_stop(&fixture);
+}
+
 Test(file, unaligned_read_returns_just_its_bytes)
 {
 	struct fixture fixture;

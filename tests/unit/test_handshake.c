@@ -225,6 +225,7 @@ Test(handshake, export_name_pads_with_zeros_unless_refused)
 		cr_assert_eq(trial.handshake.session.export, &exports[0]);
 		cr_assert_eq(trial.handshake.reply.used, flags == 1 ? 10 + 124 : 10);
 		cr_assert_eq(number_at(&trial.handshake.reply, 0, 8), 10000003);
+		cr_assert_eq(trial.handshake.session.size_bytes, 10000003);
 		trial_fini(&trial);
 	}
 }
@@ -257,6 +258,7 @@ Test(handshake, go_tells_what_was_asked_for)
 	cr_assert_eq(at, 32);
 	cr_assert_eq(number_at(reply, 20, 2), NBD_INFO_EXPORT);
 	cr_assert_eq(number_at(reply, 22, 8), 1 << 20);
+	cr_assert_eq(trial.handshake.session.size_bytes, 1 << 20);
 	cr_assert(number_at(reply, 30, 2) & NBD_FLAG_READ_ONLY);
 	next = assert_reply(&trial, at, NBD_OPT_GO, NBD_REP_INFO);
 	cr_assert_eq(number_at(reply, at + 20, 2), NBD_INFO_BLOCK_SIZE);
@@ -303,6 +305,28 @@ Test(handshake, info_does_not_begin_transmission)
 	send_info(&trial, NBD_OPT_INFO, "disk", NULL, 0);
 	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
 	cr_assert_null(trial.handshake.session.export);
+	trial_fini(&trial);
+}
+
+/* Between INFO and GO. */
+Test(handshake, size_is_that_of_the_last_answer)
+{
+	struct volume growing = { .size_bytes = 4096, .block_bytes = 512 };
+	struct export export = { .name = "growing", .volume = &growing };
+	const struct export_table one = { .exports = &export, .count = 1 };
+	struct trial trial;
+
+	trial_init(&trial);
+	trial.handshake.exports = &one;
+	send_flags(&trial, 3);
+	send_info(&trial, NBD_OPT_INFO, "growing", NULL, 0);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+	cr_assert_eq(number_at(&trial.handshake.reply, 22, 8), 4096);
+	growing.size_bytes = 8192;
+	send_info(&trial, NBD_OPT_GO, "growing", NULL, 0);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_TRANSMISSION);
+	cr_assert_eq(number_at(&trial.handshake.reply, 22, 8), 8192);
+	cr_assert_eq(trial.handshake.session.size_bytes, 8192);
 	trial_fini(&trial);
 }
 

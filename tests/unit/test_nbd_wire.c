@@ -8,7 +8,8 @@
 
 #define SIZE_BYTES 1000003ull
 
-static struct volume volume = { .size_bytes = SIZE_BYTES, .block_bytes = 512, .trims = true };
+/* It has grown since the clients were told SIZE_BYTES. */
+static struct volume volume = { .size_bytes = 2 * SIZE_BYTES, .block_bytes = 512, .trims = true };
 static const struct export writable = { .name = "a", .volume = &volume };
 static const struct export read_only = { .name = "b", .volume = &volume, .read_only = true };
 
@@ -32,15 +33,20 @@ static enum nbd_error
 validate(const struct export *export, uint16_t command, uint16_t flags, uint64_t offset,
 	 uint64_t length)
 {
-	struct nbd_session session = { .export = export };
+	struct nbd_session session = {
+		.export = export,
+		.size_bytes = export->volume == &volume ? SIZE_BYTES : export->volume->size_bytes,
+	};
 
 	return validate_in(&session, command, flags, offset, length);
 }
 
 static const struct nbd_session structured = { .export = &writable,
+					       .size_bytes = SIZE_BYTES,
 					       .style = NBD_STYLE_STRUCTURED,
 					       .allocation = true };
 static const struct nbd_session extended = { .export = &writable,
+					     .size_bytes = SIZE_BYTES,
 					     .style = NBD_STYLE_EXTENDED,
 					     .allocation = true };
 
@@ -109,7 +115,9 @@ Test(nbd_wire, trims_and_zeroes_may_be_as_long_as_the_export)
 {
 	struct volume large = { .size_bytes = 1ull << 40, .trims = true };
 	struct export export = { .name = "large", .volume = &large };
-	struct nbd_session session = { .export = &export, .style = NBD_STYLE_EXTENDED };
+	struct nbd_session session = { .export = &export,
+				       .size_bytes = large.size_bytes,
+				       .style = NBD_STYLE_EXTENDED };
 
 	for (uint16_t command = NBD_CMD_TRIM; command <= NBD_CMD_WRITE_ZEROES; command++) {
 		cr_assert_eq(validate(&export, command, 0, 0, UINT32_MAX), NBD_SUCCESS);

@@ -25,6 +25,7 @@ MODULES = (
     "test_wire",
     "test_protocol",
     "test_sparse",
+    "test_trims",
     "test_rules_handshake",
     "test_rules_io",
     "test_rules_replies",

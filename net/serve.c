@@ -42,6 +42,7 @@ queue_part(struct nbd_request *request, uint32_t part_bytes, bool last)
 {
 	struct connection *connection = request->connection;
 
+	slow_log_enter(request, SLOW_STAGE_SOCKET);
 	request->part_bytes = part_bytes;
 	request->last = last;
 	if (connection->in_pieces == request)
@@ -152,6 +153,7 @@ submit(struct nbd_request *request, enum volume_command command, uint64_t offset
 	io->length = length;
 	io->done = io_done;
 	connection->io_count++;
+	slow_log_enter(request, SLOW_STAGE_DISK);
 	volume_submit(connection->session.export->volume, io);
 }
 
@@ -372,6 +374,7 @@ begin_write(struct nbd_request *request)
 		return false;
 	request->io.buffer = request->buffer;
 	request->io.durable = (request->header.flags & NBD_CMD_FLAG_FUA) != 0;
+	slow_log_enter(request, SLOW_STAGE_SOCKET);
 	connection->receiving = request;
 	connection->payload_left = request_piece_bytes(request);
 	return true;
@@ -520,6 +523,7 @@ io_done(struct volume_request *io, int error)
 	struct connection *connection = request->connection;
 
 	connection->io_count--;
+	slow_log_enter(request, SLOW_STAGE_SOCKET);
 	if (connection->state == CONNECTION_STATE_DROPPED)
 		request_put(request);
 	else if (io->command == VOLUME_COMMAND_READ)
@@ -539,6 +543,7 @@ void
 serve_part_sent(struct nbd_request *request)
 {
 	if (request->last) {
+		slow_log_end(request);
 		request_put(request);
 		return;
 	}

@@ -115,31 +115,46 @@ open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
 	return 0;
 }
 
-/* The limits of WANTED, if it has any; its read-only view has them, too. */
-static int
-create_throttle(const struct config_export *wanted, struct cores *cores, struct export *export)
+static struct throttle_limits
+throttle_limits_of(const struct config_export *wanted)
 {
-	struct throttle_limits limits = {
+	return (struct throttle_limits){
 		.requests_per_s = wanted->limit_iops,
 		.bytes_per_s = wanted->limit_bytes,
 		.burst_ms = wanted->burst_ms,
 	};
-
-	if (limits.requests_per_s == 0 && limits.bytes_per_s == 0)
-		return 0;
-	return throttle_create(&limits, cores, &export->throttle);
 }
 
 int
-offer_start(struct offer *offer, struct cores *cores)
+offer_start(struct offer *offer, struct throttle_set *set)
 {
 	struct export_table *table = &offer->settings.exports;
-	int error = 0;
 
-	for (size_t i = 0; error == 0 && i < table->count; i++)
-		error = create_throttle(&offer->config.exports[i], cores, &table->exports[i]);
+	offer->throttles = calloc(table->count, sizeof(offer->throttles[0]));
+	if (offer->throttles == NULL)
+		return -ENOMEM;
+	for (size_t i = 0; i < table->count; i++) {
+		const struct config_export *wanted = &offer->config.exports[i];
+		struct throttle_limits limits = throttle_limits_of(wanted);
+		int error = throttle_set_acquire(set, wanted->name, &limits, &offer->throttles[i]);
+
+		if (error < 0)
+			return error;
+		offer->throttle_count++;
+		table->exports[i].throttle = offer->throttles[i]->throttle;
+	}
 	make_read_only_views(offer);
-	return error;
+	return 0;
+}
+
+void
+offer_set_limits(struct offer *offer)
+{
+	for (size_t i = 0; i < offer->throttle_count; i++) {
+		struct throttle_limits limits = throttle_limits_of(&offer->config.exports[i]);
+
+		throttle_change(offer->throttles[i]->throttle, &limits);
+	}
 }
 
 static void
@@ -225,10 +240,8 @@ offer_destroy(struct offer *offer)
 {
 	int error = 0;
 
-	for (size_t i = 0; i < offer->settings.exports.count; i++) {
-		if (offer->settings.exports.exports[i].throttle != NULL)
-			throttle_destroy(offer->settings.exports.exports[i].throttle);
-	}
+	for (size_t i = 0; i < offer->throttle_count; i++)
+		throttle_set_release(offer->throttles[i]);
 	for (size_t i = 0; i < offer->volume_count; i++) {
 		int released = volume_set_release(offer->volumes[i]);
 
@@ -237,6 +250,7 @@ offer_destroy(struct offer *offer)
 	}
 	if (offer->settings.limits.tls != NULL)
 		tls_credentials_put(offer->settings.limits.tls);
+	free(offer->throttles);
 	free(offer->volumes);
 	free(offer->settings.exports.exports);
 	config_fini(&offer->config);

@@ -5,6 +5,7 @@
 #define DAEMON_OFFER_H
 
 #include "daemon/config.h"
+#include "daemon/throttle_set.h"
 #include "daemon/volume_set.h"
 #include "net/service_settings.h"
 #include <pthread.h>
@@ -26,6 +27,8 @@ struct offer {
 	/* Private. */
 	size_t volume_count;
 	struct volume_entry **volumes; /* [config.export_count]; the first volume_count are there */
+	size_t throttle_count;
+	struct throttle_entry **throttles; /* as volumes */
 	struct graveyard *graveyard;
 	struct list_node node;
 };
@@ -43,9 +46,13 @@ struct offer *graveyard_take(struct graveyard *graveyard);
 int offer_create(struct config *config, unsigned number, struct volume_set *set,
 		 struct graveyard *graveyard, struct offer **offer) MUST_USE;
 
-/* CORES run: give the exports the limits that they have on them.  Before the settings are used.  They must outlive the offer.
+/* The cores run: give the exports throttles of SET, which must outlive the offer.  Before the settings are used.
  * Returns 0 or -ENOMEM. */
-int offer_start(struct offer *offer, struct cores *cores) MUST_USE;
+int offer_start(struct offer *offer, struct throttle_set *set) MUST_USE;
+
+/* OFFER is what is offered now: its limits hold for all connections to exports of these names, also those that came before.  No core may
+ * have a message about its throttles any more, and all will have some then. */
+void offer_set_limits(struct offer *offer);
 
 /* Look whether the files and devices of the exports have become larger, and if so let them grow; what has changed is logged, and what
  * could not be done.  After offer_start, on the main thread. */

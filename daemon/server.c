@@ -13,6 +13,7 @@
 #include "daemon/listeners.h"
 #include "daemon/offer.h"
 #include "daemon/privileges.h"
+#include "daemon/throttle_set.h"
 #include "daemon/volume_set.h"
 #include "net/service.h"
 #include "reactor/call.h"
@@ -24,6 +25,7 @@
 
 struct server {
 	struct volume_set volumes;
+	struct throttle_set throttles;
 	struct graveyard graveyard;
 	struct offer *offer; /* the current one; its first reference */
 	unsigned offer_count;
@@ -139,6 +141,7 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	}
 	limits_raise_files();
 	volume_set_init(&server->volumes);
+	throttle_set_init(&server->throttles);
 	graveyard_init(&server->graveyard);
 	error = offer_create(config, ++server->offer_count, &server->volumes, &server->graveyard,
 			     &server->offer);
@@ -158,8 +161,9 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	if (error < 0)
 		goto err_after_watchdog;
 	error = volume_set_start(&server->volumes, &server->cores, server->calls);
+	throttle_set_start(&server->throttles, &server->cores);
 	if (error == 0)
-		error = offer_start(server->offer, &server->cores);
+		error = offer_start(server->offer, &server->throttles);
 	if (error < 0)
 		goto err_after_watchdog;
 	error = service_init(&server->service, &server->cores, &server->offer->settings);
@@ -234,7 +238,7 @@ server_reload(struct server *server, struct config *config)
 			     &offer);
 	if (error < 0)
 		return error;
-	error = offer_start(offer, &server->cores);
+	error = offer_start(offer, &server->throttles);
 	if (error == 0)
 		error = listeners_prepare(&server->listeners, &offer->config, &listeners);
 	if (error < 0)
@@ -246,6 +250,8 @@ server_reload(struct server *server, struct config *config)
 	log_next_start(&before->config, &offer->config);
 	listeners_commit(&server->listeners, &listeners);
 	server->offer = offer;
+	offer_set_limits(offer);
+	service_barrier(&server->service);
 	offer_refresh(offer);
 	service_settings_put(&before->settings);
 	return 0;

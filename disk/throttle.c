@@ -16,18 +16,23 @@ struct throttle_core {
 	struct reactor *reactor;
 	struct list_node waiting; /* struct throttle_wait, by start_ns */
 	struct timer timer;	  /* runs while there are any */
+	struct message message;	  /* from throttle_change */
 } __attribute__((aligned(64)));
 
 struct throttle {
-	struct throttle_limits limits;
+	/* Atomic, relaxed: a turn that is given out while they change may be by the old or the new. */
+	uint64_t requests_per_s;
+	uint64_t bytes_per_s;
 	uint64_t burst_ns;
-	struct throttle_core *cores;
+	struct throttle_core *cores; /* [core_count] */
+	unsigned core_count;
 	/* Atomic: when all turns that were given out will have been used, at the limit's rate. */
 	uint64_t requests_clock_ns __attribute__((aligned(64)));
 	uint64_t bytes_clock_ns;
 };
 
 static void turns_due(struct timer *timer);
+static void take_turns_again(struct message *message);
 
 int
 throttle_create(const struct throttle_limits *limits, struct cores *cores, struct throttle **result)
@@ -35,7 +40,7 @@ throttle_create(const struct throttle_limits *limits, struct cores *cores, struc
 	struct throttle *throttle;
 	void *memory, *per_core;
 
-	CHECK(limits->burst_ms > 0 && (limits->requests_per_s > 0 || limits->bytes_per_s > 0));
+	CHECK(limits->burst_ms > 0);
 	if (posix_memalign(&memory, _Alignof(struct throttle), sizeof(*throttle)) != 0)
 		return -ENOMEM;
 	if (posix_memalign(&per_core, _Alignof(struct throttle_core),
@@ -45,7 +50,9 @@ throttle_create(const struct throttle_limits *limits, struct cores *cores, struc
 	}
 	throttle = memory;
 	*throttle = (struct throttle){
-		.limits = *limits,
+		.core_count = cores->count,
+		.requests_per_s = limits->requests_per_s,
+		.bytes_per_s = limits->bytes_per_s,
 		.burst_ns = limits->burst_ms * MS_NS,
 		.cores = per_core,
 	};
@@ -53,7 +60,8 @@ throttle_create(const struct throttle_limits *limits, struct cores *cores, struc
 		struct throttle_core *home = &throttle->cores[i];
 
 		*home = (struct throttle_core){ .throttle = throttle,
-						.reactor = cores->cores[i].reactor };
+						.reactor = cores->cores[i].reactor,
+						.message.deliver = take_turns_again };
 		list_init(&home->waiting);
 		timer_init(&home->timer, turns_due);
 	}
@@ -75,13 +83,28 @@ throttle_wait_init(struct throttle_wait *wait, void (*granted)(struct throttle_w
 	list_init(&wait->node);
 }
 
-/* Move CLOCK on by what COUNT costs at PER_SECOND.  Returns when the turn begins. */
+static uint64_t
+get(const uint64_t *shared)
+{
+	return __atomic_load_n(shared, __ATOMIC_RELAXED);
+}
+
+static bool
+is_unlimited(const struct throttle *throttle)
+{
+	return get(&throttle->requests_per_s) == 0 && get(&throttle->bytes_per_s) == 0;
+}
+
+/* Move CLOCK on by what COUNT costs at PER_SECOND; 0: nothing.  Returns when the turn begins. */
 static uint64_t
 reserve(uint64_t *clock, uint64_t count, uint64_t per_second, uint64_t burst_ns, uint64_t now_ns)
 {
-	__uint128_t cost_ns = (__uint128_t)count * SECOND_NS / per_second;
-	uint64_t before = __atomic_load_n(clock, __ATOMIC_RELAXED), base;
+	uint64_t before = get(clock), base;
+	__uint128_t cost_ns;
 
+	if (per_second == 0 || count == 0)
+		return now_ns;
+	cost_ns = (__uint128_t)count * SECOND_NS / per_second;
 	if (cost_ns > COST_NS_MAX)
 		cost_ns = COST_NS_MAX;
 	/* Relaxed: only the clock itself matters. */
@@ -90,6 +113,19 @@ reserve(uint64_t *clock, uint64_t count, uint64_t per_second, uint64_t burst_ns,
 	while (!__atomic_compare_exchange_n(clock, &before, base + (uint64_t)cost_ns, true,
 					    __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 	return base - burst_ns > now_ns && base > burst_ns ? base - burst_ns : now_ns;
+}
+
+/* The same by both clocks, for a request of BYTES. */
+static uint64_t
+reserve_turn(struct throttle *throttle, uint64_t bytes, uint64_t now_ns)
+{
+	uint64_t burst_ns = get(&throttle->burst_ns);
+	uint64_t by_requests = reserve(&throttle->requests_clock_ns, 1,
+				       get(&throttle->requests_per_s), burst_ns, now_ns);
+	uint64_t by_bytes = reserve(&throttle->bytes_clock_ns, bytes, get(&throttle->bytes_per_s),
+				    burst_ns, now_ns);
+
+	return by_requests > by_bytes ? by_requests : by_bytes;
 }
 
 /* Start the timer for the first that waits, if there is one. */
@@ -109,24 +145,19 @@ bool
 throttle_take(struct throttle *throttle, const struct core *core, struct throttle_wait *wait,
 	      uint64_t bytes)
 {
-	const struct throttle_limits *limits = &throttle->limits;
 	struct throttle_core *home = &throttle->cores[core->index];
-	uint64_t now_ns = kernel_clock_ns(), start_ns = now_ns, bytes_start_ns;
 	bool first = list_empty(&home->waiting);
+	uint64_t now_ns, start_ns;
 
 	DCHECK(!throttle_waiting(wait));
-	if (limits->requests_per_s > 0)
-		start_ns = reserve(&throttle->requests_clock_ns, 1, limits->requests_per_s,
-				   throttle->burst_ns, now_ns);
-	if (limits->bytes_per_s > 0 && bytes > 0) {
-		bytes_start_ns = reserve(&throttle->bytes_clock_ns, bytes, limits->bytes_per_s,
-					 throttle->burst_ns, now_ns);
-		if (bytes_start_ns > start_ns)
-			start_ns = bytes_start_ns;
-	}
+	if (first && is_unlimited(throttle))
+		return true;
+	now_ns = kernel_clock_ns();
+	start_ns = reserve_turn(throttle, bytes, now_ns);
 	if (start_ns <= now_ns && first)
 		return true;
 	wait->core = home;
+	wait->bytes = bytes;
 	wait->start_ns = start_ns;
 	list_append(&home->waiting, &wait->node);
 	if (first)
@@ -151,6 +182,40 @@ turns_due(struct timer *timer)
 	}
 	if (!timer_running(&home->timer))
 		start_timer(home, now_ns);
+}
+
+/* The limits have changed: the turns of those who wait are given out once more, in their order. */
+static void
+take_turns_again(struct message *message)
+{
+	struct throttle_core *home = container_of(message, struct throttle_core, message);
+	uint64_t now_ns = kernel_clock_ns();
+	struct list_node *node;
+
+	list_for_each(node, &home->waiting) {
+		struct throttle_wait *wait = container_of(node, struct throttle_wait, node);
+
+		wait->start_ns = reserve_turn(home->throttle, wait->bytes, now_ns);
+	}
+	start_timer(home, now_ns);
+}
+
+void
+throttle_change(struct throttle *throttle, const struct throttle_limits *limits)
+{
+	uint64_t burst_ns = limits->burst_ms * MS_NS, now_ns = kernel_clock_ns();
+
+	CHECK(limits->burst_ms > 0);
+	if (throttle->requests_per_s == limits->requests_per_s &&
+	    throttle->bytes_per_s == limits->bytes_per_s && throttle->burst_ns == burst_ns)
+		return;
+	__atomic_store_n(&throttle->requests_per_s, limits->requests_per_s, __ATOMIC_RELAXED);
+	__atomic_store_n(&throttle->bytes_per_s, limits->bytes_per_s, __ATOMIC_RELAXED);
+	__atomic_store_n(&throttle->burst_ns, burst_ns, __ATOMIC_RELAXED);
+	__atomic_store_n(&throttle->requests_clock_ns, now_ns, __ATOMIC_RELAXED);
+	__atomic_store_n(&throttle->bytes_clock_ns, now_ns, __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < throttle->core_count; i++)
+		reactor_send(throttle->cores[i].reactor, &throttle->cores[i].message);
 }
 
 void

@@ -3,7 +3,7 @@
  * A request takes its turn before it holds anything: each limit is a clock that says when the next request may begin, and that every
  * request moves on by what it costs.  So turns are in order of arrival, whichever the core, a large request is as welcome as a small
  * one, and nobody is refused or passed over.  The clock may be behind by the burst: what was not used for that long is saved up.
- * The cores share the two clocks and nothing else. */
+ * The cores share the limits and the two clocks, and nothing else. */
 #ifndef DISK_THROTTLE_H
 #define DISK_THROTTLE_H
 
@@ -16,7 +16,7 @@
 struct throttle;
 struct throttle_core;
 
-/* 0: no limit. */
+/* 0: no limit; both may be, until they are changed. */
 struct throttle_limits {
 	unsigned requests_per_s;
 	uint64_t bytes_per_s;
@@ -29,14 +29,20 @@ struct throttle_wait {
 	void (*granted)(struct throttle_wait *wait);
 	/* Private. */
 	struct throttle_core *core;
+	uint64_t bytes;
 	uint64_t start_ns;
 	struct list_node node;
 };
 
-/* Create the throttle of LIMITS, at least one of which is set, for CORES, which must outlive it.
+/* Create the throttle of LIMITS for CORES, which must outlive it.
  * Returns 0 or -ENOMEM; then *throttle is unchanged. */
 int throttle_create(const struct throttle_limits *limits, struct cores *cores,
 		    struct throttle **throttle) MUST_USE;
+
+/* LIMITS take the place of what THROTTLE has, at once, also for those who wait; unless they are the same, nothing is owed from before.
+ * One thread at a time, not a core's; it must not change them again, nor destroy THROTTLE, before each core has delivered all that was
+ * sent to it until now. */
+void throttle_change(struct throttle *throttle, const struct throttle_limits *limits);
 
 /* Nobody may wait any more. */
 void throttle_destroy(struct throttle *throttle);

@@ -20,7 +20,7 @@ struct export
 	struct volume *volume;
 	bool read_only;
 	enum priority priority;	   /* of its clients' requests */
-	struct throttle *throttle; /* its limits; NULL: none */
+	struct throttle *throttle; /* its limits, shared with those of the same name; NULL: none */
 	const struct access_rules
 		*access; /* who may use it, and learn that it exists; NULL: everybody */
 	bool tls_only;	 /* hidden from clients without TLS, who are told so when they ask for it */

@@ -192,8 +192,8 @@ def requests_allocate_nothing(env, medium):
     daemon, counts = serve_counted(env, env.image(medium, IMAGE_BYTES))
     clients = [connect(env, daemon) for _ in range(CONNECTIONS)]
     load = Load(clients, DEPTH, draw_small)
-    # A file's disk may make one of thousands wait, so that a helper starts or leaves.
-    allowed = 50 if medium == FILE else 0
+    # A disk may make one of thousands wait, so that helpers start and leave: a call for each 200 requests is none of theirs.
+    allowed = env.size(500, 50) if medium == FILE else 0
     count = env.size(100_000, 10_000)
     check_nothing_is_allocated(env, daemon, counts, load, 4_000, count, allowed)
 

@@ -10,7 +10,7 @@ import threading
 import nbd
 
 from harness import FILE, MIB, READY_SECONDS
-from harness import Failure, check, equal, random_bytes, same_bytes, test, wait_until
+from harness import Failure, check, equal, random_bytes, same_bytes, start_process, test, wait_until
 
 
 class Server:
@@ -283,6 +283,46 @@ def limits_of_an_export_come_and_go(env):
         # Without saying goodbye, which would wait for the answers.
         del client
     equal(len(server.connect("first").pread(512, 0)), 512, "bytes")
+
+
+def load(env, server, seconds):
+    """A load on the export "first" that runs beside the test; its IOPS are in the file that is returned with it."""
+    path = env.path("result.json")
+    program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    uri = f"nbd://127.0.0.1:{server.port}/first"
+    arguments = ("--depth", "8", "--warmup", "0.1", "--time", str(seconds), "--rw", "randread", "--json", path)
+    process = start_process([program, "run", uri, "--quiet", *arguments])
+    env.processes.append(process)
+    return process, path
+
+
+def iops_of(process, path):
+    equal(process.wait(30), 0, "exit status of a load")
+    with open(path, encoding="utf-8") as file:
+        result = json.load(file)
+    equal(result["errors"], 0, "requests that failed")
+    return result["all"]["iops"]
+
+
+@test()
+def limits_are_shared_by_those_from_before_and_after(env):
+    """One that came without a limit, one that came with another; now they have one limit together, and half of it each."""
+    memory = "type = memory\nsize = 1M"
+    server = Server(env, {"first": memory})
+    loads = [load(env, server, 3)]
+    threading.Event().wait(0.4)
+    server.change({"first": f"{memory}\nlimit-iops = 10\nburst-ms = 1"})
+    loads.append(load(env, server, 3))
+    threading.Event().wait(0.5)
+    server.change({"first": f"{memory}\nlimit-iops = 2000\nburst-ms = 10"})
+    probe = load(env, server, 1)
+    third = iops_of(*probe)
+    check(450 < third < 900, f"the last of three has {third} of 2000 requests per second")
+    server.change({"first": memory})
+    fast = iops_of(*load(env, server, 0.5))
+    check(fast > 5000, f"{fast} requests per second without a limit")
+    for process, path in loads:
+        iops_of(process, path)
 
 
 @test(quick=True)

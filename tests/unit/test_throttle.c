@@ -230,3 +230,81 @@ Test(throttle, request_larger_than_the_burst_gets_its_turn, .timeout = 30)
 	cr_assert_leq((double)turns(&fixture, 0), 2 + 5 * (double)elapsed_ns / 1e9 + 1);
 	fixture_stop(&fixture);
 }
+
+static uint64_t
+all_turns(struct fixture *fixture)
+{
+	uint64_t count = 0;
+
+	for (unsigned i = 0; i < fixture->count; i++)
+		count += turns(fixture, i);
+	return count;
+}
+
+/* Also for those who wait already. */
+Test(throttle, change_holds_at_once, .timeout = 30)
+{
+	struct throttle_limits slow = { .requests_per_s = 1, .burst_ms = 1 };
+	struct throttle_limits limits = { .requests_per_s = 3000, .burst_ms = 20 };
+	struct fixture fixture;
+	uint64_t elapsed_ns, before;
+
+	fixture_start(&fixture, &slow);
+	for (unsigned i = 0; i < 4; i++)
+		add_taker(&fixture, i % 2, 4096);
+	let_run(100, &elapsed_ns);
+	cr_assert_leq(all_turns(&fixture), 2);
+	throttle_change(fixture.throttle, &limits);
+	before = all_turns(&fixture);
+	let_run(500, &elapsed_ns);
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_gt(turns(&fixture, i), 100, "taker %u", i);
+	assert_rate((double)(all_turns(&fixture) - before), 3000, elapsed_ns, 0.02);
+	limits = (struct throttle_limits){ .bytes_per_s = 4096000, .burst_ms = 20 };
+	throttle_change(fixture.throttle, &limits);
+	before = all_turns(&fixture);
+	let_run(500, &elapsed_ns);
+	assert_rate((double)(all_turns(&fixture) - before), 1000, elapsed_ns, 0.02);
+	fixture_stop(&fixture);
+}
+
+Test(throttle, no_limits_come_and_go, .timeout = 30)
+{
+	struct throttle_limits none = { .burst_ms = 1 };
+	struct throttle_limits slow = { .requests_per_s = 1, .burst_ms = 1 };
+	struct fixture fixture;
+	uint64_t elapsed_ns, before;
+
+	fixture_start(&fixture, &none);
+	for (unsigned i = 0; i < 4; i++)
+		add_taker(&fixture, i % 2, 4096);
+	for (unsigned round = 0; round < 3; round++) {
+		throttle_change(fixture.throttle, &none);
+		before = all_turns(&fixture);
+		let_run(50, &elapsed_ns);
+		cr_assert_gt(all_turns(&fixture) - before, 1000);
+		throttle_change(fixture.throttle, &slow);
+		let_run(50, &elapsed_ns);
+		before = all_turns(&fixture);
+		let_run(50, &elapsed_ns);
+		cr_assert_leq(all_turns(&fixture) - before, 1);
+	}
+	fixture_stop(&fixture);
+}
+
+/* What is the same changes nothing: whoever has used the burst does not get it again. */
+Test(throttle, same_limits_again_are_no_new_burst, .timeout = 30)
+{
+	struct throttle_limits limits = { .requests_per_s = 100, .burst_ms = 500 };
+	struct fixture fixture;
+	uint64_t elapsed_ns;
+
+	fixture_start(&fixture, &limits);
+	add_taker(&fixture, 0, 0);
+	for (unsigned i = 0; i < 10; i++) {
+		let_run(10, &elapsed_ns);
+		throttle_change(fixture.throttle, &limits);
+	}
+	cr_assert_leq(turns(&fixture, 0), 51 + 100);
+	fixture_stop(&fixture);
+}

@@ -18,6 +18,13 @@ put(uint64_t value, unsigned count)
 		bytes[byte_count++] = (uint8_t)(value >> (8 * (count - 1 - i)));
 }
 
+static void
+put_zeros(unsigned count)
+{
+	memset(bytes + byte_count, 0, count);
+	byte_count += count;
+}
+
 /* A chunk of TYPE for the request 7, in STYLE, up to its payload of PAYLOAD_BYTES. */
 static void
 put_chunk(enum nbd_style style, uint16_t flags, uint16_t type, uint64_t payload_bytes)
@@ -93,7 +100,7 @@ Test(wire, a_simple_reply_is_for_both_of_the_older_styles)
 		cr_assert(reply.last);
 		cr_assert_eq(reply.error, NBD_EIO);
 	}
-	put(0, 16);
+	put_zeros(16);
 	check_wrong(NBD_STYLE_EXTENDED, "no reply");
 }
 
@@ -180,7 +187,7 @@ Test(wire, what_no_server_may_send_is_wrong)
 	put(1, 2);
 	check_wrong(NBD_STYLE_STRUCTURED, "error of the wrong form");
 	put_chunk(NBD_STYLE_STRUCTURED, NBD_REPLY_FLAG_DONE, NBD_CHUNK_OFFSET_HOLE, 12);
-	put(0, 12);
+	put_zeros(12);
 	check_wrong(NBD_STYLE_STRUCTURED, "no length");
 	check_wrong(NBD_STYLE_SIMPLE, "no simple reply");
 	check_wrong(NBD_STYLE_EXTENDED, "no reply");

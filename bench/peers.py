@@ -23,6 +23,7 @@ import clients  # noqa: E402 (the two lines above come first)
 import loads  # noqa: E402
 import measure  # noqa: E402
 import picture  # noqa: E402
+import publish  # noqa: E402
 import report  # noqa: E402
 import servers  # noqa: E402
 import storage  # noqa: E402
@@ -92,6 +93,8 @@ def parse_arguments():
     parser.add_argument("--markdown", metavar="FILE", help="write the table there")
     parser.add_argument("--json", metavar="FILE", help="write every round's figures there")
     parser.add_argument("--svg", metavar="FILE", help="draw the IOPS and the CPU per request there")
+    parser.add_argument("--publish", action="store_true",
+                        help="put the result into README.md, doc/peers.md and doc/peers.svg")
     arguments = parser.parse_args()
     small = arguments.quick
     if arguments.all:
@@ -382,6 +385,9 @@ def main():
     if arguments.svg:
         with open(arguments.svg, "w") as target:
             target.write(picture.svg(run.results))
+    if arguments.publish:
+        publish.publish(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), run.results,
+                        facts(run) + [("problem", problem) for problem in run.problems])
     return 1 if run.problems else 0
 
 

@@ -196,7 +196,7 @@ class Bench:
         with open(self.counters, "wb") as counters:
             counters.truncate(COUNTERS_BYTES)
         if row.disk:
-            storage.drop_cache(self.paths[row.disk])
+            storage.prepare_cache(row.disk, self.paths[row.disk])
         port = free_port()
         busy, start = machine_busy_seconds(), time.monotonic()
         with Child(self.server_argv(row, server, port), self.log["server"],

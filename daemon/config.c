@@ -143,6 +143,7 @@ config_volume_options(const struct config_export *export)
 		.fault = export->fault,
 		.read_only = export->read_only,
 		.cache = export->cache,
+		.create = export->create,
 	};
 }
 

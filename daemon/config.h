@@ -12,6 +12,7 @@
 #include "reactor/cpu_list.h"
 #include "reactor/log.h"
 #include "reactor/priority.h"
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,6 +23,8 @@
 #define CONFIG_QUEUE_DEPTH_MAX 16384
 #define CONFIG_POLL_US_MAX     10000
 #define CONFIG_STALL_MS_MIN    50 /* five times the longest spin, which is no turn either */
+#define CONFIG_SLOW_MS_MAX     3600000
+#define CONFIG_SLOW_MS_UNSET   UINT_MAX
 #define CONFIG_STALL_MS_MAX    3600000
 #define CONFIG_BUFFER_MEMORY_MIN \
 	((uint64_t)64 << 20) /* bytes per core: a request of 32 MiB and its frame */
@@ -43,12 +46,14 @@ struct config_export {
 	uint64_t size_bytes; /* 0: not given */
 	char *fault;	     /* or NULL */
 	enum volume_cache cache;
+	enum volume_create create;
 	char *description; /* or NULL */
 	bool read_only;
 	enum priority priority;
 	unsigned limit_iops;  /* 0: no limit */
 	uint64_t limit_bytes; /* per second; 0: no limit */
 	unsigned burst_ms;
+	unsigned slow_ms; /* as below; CONFIG_SLOW_MS_UNSET: that one holds */
 	struct access_rules access;
 	struct access_list read_only_for;
 	bool tls_only;
@@ -96,6 +101,7 @@ struct config {
 	enum config_removed removed_exports;
 	enum log_level log_level; /* lines of it and more severe ones are logged */
 	enum log_format log_format;
+	unsigned slow_ms; /* requests that take longer are logged; 0: none */
 	/* [tls] */
 	enum tls_mode tls_mode;
 	struct tls_files tls;

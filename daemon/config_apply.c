@@ -40,7 +40,9 @@ config_mistake(FILE *errors, const char *where, const char *format, ...)
 void
 config_export_init(struct config_export *export)
 {
-	*export = (struct config_export){ .priority = PRIORITY_NORMAL, .burst_ms = 100 };
+	*export = (struct config_export){ .priority = PRIORITY_NORMAL,
+					  .slow_ms = CONFIG_SLOW_MS_UNSET,
+					  .burst_ms = 100 };
 }
 
 void

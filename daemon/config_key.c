@@ -64,6 +64,7 @@ static const char *const tls_modes[] = {
 };
 static_assert(sizeof(enum tls_mode) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum priority) == sizeof(unsigned), "a word is kept as unsigned");
+static_assert(sizeof(enum volume_create) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum volume_cache) == sizeof(unsigned), "a word is kept as unsigned");
 static_assert(sizeof(enum volume_kind) == sizeof(unsigned), "a word is kept as unsigned");
 
@@ -97,6 +98,7 @@ static const struct config_key server_keys[] = {
 	WORD("removed-exports", config, enum config_removed, removed_exports, removed_exports),
 	WORD("log-level", config, enum log_level, log_level, log_levels),
 	WORD("log-format", config, enum log_format, log_format, log_formats),
+	NUMBER("slow-ms", config, slow_ms, 0, CONFIG_SLOW_MS_MAX, .note_of_zero = "(off)"),
 	TEXT("user", config, user),
 	YES_NO("seccomp", config, seccomp),
 	YES_NO("core-dumps", config, core_dumps),
@@ -119,6 +121,7 @@ static const struct config_key export_keys[] = {
 	WORD("type", config_export, enum volume_kind, type, volume_kind_names),
 	TEXT("path", config_export, path),
 	BYTES("size", config_export, size_bytes, 1, CONFIG_VOLUME_BYTES_MAX),
+	WORD("create", config_export, enum volume_create, create, volume_create_names),
 	TEXT("fault", config_export, fault),
 	WORD("cache", config_export, enum volume_cache, cache, volume_cache_names),
 	YES_NO("read-only", config_export, read_only),
@@ -134,6 +137,8 @@ static const struct config_key export_keys[] = {
 	BYTES("limit-bytes", config_export, limit_bytes, 0, CONFIG_VOLUME_BYTES_MAX,
 	      .note_of_zero = "(none)"),
 	NUMBER("burst-ms", config_export, burst_ms, 1, CONFIG_BURST_MS_MAX),
+	KEY("slow-ms", own_number, .offset = FIELD(config_export, const unsigned, slow_ms),
+	    .max = CONFIG_SLOW_MS_MAX, .note_of_zero = "(off)"),
 	TEXT("description", config_export, description),
 };
 static_assert(ARRAY_COUNT(export_keys) <= CONFIG_KEYS_MAX, "the reader counts them");

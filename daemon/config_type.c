@@ -2,6 +2,7 @@
 #include "daemon/config_type.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,17 @@ describe_number(const struct config_key *key, const void *object, const char *la
 }
 
 const struct config_type config_type_number = { false, set_number, describe_number };
+
+static void
+describe_own_number(const struct config_key *key, const void *object, const char *label, FILE *out)
+{
+	const unsigned *number = const_field(key, object);
+
+	if (*number != UINT_MAX)
+		describe_number(key, object, label, out);
+}
+
+const struct config_type config_type_own_number = { false, set_number, describe_own_number };
 
 /* ---- bytes */
 

@@ -30,6 +30,8 @@ struct config_type {
 
 extern const struct config_type config_type_number; /* unsigned, min to max */
 extern const struct config_type
+	config_type_own_number; /* the same, of an export; UINT_MAX: not set, what holds for all does */
+extern const struct config_type
 	config_type_bytes; /* uint64_t, min to max; K, M, G, T; 0 below min: not set */
 extern const struct config_type config_type_bool;   /* bool */
 extern const struct config_type config_type_word;   /* unsigned or an enum: the word's index */

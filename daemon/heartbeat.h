@@ -1,6 +1,6 @@
 /* Whether every core still does its work: each is sent a message now and then, and must have delivered it by the next time.
  * A core that hangs in a turn does not, nor one that sleeps through its wake-up.  (reactor/watchdog.h looks only whether turns
- * end, and says where one that does not has got to.)  One thread, not a core's. */
+ * end, and says where one that does not has got to.)  One thread at a time, not a core's. */
 #ifndef DAEMON_HEARTBEAT_H
 #define DAEMON_HEARTBEAT_H
 

@@ -32,23 +32,16 @@ block_signals(sigset_t *signals)
 	(void)signal(SIGPIPE, SIG_IGN);
 }
 
-/* The next of SIGNALS.  Meanwhile the service manager is told that SERVER lives, for as long as it does. */
+/* The next of SIGNALS. */
 static int
-next_signal(const sigset_t *signals, struct server *server)
+next_signal(const sigset_t *signals)
 {
-	unsigned interval_ms = notify_alive_interval_ms();
-	struct timespec interval = { .tv_sec = interval_ms / 1000,
-				     .tv_nsec = (long)(interval_ms % 1000) * 1000000 };
+	int received;
 
-	for (;;) {
-		int received = interval_ms == 0 ? sigwaitinfo(signals, NULL)
-						: sigtimedwait(signals, NULL, &interval);
-
-		if (received > 0)
-			return received;
-		if (errno == EAGAIN && server_alive(server))
-			notify_alive();
-	}
+	do
+		received = sigwaitinfo(signals, NULL);
+	while (received < 0);
+	return received;
 }
 
 /* Read the settings from all their sources into CONFIG, and check them as a whole.  Mistakes go to ERRORS.  Returns 0 or -EINVAL; then
@@ -158,14 +151,19 @@ serve_until_told(struct config *config, const sigset_t *signals, struct log_thre
 	notify_status("serving %zu exports on %u cores", server_export_count(server), core_count);
 	notify_ready();
 	for (;;) {
-		received = next_signal(signals, server);
-		if (received == SIGHUP)
+		received = next_signal(signals);
+		if (received == SIGHUP) {
+			server_busy(server, "reloading");
 			reload(server, log, argc, argv);
-		else if (received == SERVER_SIGNAL)
+		} else if (received == SERVER_SIGNAL) {
+			server_busy(server, "closing what is not served any more");
 			server_tidy(server);
-		else
+		} else {
 			break;
+		}
+		server_busy(server, NULL);
 	}
+	server_busy(server, "stopping");
 	log_info("%s: answering what is in flight, then stopping", strsignal(received));
 	notify_status("answering what is in flight");
 	notify_stopping();

@@ -28,6 +28,12 @@ notify_alive(void)
 }
 
 void
+notify_busy(void)
+{
+	(void)sd_notify(0, "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000");
+}
+
+void
 notify_status(const char *format, ...)
 {
 	char status[STATUS_BYTES_MAX];

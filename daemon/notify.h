@@ -1,5 +1,5 @@
 /* What a service manager is told (sd_notify(3)), and what it hands over (sd_listen_fds(3)).  Without one nothing happens.
- * The main thread only. */
+ * The main thread only, but for notify_alive: any. */
 #ifndef DAEMON_NOTIFY_H
 #define DAEMON_NOTIFY_H
 
@@ -14,6 +14,9 @@ void notify_status(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* RELOADING=1 and when it began, for Type=notify-reload; notify_ready ends it. */
 void notify_reloading(void);
+
+/* As notify_alive, and a minute more for starting or reloading, which takes long.  Source: sd_notify(3), EXTEND_TIMEOUT_USEC. */
+void notify_busy(void);
 
 /* How often notify_alive is to be called, in ms: four times in the manager's time limit; or 0: never. */
 unsigned notify_alive_interval_ms(void);

@@ -5,10 +5,12 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "daemon/notify.h"
 #include "reactor/log.h"
 
 /* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
 #define REQUESTS_PER_DISK_SLOT 8
+#define NS_PER_MS	       UINT64_C(1000000)
 
 /* ---- the graveyard ---- */
 
@@ -72,8 +74,10 @@ make_read_only_views(struct offer *offer)
 	}
 }
 
+/* SLOW_MS: for exports that say nothing of it. */
 static void
-fill_export(const struct config_export *wanted, struct volume *volume, struct export *export)
+fill_export(const struct config_export *wanted, unsigned slow_ms, struct volume *volume,
+	    struct export *export)
 {
 	*export = (struct export){
 		.name = wanted->name,
@@ -81,10 +85,21 @@ fill_export(const struct config_export *wanted, struct volume *volume, struct ex
 		.volume = volume,
 		.read_only = wanted->read_only,
 		.priority = wanted->priority,
+		.slow_ns = NS_PER_MS *
+			   (wanted->slow_ms == CONFIG_SLOW_MS_UNSET ? slow_ms : wanted->slow_ms),
 		.access = &wanted->access,
 		.tls_only = wanted->tls_only,
 		.allow_names = &wanted->allow_names,
 	};
+}
+
+/* The manager must not take it for dead meanwhile. */
+static void
+tell_progress(const struct volume_options *options, uint64_t done_bytes)
+{
+	notify_busy();
+	notify_status("creating %s: %llu of %llu bytes", options->path,
+		      (unsigned long long)done_bytes, (unsigned long long)options->size_bytes);
 }
 
 static int
@@ -100,16 +115,18 @@ open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
 	for (size_t i = 0; i < count; i++) {
 		const struct config_export *wanted = &offer->config.exports[i];
 		struct volume_options options = config_volume_options(wanted);
-		int error =
-			volume_set_acquire(set, number, wanted->name, &options, &offer->volumes[i]);
+		int error;
 
+		options.progress = tell_progress;
+		error = volume_set_acquire(set, number, wanted->name, &options, &offer->volumes[i]);
 		if (error < 0) {
 			log_error("%s: export \"%s\" cannot be served", wanted->origin,
 				  wanted->name);
 			return error;
 		}
 		offer->volume_count++;
-		fill_export(wanted, offer->volumes[i]->volume, &table->exports[i]);
+		fill_export(wanted, offer->config.slow_ms, offer->volumes[i]->volume,
+			    &table->exports[i]);
 	}
 	table->count = count;
 	return 0;

@@ -14,6 +14,7 @@
 
 static int find_user(const char *name, struct passwd **user);
 static int become(const char *name);
+static void warn_of_reloads(const struct config *config);
 
 int
 privileges_check(const struct config *config)
@@ -33,6 +34,7 @@ privileges_drop(const struct config *config)
 	if (geteuid() == 0)
 		log_info("runs as root; user = NAME in the configuration makes it somebody who may "
 			 "do less");
+	warn_of_reloads(config);
 	/* Also keeps others of the same user from looking into the process. */
 	if (!config->core_dumps && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
 		return -errno; /* UNTESTED: it does not fail */
@@ -76,4 +78,26 @@ become(const char *name)
 	}
 	log_info("runs as %s from now on", name);
 	return 0;
+}
+
+/* What root has read, and nobody else may: now is the time to say so, not when a certificate must be changed. */
+static void
+warn_unreadable(const char *path, const char *user)
+{
+	if (path != NULL && access(path, R_OK) != 0 && errno == EACCES)
+		log_warning("%s: user %s may not read it, so that every reload will fail: let its "
+			    "group read it (chgrp %u %s, chmod 640 %s), and enter the directories "
+			    "above",
+			    path, user, (unsigned)getegid(), path, path);
+}
+
+static void
+warn_of_reloads(const struct config *config)
+{
+	if (config->user == NULL || config->tls_mode == TLS_MODE_OFF)
+		return;
+	warn_unreadable(config->tls.certificate, config->user);
+	warn_unreadable(config->tls.key, config->user);
+	warn_unreadable(config->tls.ca, config->user);
+	warn_unreadable(config->tls.psk_file, config->user);
 }

@@ -53,6 +53,7 @@ static const int allowed_calls[] = {
 	SCMP_SYS(inotify_init1),
 	SCMP_SYS(inotify_rm_watch),
 	SCMP_SYS(ioctl),
+	SCMP_SYS(linkat),
 	SCMP_SYS(lseek),
 	SCMP_SYS(lstat),
 	SCMP_SYS(memfd_create),

@@ -7,10 +7,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "daemon/alive.h"
 #include "daemon/core_choice.h"
 #include "daemon/heartbeat.h"
 #include "daemon/limits.h"
 #include "daemon/listeners.h"
+#include "daemon/notify.h"
 #include "daemon/offer.h"
 #include "daemon/privileges.h"
 #include "daemon/throttle_set.h"
@@ -33,6 +35,7 @@ struct server {
 	struct cores cores;
 	struct watchdog *watchdog;
 	struct heartbeat *heartbeat;
+	struct alive *alive; /* NULL: nobody asks */
 	struct service service;
 	struct listeners listeners;
 };
@@ -96,6 +99,18 @@ start_cores(struct server *server, const struct config *config)
 
 /* ---- the whole ---- */
 
+/* What the service manager, if it wants to hear it, is told of the life of the cores and of this thread. */
+static int
+start_signs_of_life(struct server *server)
+{
+	unsigned interval_ms = notify_alive_interval_ms();
+	int error = heartbeat_create(&server->cores, &server->heartbeat);
+
+	if (error < 0 || interval_ms == 0)
+		return error;
+	return alive_start(server->heartbeat, interval_ms, ALIVE_BUSY_S_MAX, &server->alive);
+}
+
 /* After all is allocated, and without touching what nobody has used yet. */
 static int
 lock_memory(const struct config *config)
@@ -157,7 +172,7 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	error = watchdog_start(&server->cores, config->stall_ms, &server->watchdog);
 	if (error < 0)
 		goto err_after_cores;
-	error = heartbeat_create(&server->cores, &server->heartbeat);
+	error = start_signs_of_life(server);
 	if (error < 0)
 		goto err_after_watchdog;
 	error = volume_set_start(&server->volumes, &server->cores, server->calls);
@@ -185,6 +200,7 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 err_after_service:
 	service_fini(&server->service);
 err_after_watchdog:
+	alive_stop(server->alive);
 	watchdog_stop(server->watchdog);
 err_after_cores:
 	cores_stop(&server->cores);
@@ -284,10 +300,10 @@ server_export_count(const struct server *server)
 	return server->offer->config.export_count;
 }
 
-bool
-server_alive(struct server *server)
+void
+server_busy(struct server *server, const char *what)
 {
-	return heartbeat_beat(server->heartbeat);
+	alive_busy(server->alive, what);
 }
 
 int
@@ -299,10 +315,12 @@ server_stop(struct server *server)
 	watchdog_stop(server->watchdog);
 	/* Before the cores: a helper may still be waking the one that it has sent its last result to. */
 	call_pool_destroy(server->calls);
+	alive_forget_cores(server->alive);
 	cores_stop(&server->cores);
 	heartbeat_destroy(server->heartbeat);
 	service_fini(&server->service);
 	error = withdraw(server);
+	alive_stop(server->alive);
 	graveyard_fini(&server->graveyard);
 	free(server);
 	return error;

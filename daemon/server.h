@@ -40,8 +40,9 @@ void server_tidy(struct server *server);
 /* How many exports are offered. */
 size_t server_export_count(const struct server *server);
 
-/* Returns true if every core has done something since the last call, or the start. */
-bool server_alive(struct server *server);
+/* The caller, which has started the server, begins with WHAT, a literal, that may block it; NULL: it waits for signals.  See
+ * daemon/alive.h. */
+void server_busy(struct server *server, const char *what);
 
 /* Accept no more, answer what was asked, flush and close the volumes, free all.
  * Returns 0, or the negative errno of a last flush that failed (logged). */

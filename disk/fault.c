@@ -94,6 +94,7 @@ fault_open(const struct volume_options *options, struct volume **result)
 	fault->volume.block_bytes = fault->inner->block_bytes;
 	fault->volume.read_only = fault->inner->read_only;
 	fault->volume.trims = fault->inner->trims;
+	fault->volume.prefetches = fault->inner->prefetches;
 	log_warning("%s: requests will fail on purpose: %s", fault->volume.path, options->fault);
 	*result = &fault->volume;
 	return 0;

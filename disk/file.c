@@ -53,13 +53,32 @@ file_submit(struct volume *volume, struct volume_request *request)
 		file_submit_zeroes(request);
 		break;
 	case VOLUME_COMMAND_CACHE:
-		/* Only advice. */
-		file_complete(request, 0);
+		/* Only advice; what is read directly is kept by nobody. */
+		if (file->cached)
+			file_submit_prefetch(request);
+		else
+			file_complete(request, 0);
 		break;
 	case VOLUME_COMMAND_EXTENTS:
 		file_submit_extents(request);
 		break;
 	}
+}
+
+/* The kernel says of what is behind the end of a device, which it has not any more when the device is gone, that there is no room, or that
+ * the request makes no sense; a client could think that it can do something about that. */
+static int
+file_translate(const struct volume_request *request, int error)
+{
+	const struct file_volume *file = file_of(request->volume);
+	uint64_t size_bytes;
+
+	if (!file->is_device || (error != -ENOSPC && error != -EINVAL))
+		return error;
+	if (file_find_size(file->fd, &size_bytes) == 0 &&
+	    request->offset + request->length <= size_bytes)
+		return error;
+	return -EIO;
 }
 
 const struct volume_ops file_volume_ops = {
@@ -70,6 +89,7 @@ const struct volume_ops file_volume_ops = {
 	.submit = file_submit,
 	.refresh = file_refresh,
 	.lock = file_lock,
+	.translate = file_translate,
 	.peek = file_peek,
 	.close = file_close,
 };

@@ -13,8 +13,6 @@
 
 #define SLICE_BYTES_MAX ((uint64_t)64 << 10)
 
-#define LANES 12u
-
 static struct file_core *
 core_of(const struct volume_request *request)
 {
@@ -66,13 +64,12 @@ read_done(struct call *call)
 static void
 start_call(struct file_core *home, struct volume_request *request)
 {
-	unsigned lane = home->read_lane++ % LANES;
+	unsigned lane = home->read_lane++ % FILE_READ_LANES;
 
 	request->call.run = read_run;
 	request->call.done = read_done;
-	/* The keys are addresses within the volume, so that they are nobody else's; its own is the examiner's. */
 	call_submit_keyed(file_of(request->volume)->calls, request->core->reactor, &request->call,
-			  (uintptr_t)request->volume + 1 + lane);
+			  file_key(request->volume, FILE_KEY_READS + lane));
 }
 
 /* Copy what comes next, if the cache has it.  Returns how many bytes, or 0: it has not, or can't be asked. */

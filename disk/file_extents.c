@@ -207,7 +207,7 @@ file_submit_extents(struct volume_request *request)
 	request->call.done = scan_done;
 	/* The key: one examiner of the map at a time. */
 	call_submit_keyed(file->calls, request->core->reactor, &request->call,
-			  (uintptr_t)request->volume);
+			  file_key(request->volume, FILE_KEY_EXAMINER));
 }
 
 enum volume_peek

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "disk/device_limits.h"
+#include "disk/file_create.h"
 #include "disk/file_volume.h"
 #include "disk/volume_kinds.h"
 #include "reactor/log.h"
@@ -35,7 +36,8 @@ log_open_error(const char *path, bool read_only, int error)
 
 	switch (error) {
 	case -ENOENT:
-		fix = "; create it first, for example with truncate -s 10G";
+		fix = "; create it first, for example with truncate -s 10G, or set create and "
+		      "size";
 		break;
 	case -EACCES:
 	case -EPERM:
@@ -301,8 +303,15 @@ int
 file_check(const struct volume_options *options, uint64_t *size_bytes)
 {
 	uint32_t unit_bytes;
-	int fd = open_image(options, false, size_bytes, &unit_bytes);
+	int fd, missing = file_create_check(options);
 
+	if (missing < 0)
+		return missing;
+	if (missing > 0) {
+		*size_bytes = options->size_bytes;
+		return 0;
+	}
+	fd = open_image(options, false, size_bytes, &unit_bytes);
 	if (fd < 0)
 		return fd;
 	(void)close(fd);
@@ -327,12 +336,19 @@ file_open(const struct volume_options *options, struct volume **result)
 	volume->path = strdup(path);
 	if (volume->path == NULL)
 		goto err_after_file;
+	error = file_create(options);
+	if (error < 0)
+		goto err_after_path;
 	file->fd = open_image(options, true, &volume->size_bytes, &unit_bytes);
 	error = file->fd;
 	if (error < 0)
 		goto err_after_path;
+	if (options->create != VOLUME_CREATE_NO && volume->size_bytes != options->size_bytes)
+		log_info("%s: exists, and keeps its size of %llu bytes: size is for creating it",
+			 path, (unsigned long long)volume->size_bytes);
 	file->cached = options->cache == VOLUME_CACHE_HOST;
 	volume->block_bytes = file->cached ? 1 : unit_bytes;
+	volume->prefetches = file->cached;
 	error = lock_file(path, file->fd, read_only ? F_RDLCK : F_WRLCK);
 	if (error == 0)
 		error = find_abilities(file);

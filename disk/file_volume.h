@@ -1,6 +1,7 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
- * blocks, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_zeroes.c trims and zeros, file_extents.c
- * tells where the data is, file_grow.c notices that it has become larger, file.c says which. */
+ * blocks, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_prefetch.c reads
+ * ahead, file_zeroes.c trims and zeros, file_extents.c tells where the data is, file_grow.c notices that it has become larger, file.c
+ * says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
 
@@ -41,7 +42,7 @@ struct file_volume {
 	struct flush_group flushes;
 	struct file_core *cores; /* [core_count] */
 	unsigned core_count;
-	struct extent_map map; /* its examiner is a call whose key is the volume */
+	struct extent_map map; /* its examiner is a call of FILE_KEY_EXAMINER */
 	/* file_zeroes.c's. */
 	void *zeros;
 	uint64_t slice_bytes;	  /* atomic, a power of two */
@@ -64,6 +65,21 @@ static inline uint64_t
 file_block_ceil(const struct volume_request *request, uint64_t offset)
 {
 	return file_block_floor(request, offset + request->volume->block_bytes - 1);
+}
+
+/* Keys of calls (reactor/call.h): each is an address within VOLUME, so that it is no other volume's. */
+enum file_key {
+	FILE_KEY_EXAMINER, /* of the extent map */
+	FILE_KEY_PREFETCH,
+	FILE_KEY_READS, /* and FILE_READ_LANES - 1 behind it: cached reads of what is not in the cache */
+};
+
+#define FILE_READ_LANES 12u
+
+static inline uintptr_t
+file_key(const struct volume *volume, unsigned key)
+{
+	return (uintptr_t)volume + key;
 }
 
 /* The operations of volume_ops. */
@@ -89,6 +105,9 @@ void file_submit_plain_write(struct volume_request *request);
 void file_submit_rmw(struct volume_request *request);
 void file_submit_cached_read(struct volume_request *request);
 void file_submit_cached_write(struct volume_request *request);
+
+/* CACHE of a cached volume. */
+void file_submit_prefetch(struct volume_request *request);
 
 /* Prepare HOME, a core's part of FILE, for cached writes. */
 void file_cached_init(struct file_volume *file, struct file_core *home);

@@ -334,7 +334,7 @@ whole_granted(struct range_write *write)
 {
 	struct volume_request *request = container_of(write, struct volume_request, range.write);
 
-	start_call(request, whole_run, whole_done, (uintptr_t)request->volume);
+	start_call(request, whole_run, whole_done, file_key(request->volume, FILE_KEY_EXAMINER));
 }
 
 static void

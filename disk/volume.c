@@ -159,6 +159,8 @@ volume_finish(struct volume_request *request, int error)
 	/* Of two syncs at once only one is told of a loss: this one may have been the other. */
 	if (is_sync && error == 0 && __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED))
 		error = -EIO;
+	if (error < 0 && volume->ops->translate != NULL)
+		error = volume->ops->translate(request, error);
 	/* -EOPNOTSUPP: asked for only if it is fast, and it is not. */
 	if (error < 0 && error != -EOPNOTSUPP) {
 		failure_log_add(&volume->failures, request, error, kernel_clock_ns());

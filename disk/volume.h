@@ -27,7 +27,8 @@ struct volume {
 	uint32_t
 		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
 	bool read_only;
-	bool trims; /* TRIM gives room back */
+	bool trims;	 /* TRIM gives room back */
+	bool prefetches; /* CACHE makes later reads faster */
 	/* Private to volume.c. */
 	bool sync_failed; /* atomic: set once by any core, never cleared */
 	struct failure_log failures;
@@ -111,6 +112,8 @@ struct volume_ops {
 	int (*refresh)(struct volume *volume, uint64_t *found_bytes);
 	/* As volume_lock; NULL: it locks nothing. */
 	int (*lock)(struct volume *volume, bool locked);
+	/* What a failure of REQUEST, a negative errno, really is.  NULL: what it says. */
+	int (*translate)(const struct volume_request *request, int error);
 	/* Make all that was written durable, and free.  0 or a negative errno; closed in any case. */
 	int (*close)(struct volume *volume);
 };

@@ -20,21 +20,34 @@ const char *const volume_cache_names[VOLUME_CACHE_COUNT + 1] = {
 	[VOLUME_CACHE_HOST] = "host",
 };
 
+const char *const volume_create_names[VOLUME_CREATE_COUNT + 1] = {
+	[VOLUME_CREATE_NO] = "no",
+	[VOLUME_CREATE_SPARSE] = "sparse",
+	[VOLUME_CREATE_FALLOC] = "falloc",
+	[VOLUME_CREATE_WRITTEN] = "written",
+};
+
 /* What is wrong with path and size, or NULL. */
 static const char *
 place_mistake(const struct volume_options *options)
 {
 	bool has_path = options->path != NULL && options->path[0] != '\0';
 	bool has_size = options->size_bytes > 0;
+	bool creates = options->create != VOLUME_CREATE_NO;
 
 	switch (options->kind) {
 	case VOLUME_KIND_FILE:
 		if (!has_path)
 			return "the export has no path; give it that of an image file or block "
 			       "device";
-		if (has_size)
+		if (has_size && !creates)
 			return "a volume of type file has the size of its file; remove size, or "
-			       "set type = memory";
+			       "set type = memory, or create if the file is to be made";
+		if (!has_size && creates)
+			return "a file that is to be created needs a size, such as size = 10G";
+		if (creates && options->read_only)
+			return "a file that is created empty and is read-only stays empty; remove "
+			       "create or read-only";
 		break;
 	case VOLUME_KIND_MEMORY:
 	case VOLUME_KIND_NULL:
@@ -68,6 +81,10 @@ volume_options_mistake(const struct volume_options *options, char *text, size_t 
 	if (mistake == NULL && options->kind != VOLUME_KIND_FAULT && options->fault != NULL)
 		mistake = "only a volume of type fault goes wrong on purpose; remove fault, or "
 			  "set type = fault";
+	if (mistake == NULL && options->kind != VOLUME_KIND_FILE &&
+	    options->create != VOLUME_CREATE_NO)
+		mistake = "only a volume of type file can be created; remove create, or set type = "
+			  "file";
 	if (mistake == NULL && options->path == NULL && options->cache != VOLUME_CACHE_NONE)
 		mistake = "only a file can be read and written through the page cache; remove "
 			  "cache, or give it a path";
@@ -87,9 +104,11 @@ is_same_text(const char *left, const char *right)
 bool
 volume_options_equal(const struct volume_options *left, const struct volume_options *right)
 {
-	return left->kind == right->kind && left->size_bytes == right->size_bytes &&
-	       left->read_only == right->read_only && left->cache == right->cache &&
-	       is_same_text(left->path, right->path) && is_same_text(left->fault, right->fault);
+	bool same_size = left->kind == VOLUME_KIND_FILE || left->size_bytes == right->size_bytes;
+
+	return left->kind == right->kind && same_size && left->read_only == right->read_only &&
+	       left->cache == right->cache && is_same_text(left->path, right->path) &&
+	       is_same_text(left->fault, right->fault);
 }
 
 int

@@ -21,25 +21,37 @@ enum volume_cache {
 	VOLUME_CACHE_COUNT,
 };
 
+enum volume_create {
+	VOLUME_CREATE_NO,
+	VOLUME_CREATE_SPARSE,  /* takes no room until it is written */
+	VOLUME_CREATE_FALLOC,  /* has all of its room */
+	VOLUME_CREATE_WRITTEN, /* has all of its room, and zeros were written there */
+	VOLUME_CREATE_COUNT,
+};
+
 /* The strings belong to the caller, who may free them after the call that they were given to. */
 struct volume_options {
 	enum volume_kind kind;
 	const char *path;    /* NULL: not given */
-	uint64_t size_bytes; /* 0: not given */
+	uint64_t size_bytes; /* 0: not given; for a file, which has its own, only with create */
 	const char *fault;   /* see fault_settings.h; NULL: not given */
 	bool read_only;
-	enum volume_cache cache; /* of files */
+	enum volume_cache cache;   /* of files */
+	enum volume_create create; /* of a file that does not exist: make one of size_bytes */
+	/* Called now and then while a file is made, which can take long; NULL: nobody is. */
+	void (*progress)(const struct volume_options *options, uint64_t done_bytes);
 };
 
-/* Whether both open the same volume in the same way.  Every option counts. */
+/* Whether both open the same volume in the same way.  Every option counts, but not what is for making a file: it is there. */
 bool volume_options_equal(const struct volume_options *left, const struct volume_options *right);
 
 /* Copy FROM, with strings of its own; and free those.  Returns 0 or -ENOMEM; then *to is unchanged. */
 int volume_options_copy(const struct volume_options *from, struct volume_options *to) MUST_USE;
 void volume_options_clear(struct volume_options *options);
 
-/* The kinds' and the caches' names, as in a configuration; the last is NULL. */
+/* The names of all these, as in a configuration; the last is NULL. */
 extern const char *const volume_kind_names[VOLUME_KIND_COUNT + 1];
+extern const char *const volume_create_names[VOLUME_CREATE_COUNT + 1];
 extern const char *const volume_cache_names[VOLUME_CACHE_COUNT + 1];
 
 #define VOLUME_MISTAKE_BYTES 512 /* room for any text of volume_options_mistake */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "net/peer_socket.h"
+#include "net/slow_log.h"
 #include "net/transmission.h"
 #include "reactor/log.h"
 
@@ -389,6 +390,7 @@ handshake_sent(struct connection *connection)
 	if (connection->transmission_follows) {
 		connection->session = connection->handshake.session;
 		connection->state = CONNECTION_STATE_TRANSMISSION;
+		slow_log_settle(connection);
 		connection->transmission_follows = false;
 		stream_set_priority(&connection->channel.stream,
 				    connection->session.export->priority);

@@ -85,6 +85,7 @@ struct connection {
 	struct nbd_request
 		*in_pieces;  /* READ whose chunk is sent in part: no other reply may come between */
 	bool refusal_logged; /* of a request */
+	uint64_t slow_ns;    /* requests that take longer are logged; 0: none */
 };
 
 /* Make a connection of FD on HOME's core, after SETTINGS: owns FD from here on, also if it fails.  Any core; the rest happens on HOME's.

@@ -20,6 +20,7 @@ struct export
 	struct volume *volume;
 	bool read_only;
 	enum priority priority;	   /* of its clients' requests */
+	uint64_t slow_ns;	   /* requests that take longer are logged; 0: none */
 	struct throttle *throttle; /* its limits, shared with those of the same name; NULL: none */
 	const struct access_rules
 		*access; /* who may use it, and learn that it exists; NULL: everybody */

@@ -8,6 +8,7 @@
 #include "net/connection.h"
 #include "net/nbd_reply.h"
 #include "net/nbd_wire.h"
+#include "net/slow_log.h"
 
 /* Runs of a sparse READ, of data and of holes, that are known ahead. */
 #define REQUEST_RUNS 8u
@@ -45,6 +46,8 @@ struct nbd_request {
 	unsigned run_index, run_count; /* sparse READ */
 	unsigned extent_count;	       /* BLOCK_STATUS: in the buffer */
 	unsigned rounds;	       /* BLOCK_STATUS: queries so far */
+
+	struct slow_watch slow;
 
 	uint8_t reply[NBD_REPLY_BYTES_MAX];
 	struct request_run runs[REQUEST_RUNS];

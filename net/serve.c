@@ -45,6 +45,7 @@ queue_part(struct nbd_request *request, uint32_t part_bytes, bool last)
 {
 	struct connection *connection = request->connection;
 
+	slow_log_enter(request, SLOW_STAGE_SOCKET);
 	request->part_bytes = part_bytes;
 	request->last = last;
 	if (connection->in_pieces == request)
@@ -155,6 +156,7 @@ submit(struct nbd_request *request, enum volume_command command, uint64_t offset
 	io->length = length;
 	io->done = io_done;
 	connection->io_count++;
+	slow_log_enter(request, SLOW_STAGE_DISK);
 	volume_submit(connection->session.export->volume, io);
 }
 
@@ -396,6 +398,7 @@ begin_write(struct nbd_request *request)
 		return false;
 	request->io.buffer = request->buffer;
 	request->io.durable = (request->header.flags & NBD_CMD_FLAG_FUA) != 0;
+	slow_log_enter(request, SLOW_STAGE_SOCKET);
 	connection->receiving = request;
 	connection->payload_left = request_piece_bytes(request);
 	return true;
@@ -544,6 +547,7 @@ io_done(struct volume_request *io, int error)
 	struct connection *connection = request->connection;
 
 	connection->io_count--;
+	slow_log_enter(request, SLOW_STAGE_SOCKET);
 	if (connection->state == CONNECTION_STATE_DROPPED)
 		request_put(request);
 	else if (io->command == VOLUME_COMMAND_READ)
@@ -563,6 +567,7 @@ void
 serve_part_sent(struct nbd_request *request)
 {
 	if (request->last) {
+		slow_log_end(request);
 		request_put(request);
 		return;
 	}

@@ -286,7 +286,27 @@ service_unlisten(struct service *service, const struct address *bound)
 
 /* ---- changing ---- */
 
-/* Connections keep the settings that they began with; but those whose export is not offered any more may have to go. */
+/* Connections keep the settings that they began with, but what is slow is what is called so now. */
+static void
+settle_all(struct list_node *connections)
+{
+	struct list_node *node;
+
+	list_for_each(node, connections)
+		slow_log_settle(container_of(node, struct connection, node));
+}
+
+static bool
+any_is_slow(const struct service_settings *settings)
+{
+	for (size_t i = 0; i < settings->exports.count; i++) {
+		if (settings->exports.exports[i].slow_ns > 0)
+			return true;
+	}
+	return false;
+}
+
+/* Nor may those stay, perhaps, whose export is not offered any more may have to go. */
 static void
 drop_removed(struct service_core *home, struct list_node *connections)
 {
@@ -309,6 +329,10 @@ change_core(struct message *message)
 	struct service_settings *before = home->settings;
 
 	home->settings = service_settings_get(home->service->next_settings);
+	if (any_is_slow(before) || any_is_slow(home->settings)) {
+		settle_all(&home->connections);
+		settle_all(&home->parked);
+	}
 	service_settings_put(before);
 	if (home->service->next_drops) {
 		drop_removed(home, &home->connections);

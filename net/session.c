@@ -19,8 +19,11 @@ session_flags(const struct nbd_session *session)
 {
 	/* All cores write the same file, and a flush covers the whole of it: connections may be mixed. */
 	unsigned flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA |
-			 NBD_FLAG_CAN_MULTI_CONN | NBD_FLAG_SEND_CACHE;
+			 NBD_FLAG_CAN_MULTI_CONN;
 
+	/* Where it would do nothing it is accepted, but not asked for. */
+	if (session->export->volume->prefetches)
+		flags |= NBD_FLAG_SEND_CACHE;
 	if (session->export->read_only)
 		flags |= NBD_FLAG_READ_ONLY;
 	else

@@ -71,6 +71,21 @@ read_whole(const char *path, int fd, gnutls_datum_t *content)
 	return 0;
 }
 
+/* The daemon may have been root when it read the file before. */
+static void
+log_unreadable(const char *path, int error)
+{
+	if (error == -EACCES)
+		log_error(
+			"%s: cannot be opened: %s; the daemon runs as uid %u and gid %u now: give "
+			"the file to that group and let it read (chgrp %u FILE, chmod 640 FILE), "
+			"and let it enter the directories above",
+			path, strerror(-error), (unsigned)geteuid(), (unsigned)getegid(),
+			(unsigned)getegid());
+	else
+		log_error("%s: cannot be opened: %s", path, strerror(-error));
+}
+
 /* Read the file at PATH; PRIVATE: it must be closed to others.  Returns 0, or a negative errno, logged. */
 static int
 file_load(const char *path, bool private, gnutls_datum_t *content)
@@ -81,7 +96,7 @@ file_load(const char *path, bool private, gnutls_datum_t *content)
 
 	if (fd < 0) {
 		error = -errno;
-		log_error("%s: cannot be opened: %s", path, strerror(-error));
+		log_unreadable(path, error);
 		return error;
 	}
 	error = check_file(path, fd, private);

@@ -174,6 +174,7 @@ take_header(struct connection *connection)
 	if (request == NULL)
 		return false;
 	request->header = header;
+	slow_log_begin(request);
 	connection->input_start += nbd_header_bytes(connection->session.style);
 	return dispatch(request);
 }

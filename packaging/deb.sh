@@ -63,7 +63,7 @@ finish()
 rm -rf "$work"
 DESTDIR=$here/$daemon packaging/install.sh install /usr /etc
 sed -e 's|@bindir@|/usr/bin|' -e 's|@sysconfdir@|/etc|' packaging/millrace.service.in >"$daemon/usr/lib/systemd/system/millrace.service"
-strip --strip-unneeded --remove-section=.comment --remove-section=.note "$daemon"/usr/bin/*
+strip --strip-unneeded --remove-section=.comment --remove-section=.note "$daemon/usr/bin/millraced" "$daemon/usr/bin/millrace-bench"
 gzip -9n "$daemon"/usr/share/man/man*/*
 mkdir -p "$library/usr/lib" "$library/usr/include"
 mv "$daemon/usr/lib/libmillrace-reactor.a" "$daemon/usr/lib/pkgconfig" "$library/usr/lib"
@@ -78,7 +78,7 @@ printf 'Source: millrace\n\nPackage: millrace\nArchitecture: any\n' >"$work/shli
 depends=$(cd "$work/shlibs" && dpkg-shlibdeps -O -e../millrace/usr/bin/millraced -e../millrace/usr/bin/millrace-bench |
 	sed -n 's/^shlibs:Depends=//p')
 
-control millrace net "$depends, passwd" 'NBD server, thread per core' <<-END
+control millrace net "$depends, passwd, python3" 'NBD server, thread per core' <<-END
 	 Serves disk images and block devices to clients of the NBD protocol: QEMU,
 	 libnbd, the Linux kernel. One thread runs on each core, and on each core one
 	 Linux AIO context through which direct disk I/O and sockets pass.

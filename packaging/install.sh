@@ -54,6 +54,7 @@ drop()
 
 put 755 build/millraced "$prefix/bin/millraced"
 put 755 build/millrace-bench "$prefix/bin/millrace-bench"
+put 755 packaging/millrace-import-nbd-server "$prefix/bin/millrace-import-nbd-server"
 
 put 644 build/packaging/millrace.service "$prefix/lib/systemd/system/millrace.service"
 put 644 packaging/millrace.socket "$prefix/lib/systemd/system/millrace.socket"
@@ -64,6 +65,9 @@ put_etc etc/exports.d/README "$sysconfdir/millrace/exports.d/README"
 
 put 644 build/packaging/millraced.8 "$prefix/share/man/man8/millraced.8"
 put 644 build/packaging/millrace.conf.5 "$prefix/share/man/man5/millrace.conf.5"
+put 644 build/packaging/millrace-bench.1 "$prefix/share/man/man1/millrace-bench.1"
+put 644 build/packaging/millrace-import-nbd-server.1 "$prefix/share/man/man1/millrace-import-nbd-server.1"
+put 644 packaging/millrace-bench.bash "$prefix/share/bash-completion/completions/millrace-bench"
 put 644 packaging/millraced.bash "$prefix/share/bash-completion/completions/millraced"
 
 put 644 build/libmillrace-reactor.a "$prefix/lib/libmillrace-reactor.a"

@@ -57,12 +57,18 @@ units_are_tight()
 manual_pages_are_whole()
 {
 	local page said option
-	for page in "$DESTDIR$prefix"/share/man/man[58]/*; do
+	for page in "$DESTDIR$prefix"/share/man/man[158]/*; do
 		said=$(groff -man -Tutf8 -ww -z -rHY=0 "$page" 2>&1 | grep -v "can't break line")
 		[[ -z $said ]] || { echo "$page: $said"; return 1; }
 	done
 	for option in $(build/millraced --help | grep -o -e '--[a-z]*' | sort -u); do
 		tr -d '\\' <"$DESTDIR$prefix/share/man/man8/millraced.8" | grep -q -e "$option" || { echo "$option is not in millraced(8)"; return 1; }
+	done
+	for option in $(for command in run verify ramp; do build/millrace-bench $command --help; done | grep -o -e '^  --[a-z0-9-]*' | sort -u); do
+		tr -d '\\' <"$DESTDIR$prefix/share/man/man1/millrace-bench.1" | grep -q -e "fB$option" || { echo "$option is not in millrace-bench(1)"; return 1; }
+	done
+	for option in $(packaging/millrace-import-nbd-server --help | grep -o -e '--[a-z]*' | sort -u); do
+		tr -d '\\' <"$DESTDIR$prefix/share/man/man1/millrace-import-nbd-server.1" | grep -q -e "$option" || { echo "$option is not in millrace-import-nbd-server(1)"; return 1; }
 	done
 	grep -q 'THE SECTION \[export disk\]' "$DESTDIR$prefix/share/man/man5/millrace.conf.5"
 }
@@ -83,6 +89,13 @@ completes()
 	COMP_WORDS=(build/millraced --ch) COMP_CWORD=1
 	_millraced build/millraced
 	[[ ${COMPREPLY[*]} == --check ]] || { echo "--ch gives '${COMPREPLY[*]}'"; return 1; }
+	source packaging/millrace-bench.bash
+	COMP_WORDS=(build/millrace-bench v) COMP_CWORD=1
+	_millrace_bench build/millrace-bench
+	[[ ${COMPREPLY[*]} == verify ]] || { echo "v gives '${COMPREPLY[*]}'"; return 1; }
+	COMP_WORDS=(build/millrace-bench ramp --p99) COMP_CWORD=2
+	_millrace_bench build/millrace-bench
+	[[ ${COMPREPLY[*]} == --p99-max ]] || { echo "--p99 gives '${COMPREPLY[*]}'"; return 1; }
 }
 
 conf_is_accepted()

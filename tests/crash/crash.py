@@ -6,8 +6,9 @@
 A round: four connections write to an image for a moment, some writes with FUA and a flush now and then; the daemon is killed with
 SIGKILL and started again; the whole image is read through it and compared with what was acknowledged.  Slots of the image are
 rewritten again and again, each by one request at a time: blocks, runs of blocks, and pieces that begin and end anywhere, also in the
-last part of a block.  A slot must hold the bytes of the last write that was acknowledged; if another was on its way, each of its
-sectors must hold those of the one or of the other.
+last part of a block.  In every other round they are written through the page cache (cache = host) and read with direct I/O after the
+kill, in the others it is the other way round.  A slot must hold the bytes of the last write that was acknowledged; if another was on
+its way, each of its sectors must hold those of the one or of the other.
 
 That is more than FUA and FLUSH promise, since the machine goes on: what the kernel has taken is not lost with the process.  What is
 lost with the power is looked for by tests/sim/sim_storage.c.
@@ -164,17 +165,22 @@ class Checker:
             slot.verify(bytes(image[slot.offset : slot.offset + slot.length]))
 
 
+def serve(env, path, cache):
+    text = f"[server]\nlisten = 127.0.0.1:0\n[export {EXPORT}]\npath = {path}\ncache = {cache}\n"
+    return env.serve("--config", env.config(text), "--cores", two_cores())
+
+
 def run_rounds(arguments, directory):
     checker = Checker(random.Random(arguments.seed))
     path = os.path.join(directory, "image")
     with open(path, "wb") as image:
         image.truncate(IMAGE_BYTES)
-    options = ("--export", f"{EXPORT}={path}", "--listen", "127.0.0.1:0", "--cores", two_cores())
     for number in range(arguments.rounds):
         env = Env(os.path.abspath(arguments.daemon), os.path.join(directory, str(number)), False)
+        first, second = ("none", "host") if number % 2 == 0 else ("host", "none")
         try:
-            checker.write_and_kill(env.serve(*options), checker.rng.uniform(0.0, 0.15))
-            daemon = env.serve(*options)
+            checker.write_and_kill(serve(env, path, first), checker.rng.uniform(0.0, 0.15))
+            daemon = serve(env, path, second)
             checker.verify(daemon)
             daemon.kill()
         except Failure as failure:

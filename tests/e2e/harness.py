@@ -335,6 +335,11 @@ class Result:
         self.err = err
 
 
+def is_sanitized(binary):
+    with open(binary, "rb") as file:
+        return b"__asan_init" in file.read()
+
+
 def two_cores():
     """The first two cores we may use, as --cores takes them (one, if that is all there is)."""
     return ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:2])

@@ -3,8 +3,11 @@
 import contextlib
 import os
 import random
+import subprocess
 import threading
 import time
+
+import nbd
 
 import wire
 from harness import LOOP512, MIB
@@ -134,6 +137,30 @@ def image_without_direct_io_is_served(env):
     same_bytes(client.read(77, 5000), data, "what was written")
     equal(client.call(wire.CMD_TRIM, 0, MIB)[0], 0, "error of a trim")
     equal(client.call(wire.CMD_FLUSH)[0], 0, "error of a flush")
+
+
+def cached_pages(path):
+    """As fincore of util-linux counts them."""
+    return int(subprocess.run(["fincore", "--noheadings", "--output", "PAGES", path], capture_output=True, check=True).stdout)
+
+
+@test(quick=True)
+def prefetching_is_offered_and_fills_the_cache(env):
+    image = env.file(8 * MIB, random_bytes(8 * MIB))
+    daemon = serve(env, image, f"[export direct]\npath = {env.file(MIB)}\n")
+    make_cold(image)
+    handle = nbd.NBD()
+    handle.connect_uri(daemon.uri())
+    check(handle.can_cache(), "it is not offered with cache = host")
+    equal(cached_pages(image), 0, "pages in the cache")
+    handle.cache(3 * MIB, MIB)
+    check(cached_pages(image) >= 3 * MIB // 4096, f"{cached_pages(image)} pages are in the cache")
+    handle.shutdown()
+    handle = nbd.NBD()
+    handle.connect_uri(daemon.uri("direct"))
+    check(not handle.can_cache(), "it is offered with cache = none")
+    handle.shutdown()
+    equal(connect(env, daemon, "direct").call(wire.CMD_CACHE, 0, MIB), (0, b""), "CACHE that was not offered")
 
 
 @test(quick=True)

@@ -3,8 +3,8 @@
 import os
 
 import wire
-from harness import FILE, MIB, ZRAM
-from harness import Failure, check, equal, random_bytes, same_bytes, test, two_cores, write_text
+from harness import FILE, LOOP512, MIB, ZRAM
+from harness import Failure, Skip, check, equal, random_bytes, same_bytes, test, two_cores, wait_until, write_text
 from wire import Wire
 
 EIO = 5
@@ -70,3 +70,85 @@ def unaligned_write_that_fails_leaves_no_lock_behind(env):
     check(failures > 0, "the device took more than it has room for")
     for offset in (beyond, beyond + 4096, beyond + 5):
         client.call(wire.CMD_WRITE, offset, 4096, bytes(4096))
+
+
+def serve_on(env, kind, cache):
+    """A daemon in a mount namespace of its own, with an image of 300 MiB on a file system that has less room."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
+        raise Skip("mounting a file system needs root and loop devices")
+    disk, folder = env.file((128 if kind == "btrfs" else 32) * MIB, name="disk"), env.path("mounted")
+    os.mkdir(folder)
+    image = f"{folder}/image"
+    steps = [f"PATH=$PATH:/sbin:/usr/sbin mkfs.{kind} -q {disk}", f"mount -o loop {disk} {folder}"]
+    if kind == "btrfs":
+        steps += [f"btrfs quota enable {folder}", f"btrfs subvolume create {folder}/sub", f"btrfs qgroup limit 20M {folder}/sub"]
+        image = f"{folder}/sub/image"
+    steps += [f"truncate -s 300M {image}", 'exec "$@"']
+    config = env.config(
+        f"[server]\nlisten = 127.0.0.1:0\n[export disk]\npath = {image}\ncache = {cache}\n[export ram]\ntype = memory\nsize = 1M\n"
+    )
+    script = " >&2 && ".join(steps)
+    daemon = env.serve("--config", config, "--cores", two_cores(), prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+    return daemon, image
+
+
+NO_ROOM = (("ext4", "No space left on device"), ("btrfs", "Disk quota exceeded"))
+NO_ROOM_CASES = tuple((kind, cache, words) for kind, words in NO_ROOM for cache in ("none", "host"))
+
+
+@test(over=NO_ROOM_CASES, quick=NO_ROOM_CASES[:1])
+def full_file_system_fails_that_request_and_the_rest_goes_on(env, kind, cache, words):
+    """Also where a quota is used up.  One line names export, image, offset, length and reason; with room again, writing goes on."""
+    daemon, image = serve_on(env, kind, cache)
+    client, other = (env.keep(Wire(daemon.address)) for _ in range(2))
+    client.go("disk")
+    other.go("ram")
+    chunks = {}
+    for index in range(200):
+        data = random_bytes(MIB, index)
+        error, _ = client.call(wire.CMD_WRITE, index * MIB, MIB, data)
+        if error:
+            break
+        chunks[index] = data
+    equal(error, wire.ENOSPC, f"the error after {len(chunks)} MiB")
+    line = f'error: export "disk": {image}: write of {MIB} bytes at offset {index * MIB} failed: {words}'
+    wait_until(lambda: line in daemon.log(), 5, line)
+    other.write(0, b"well")
+    same_bytes(client.read(0, MIB), chunks[0], "what was written first")
+    if kind == "btrfs":  # takes a little more to free something
+        limit = ["btrfs", "qgroup", "limit", "none", os.path.dirname(image)]
+        env.run(["nsenter", "--mount", "--target", daemon.pid, *limit])
+    equal(client.call(wire.CMD_TRIM, 0, len(chunks) * MIB)[0], 0, "error of a trim")
+    equal(client.call(wire.CMD_FLUSH)[0], 0, "error of a flush")
+
+    def has_room():
+        return client.call(wire.CMD_WRITE, 0, MIB, chunks[0])[0] == 0
+
+    wait_until(has_room, 20, "room again")
+    same_bytes(client.read(0, MIB), chunks[0], "what was written again")
+
+
+@test(over=(("none",), ("host",)), quick=(("none",),))
+def device_that_goes_away_gives_io_errors(env, cache):
+    """A loop device that becomes one of no bytes, as a disk that is pulled out does; the kernel calls that no space."""
+    image = env.image(LOOP512, 4 * MIB)
+    config = f"[server]\nlisten = 127.0.0.1:0\n[export disk]\npath = {image.path}\ncache = {cache}\n"
+    daemon = env.serve("--config", env.config(f"{config}[export ram]\ntype = memory\nsize = 1M\n"), "--cores", two_cores())
+    client, other = (env.keep(Wire(daemon.address)) for _ in range(2))
+    client.go("disk")
+    other.go("ram")
+    data = random_bytes(MIB)
+    client.write(0, data)
+    equal(client.call(wire.CMD_FLUSH)[0], 0, "error of a flush")
+    os.truncate(image.backing, 0)
+    env.run(["losetup", "--set-capacity", image.path])
+    for name, command, payload in (("read", wire.CMD_READ, b""), ("write", wire.CMD_WRITE, data[:4096]),
+                                   ("trim", wire.CMD_TRIM, b""), ("write of zeros", wire.CMD_WRITE_ZEROES, b"")):
+        error, _ = client.call(command, 2 * MIB, 4096, payload)
+        equal(error, EIO, f"error of a {name}")
+        line = f'error: export "disk": {image.path}: {name} of 4096 bytes at offset {2 * MIB} failed: Input/output error'
+        wait_until(lambda: line in daemon.log(), 5, line)
+    error, _ = client.call(wire.CMD_WRITE, 2 * MIB + 5, 100, data[:100])
+    equal(error, EIO, "error of an unaligned write")
+    other.write(5, b"well")
+    same_bytes(other.read(5, 4), b"well", "the other export")

@@ -11,7 +11,7 @@ import time
 
 import wire
 from harness import FILE, MIB, ZRAM, Failure, Skip
-from harness import check, equal, random_bytes, test, two_cores
+from harness import check, equal, is_sanitized, random_bytes, test, two_cores
 from wire import Wire
 
 CONNECTIONS = 4
@@ -52,11 +52,6 @@ class MallocCounts:
     def arm(self, armed):
         """Whether the next call is to say where it came from, in the daemon's log."""
         ARMED.pack_into(self.map, COUNTS.size, armed)
-
-
-def is_sanitized(binary):
-    with open(binary, "rb") as file:
-        return b"__asan_init" in file.read()
 
 
 def serve_counted(env, image, settings=""):

@@ -3,9 +3,13 @@
 import os
 import pwd
 import re
+import shutil
+import signal
+import tempfile
 
+from authority import Authority
 from harness import MIB, Skip
-from harness import check, equal, read_text, test, two_cores
+from harness import check, equal, read_text, test, two_cores, wait_until, write_text
 
 USER = "nobody"
 
@@ -81,6 +85,45 @@ def unknown_user_is_named_by_check_and_start(env):
         daemon.judged = True
         check(daemon.wait_exit() == 1, "it starts")
         check("user = no-such-user: no such user" in daemon.log(), f"it does not say why: {daemon.log()}")
+
+
+@test()
+def keys_that_root_alone_may_read_are_named_before_a_reload_fails(env):
+    """They can be read at the start, as root; the fix that is named works."""
+    if os.geteuid() != 0:
+        raise Skip("needs root to give up")
+    user = pwd.getpwnam(USER)
+    # Where that user gets to, too, wherever the tests run.
+    directory = tempfile.mkdtemp(prefix="millrace-e2e-")
+    env.stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    os.chmod(directory, 0o755)
+    made = Authority(env)
+    for name in os.listdir(made.directory):
+        shutil.copy(made.path(name), directory)
+        os.chmod(f"{directory}/{name}", 0o644)
+    key = f"{directory}/server-key.pem"
+    os.chmod(key, 0o600)
+    os.chown(f"{directory}/keys.psk", -1, user.pw_gid)
+    os.chmod(f"{directory}/keys.psk", 0o640)
+    image = shutil.copy(env.file(MIB), directory)
+    os.chown(image, user.pw_uid, user.pw_gid)
+    path = f"{directory}/millrace.conf"
+    text = read_text(config(env, f"user = {USER}\n{made.settings().replace(made.directory, directory)}"))
+    write_text(path, re.sub(r"path = .*", f"path = {image}", text))
+    daemon = env.serve("--config", path)
+    said = [line for line in daemon.log_lines() if "every reload will fail" in line]
+    equal(len(said), 1, f"warnings: {said}")
+    check(key in said[0] and f"chgrp {user.pw_gid} {key}, chmod 640 {key}" in said[0], said[0])
+    daemon.send_signal(signal.SIGHUP)
+    wait_until(lambda: "not reloaded" in daemon.log(), 10, "the reload fails")
+    refusal = next(line for line in daemon.log_lines() if f"error: {key}: cannot be opened" in line)
+    check(f"gid {user.pw_gid}" in refusal and "chmod 640" in refusal, refusal)
+    os.chown(key, -1, user.pw_gid)
+    os.chmod(key, 0o640)
+    daemon.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reloaded: serving 1 exports" in daemon.log(), 10, "the reload works")
+    daemon.stop()
+    check("every reload will fail" not in env.serve("--config", path).log(), "a warning about nothing")
 
 
 @test()

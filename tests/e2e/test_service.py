@@ -4,11 +4,12 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import signal
 import socket
 import time
 
 from harness import LIBC, MIB, Skip
-from harness import check, equal, test, two_cores, wait_until
+from harness import check, equal, is_sanitized, test, two_cores, wait_until, write_text
 
 PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
 WALL = 0x40000000
@@ -112,6 +113,46 @@ def watchdog_is_fed_only_while_every_core_works(env):
             manager.take(0.3)  # one that was on its way, and the question that nobody answers
             equal(manager.take(0.6), [], "what is told while a core hangs")
         wait_until(lambda: "WATCHDOG=1" in manager.take(0.1), 5, "it is fed again when the core goes on")
+
+
+SYNC_MS = 2500
+
+
+@test()
+def slow_disk_is_no_reason_to_end_it_but_a_core_that_hangs_is(env):
+    """A reload takes an export away, whose last flush keeps the main thread busy for six times the manager's limit."""
+    if is_sanitized(env.binary):
+        raise Skip("the address sanitizer must be the first: nothing can be preloaded")
+    library = os.path.join(os.path.dirname(env.binary), "release/tests/e2e/slow_sync.so")
+    check(os.path.exists(library), f"no {library}; build it first")
+    manager = Manager(env)
+    server = f"[reactor]\ncores = {two_cores()}\n[server]\nlisten = 127.0.0.1:0\n[export disk]\npath = {env.file(MIB)}\n"
+    path = env.config(f"{server}[export slow]\npath = {env.file(MIB)}\n")
+    variables = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "400000", "LD_PRELOAD": library, "SLOW_SYNC_MS": str(SYNC_MS)}
+    daemon = env.launch(["--config", path], variables=variables)
+    daemon.wait_ready()
+    write_text(path, server)
+    daemon.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reloaded: serving 1 exports" in daemon.log(), 10, "it has reloaded")
+    daemon.send_signal(signal.SIGHUP)  # is not heard while the main thread is busy
+    fed = manager.take(1).count("WATCHDOG=1")
+    equal(daemon.log().count("info: reloading"), 1, "reloads while the main thread is busy")
+    check(5 <= fed <= 11, f"fed {fed} times in a second of a flush, expected about 10")
+    equal(env.run(["nbdinfo", "--size", daemon.uri()]).out.strip(), str(MIB), "size, meanwhile")
+    with stopped_thread(core_threads(daemon)[0]):
+        manager.take(0.3)
+        equal(manager.take(0.4), [], "what is told while a core hangs")
+        equal(daemon.log().count("info: reloading"), 1, "reloads while the main thread is busy")
+    wait_until(lambda: daemon.log().count("info: reloading") == 2, 10, "the next reload")
+    wait_until(lambda: "WATCHDOG=1" in manager.take(0.1), 5, "it is fed again")
+    # The stop flushes, too.
+    daemon.send_signal(signal.SIGTERM)
+    manager.wait_for("STOPPING=1")
+    fed = manager.take(1).count("WATCHDOG=1")
+    check(5 <= fed <= 11, f"fed {fed} times in a second of the stop, expected about 10")
+    daemon.judged = True
+    wait_until(lambda: manager.take(0.1) is None or daemon.process.poll() is not None, 15, "it stops")
+    equal(daemon.process.returncode, 0, "exit code")
 
 
 def hand_over(env, sockets, arguments):

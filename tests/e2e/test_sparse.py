@@ -318,7 +318,8 @@ def nbdinfo_maps_the_extents(env):
     found = [(extent["offset"], extent["length"], extent["type"]) for extent in extents]
     equal(found, [(0, 10 * MIB, 3), (10 * MIB, MIB, 0), (11 * MIB, 89 * MIB, 3)], "the map")
     export = json.loads(env.run(["nbdinfo", "--json", here.daemon.uri()]).out)["exports"][0]
-    for flag in ("can_cache", "can_df", "can_fast_zero", "can_trim", "can_zero", "can_fua", "can_multi_conn"):
+    equal(export["can_cache"], False, "can_cache of what is read directly")
+    for flag in ("can_df", "can_fast_zero", "can_trim", "can_zero", "can_fua", "can_multi_conn"):
         equal(export[flag], True, flag)
     equal(export["contexts"], [ALLOCATION], "contexts")
 
@@ -360,11 +361,10 @@ def qemu_io_discards_and_writes_zeroes(env):
 def libnbd_uses_every_command(env):
     here = Scene(env, IMAGE_BYTES)
     handle = here.library()
-    for able in (handle.can_df, handle.can_cache, handle.can_trim, handle.can_zero, handle.can_fast_zero):
+    for able in (handle.can_df, handle.can_trim, handle.can_zero, handle.can_fast_zero):
         check(able(), f"not {able.__name__}")
     data = random_bytes(3 * MIB)
     handle.pwrite(data, MIB, nbd.CMD_FLAG_FUA)
-    handle.cache(MIB, MIB)
     handle.trim(MIB, MIB, nbd.CMD_FLAG_FUA)
     handle.zero(MIB, 2 * MIB, nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FUA)
     handle.zero(MIB, 8 * MIB, nbd.CMD_FLAG_FAST_ZERO)

@@ -179,7 +179,7 @@ def info_of_the_export_has_its_size_and_flags(env):
         size, flags = here.connect().go("disk")
         equal(size, SIZE_BYTES, "size")
         wanted = wire.TRANSMIT_HAS_FLAGS | wire.TRANSMIT_SEND_FLUSH | wire.TRANSMIT_SEND_FUA
-        wanted |= wire.TRANSMIT_MULTI_CONN | wire.TRANSMIT_SEND_CACHE
+        wanted |= wire.TRANSMIT_MULTI_CONN
         equal(flags & ~wire.TRANSMIT_CHANGES, wanted, "transmission flags but for those of TRIM and WRITE_ZEROES")
 
 

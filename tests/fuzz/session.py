@@ -126,7 +126,8 @@ class Run:
         daemon.check_log()
         harness.check(not mistakes, f"the bystander {which}: {mistakes[:3]}")
         harness.check(count > 0, f"the bystander {which} did nothing")
-        in_time = p99 <= P99_SECONDS * self.slack and longest <= LONGEST_SECONDS * self.slack
+        few = count < 100  # of which the longest would be the p99
+        in_time = (few or p99 <= P99_SECONDS * self.slack) and longest <= LONGEST_SECONDS * self.slack
         harness.check(in_time, f"the bystander {which}: p99 {p99} s, longest {longest} s")
 
     def stop_bystanders(self):

@@ -17,13 +17,17 @@ import subprocess
 import yaml
 
 SYSCONFDIR = os.environ["SYSCONFDIR"]
-PAGES = (
-    "doc/quick-start.md",
-    "doc/recipes/vm-disk.md",
-    "doc/recipes/backup.md",
-    "doc/recipes/container-volume.md",
-)
-SECONDS = 40  # a page
+PAGES = {
+    "pages": (
+        "doc/quick-start.md",
+        "doc/recipes/vm-disk.md",
+        "doc/recipes/backup.md",
+        "doc/recipes/container-volume.md",
+    ),
+    "pages-boot": ("doc/recipes/diskless-boot.md",),
+}[os.environ["PAGES"]]
+SECONDS = {"pages": 40, "pages-boot": 180}[os.environ["PAGES"]]  # a page
+FILES = "/share/files"  # what a page has from elsewhere
 STATE = "/var/lib/millrace"
 CONFIGURATION = f"{SYSCONFDIR}/millrace"
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -102,6 +106,8 @@ def fresh_machine():
 def run_page(page):
     directory = f"/root/{os.path.basename(page)}.d"
     os.makedirs(directory)
+    if os.path.isdir(FILES):
+        shutil.copytree(FILES, directory, dirs_exist_ok=True)
     blocks = blocks_of(page)
     if not any(kind == "sh" for kind, _, _ in blocks):
         raise Failure("no command is run")

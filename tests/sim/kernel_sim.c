@@ -83,6 +83,7 @@ void
 kernel_sim_set_manner(const struct kernel_sim_manner *manner)
 {
 	sim.config.manner = *manner;
+	sim.doomed = NULL; /* chosen by the manner that was */
 }
 
 uint64_t

@@ -50,6 +50,7 @@ struct sim_stream {
 static struct {
 	struct stream_parking parking;
 	bool started, stopped;
+	bool finishing; /* peers are silent; before, a stream that waits for one may hold the only slot */
 	unsigned count, open_count;
 	struct sim_stream streams[STREAMS];
 	uint64_t opened, awoken, received_calls, sent_calls;
@@ -67,7 +68,7 @@ byte_at(const struct sim_stream *sim_stream, bool send, uint64_t position)
 static bool
 peer_may(const struct sim_stream *sim_stream)
 {
-	return kernel_sim_now_ns() >= sim_stream->quiet_until_ns && !run.over &&
+	return kernel_sim_now_ns() >= sim_stream->quiet_until_ns && !all.finishing &&
 	       (!sim_stream->polite || sim_stream->taken == sim_stream->peer_sent);
 }
 
@@ -464,6 +465,7 @@ streams_finish(void)
 
 	if (all.stopped || !all.started)
 		return true;
+	all.finishing = true;
 	for (unsigned i = 0; i < all.count; i++) {
 		if (all.streams[i].open && caught_up(&all.streams[i]))
 			close_stream(&all.streams[i]);

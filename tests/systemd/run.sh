@@ -1,7 +1,7 @@
 #!/bin/bash
 # tests/systemd/run.sh PREFIX SYSCONFDIR [NAME]: the units under a real systemd.  Boots this machine's tree as a container, with
 # what 'ninja install' puts in place laid over it, and runs tests/NAME/inside.py in there (NAME: systemd, or pages for the
-# commands of the documentation).  Nothing outside of the container and of build/systemd-work changes.
+# commands of the documentation; pages-boot for those of the page that boots a machine, with build/pages-boot-files beside them).  Nothing outside of the container and of build/systemd-work changes.
 # 'N passed, N failed' goes to build/test-counts/NAME too.  Exits 1 if something failed.
 set -u
 prefix=$1
@@ -33,7 +33,10 @@ if ! mount -t overlay millrace-test -o "lowerdir=/,upperdir=$work/layer/upper,wo
 	exit 0
 fi
 DESTDIR=$work/root packaging/install.sh install "$prefix" "$sysconfdir" || exit 1
-cp -r "tests/$name/inside.py" doc "$work/share" || exit 1
+cp -r "tests/${name%-*}/inside.py" doc "$work/share" || exit 1
+if [[ -d build/$name-files ]]; then
+	cp -r "build/$name-files" "$work/share/files" || exit 1
+fi
 fuse=()
 [[ -e /dev/fuse ]] && fuse=(--bind=/dev/fuse)
 cat >"$work/share/millrace-test.service" <<-END
@@ -44,7 +47,7 @@ cat >"$work/share/millrace-test.service" <<-END
 	FailureAction=exit-force
 	[Service]
 	Type=oneshot
-	Environment=SYSCONFDIR=$sysconfdir
+	Environment=SYSCONFDIR=$sysconfdir PAGES=$name
 	ExecStart=/usr/bin/python3 /share/inside.py
 END
 

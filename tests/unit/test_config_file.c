@@ -192,7 +192,7 @@ Test(config_file, each_type_of_volume_needs_its_own_keys)
 		"@:6: [export c]: a volume of type memory or null has no path; remove it, "
 		"or set type = file\n"
 		"@:10: [export d]: a volume of type file has the size of its file; remove "
-		"size, or set type = memory\n"
+		"size, or set type = memory, or create if the file is to be made\n"
 		"@:15: [export e] size = 1025T: expected bytes from 1 to 1024T; K, M, G and T are "
 		"powers of 1024\n"
 		"@:13: [export e]: a volume of type memory or null needs a size, such as "

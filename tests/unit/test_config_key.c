@@ -189,11 +189,27 @@ Test(config_key, the_examples_commented_settings_are_valid)
 	cr_assert_eq(trial.config.connections_per_client_max, defaults.connections_per_client_max);
 	cr_assert_eq(trial.config.requests_per_connection, defaults.requests_per_connection);
 	cr_assert_eq(trial.config.handshake_s, defaults.handshake_s);
+	cr_assert_eq(trial.config.slow_ms, defaults.slow_ms);
 	cr_assert_eq(trial.config.dead_peer_s, defaults.dead_peer_s);
 	cr_assert_not(trial.config.exports[0].read_only);
 	free(text);
 	trial_fini(&trial);
 	config_fini(&defaults);
+}
+
+Test(config_key, an_export_may_have_what_holds_for_all_for_itself)
+{
+	struct trial trial;
+
+	trial_read_good(&trial, "[server]\nslow-ms = 7\n[export a]\npath = /a\n"
+				"[export b]\npath = /b\nslow-ms = 0\n");
+	cr_assert_eq(trial.config.slow_ms, 7);
+	cr_assert_eq(trial.config.exports[0].slow_ms, CONFIG_SLOW_MS_UNSET);
+	cr_assert_eq(trial.config.exports[1].slow_ms, 0);
+	trial_fini(&trial);
+	trial_assert_mistakes("[export]\nslow-ms = 3600001\npath = /a\n",
+			      "@:2: [export] slow-ms = 3600001: expected a number from 0 to "
+			      "3600000\n");
 }
 
 Test(config_key, an_unknown_key_is_refused_with_those_that_exist)

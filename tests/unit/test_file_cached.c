@@ -100,6 +100,37 @@ Test(file_cached, what_it_has_not_is_read_by_a_helper_and_is_there_then)
 	image_stop(&image);
 }
 
+Test(file_cached, what_was_prefetched_needs_no_helper)
+{
+	static uint8_t data[6 * MIB], got[6 * MIB];
+	struct image image;
+	uint64_t before;
+
+	image_start(&image, 6 * MIB + 5);
+	cr_assert(image.fixture.volume->prefetches);
+	memset(data, 0x5a, sizeof(data));
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 5, sizeof(data), data), 0);
+	make_cold(&image);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_CACHE, 5, sizeof(data), NULL), 0);
+	before = calls_made(&image);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 5, sizeof(data), got), 0);
+	cr_assert(memcmp(data, got, sizeof(data)) == 0);
+	cr_assert_eq(calls_made(&image), before);
+	image_stop(&image);
+}
+
+Test(file_cached, prefetching_terabytes_ends_and_so_does_that_of_what_is_gone, .timeout = 60)
+{
+	struct image image;
+
+	image_start(&image, (uint64_t)8 << 40);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_CACHE, 0, (uint64_t)8 << 40, NULL),
+		     0);
+	cr_assert_eq(truncate(image.path, 4096), 0);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_CACHE, MIB, 4 * MIB, NULL), 0);
+	image_stop(&image);
+}
+
 /* ---- turns ---- */
 
 #define LARGE 16

@@ -20,9 +20,8 @@ flags_of(const struct export *export, enum nbd_style style)
 	return session_flags(&session);
 }
 
-#define COMMON                                                                                    \
-	(NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN | \
-	 NBD_FLAG_SEND_CACHE)
+#define COMMON \
+	(NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN)
 
 Test(session, flags_tell_what_the_server_does)
 {
@@ -31,6 +30,15 @@ Test(session, flags_tell_what_the_server_does)
 	cr_assert_eq(flags_of(&trimming, NBD_STYLE_SIMPLE), COMMON | NBD_FLAG_SEND_WRITE_ZEROES |
 								    NBD_FLAG_SEND_FAST_ZERO |
 								    NBD_FLAG_SEND_TRIM);
+}
+
+Test(session, prefetching_is_offered_where_it_helps)
+{
+	struct volume caching = { .prefetches = true };
+	struct export cached = { .name = "cached", .volume = &caching, .read_only = true };
+
+	cr_assert_eq(flags_of(&cached, NBD_STYLE_SIMPLE),
+		     COMMON | NBD_FLAG_READ_ONLY | NBD_FLAG_SEND_CACHE);
 }
 
 Test(session, read_only_exports_offer_no_command_that_writes)

@@ -23,6 +23,7 @@ import clients  # noqa: E402 (the two lines above come first)
 import loads  # noqa: E402
 import measure  # noqa: E402
 import picture  # noqa: E402
+import publish  # noqa: E402
 import report  # noqa: E402
 import servers  # noqa: E402
 import storage  # noqa: E402
@@ -68,6 +69,8 @@ def parse_arguments():
     parser.add_argument("--cores", help="passed on to millraced (default: its own choice)")
     parser.add_argument("--rounds", type=positive, help="rounds (default 5)")
     parser.add_argument("--seconds", type=positive, help="seconds per turn (default 3)")
+    parser.add_argument("--minutes", type=float, metavar="N",
+                        help="begin no further round that would not end within so many, in all")
     parser.add_argument("--rows", type=row_list, default=row_list(",".join(loads.SHORT)), metavar="LIST",
                         help="rows to run: " + ", ".join(row.name for row in loads.ROWS)
                         + ", or file, cached, zram, memory, null for all of each (default: the few that say most)")
@@ -90,6 +93,8 @@ def parse_arguments():
     parser.add_argument("--markdown", metavar="FILE", help="write the table there")
     parser.add_argument("--json", metavar="FILE", help="write every round's figures there")
     parser.add_argument("--svg", metavar="FILE", help="draw the IOPS and the CPU per request there")
+    parser.add_argument("--publish", action="store_true",
+                        help="put the result into README.md, doc/peers.md and doc/peers.svg")
     arguments = parser.parse_args()
     small = arguments.quick
     if arguments.all:
@@ -186,6 +191,7 @@ class Run:
             self.clients.append(self.fio)
         self.rows = [row for row in arguments.rows if tls or not row.load.tls]
         self.results = {}
+        self.rounds = {}  # made, by kind of storage
         self.problems = []
         self.descriptions = {}
 
@@ -220,18 +226,32 @@ class Run:
                                   self.bench.server_turn(row, client, server, path)))
         return found
 
+    def seconds_for(self, kind):
+        """KIND's share of the time that there is, by its turns."""
+        if not self.arguments.minutes:
+            return float("inf")
+        turns = {kind: sum(len(self.turns(row, "path")) for row in self.rows if row.storage == kind) for kind in storage.KINDS}
+        return self.arguments.minutes * 60 * turns[kind] / sum(turns.values())
+
     def measure_storage(self, kind):
         """All rounds of KIND's rows, then one round that counts system calls."""
         rows = [row for row in self.rows if row.storage == kind]
         with open_storage(kind, self.arguments) as opened:
             self.descriptions[kind] = opened.description
+            began, longest = time.monotonic(), 0
             for number in range(self.arguments.rounds):
+                round_began = time.monotonic()
+                if number > 0 and round_began + longest > began + self.seconds_for(kind):
+                    say(f"{kind}: no time for more than {number} rounds")
+                    break
                 say(f"{kind}: round {number + 1} of {self.arguments.rounds}")
                 for row in rows:
                     turns = self.turns(row, opened.path)
                     first = number % len(turns)
                     for table, name, turn in turns[first:] + turns[:first]:
                         self.attempt(table, name, turn)
+                longest = max(longest, time.monotonic() - round_began)
+                self.rounds[kind] = number + 1
             if self.tracer:
                 self.count_syscalls(rows, opened.path)
 
@@ -282,8 +302,8 @@ def facts(run):
         ("storage", "; ".join(run.descriptions.values())),
         ("versions", "; ".join(programs)),
         ("command", "`" + shlex.join(["bench/peers.py"] + sys.argv[1:]) + "`"),
-        ("method", f"clients: {arguments.clients}; medians of {arguments.rounds} interleaved rounds of "
-         f"{arguments.seconds} s; {placement}"),
+        ("method", f"clients: {arguments.clients}; medians of interleaved rounds of {arguments.seconds} s ("
+         + ", ".join(f"{kind} {count}" for kind, count in run.rounds.items()) + f"); {placement}"),
         ("system calls", run.tracer.name if run.tracer else "not counted"),
     ]
     for server in run.servers:
@@ -328,7 +348,7 @@ def interrupt(signal_number, frame):
 
 def remove_work(path):
     """Remove the bench's own files; a folder that holds something else stays."""
-    for name in ("fio.json", "fio.log", "bench.json", "bench.log", "server.conf", "server.log", "server.pid", "tracer.log"):
+    for name in ("fio.json", "fio.log", "bench.json", "bench.log", "server.conf", "tls.conf", "server.log", "server.pid", "tracer.log"):
         if os.path.exists(os.path.join(path, name)):
             os.unlink(os.path.join(path, name))
     shutil.rmtree(os.path.join(path, "tls"), ignore_errors=True)
@@ -365,6 +385,9 @@ def main():
     if arguments.svg:
         with open(arguments.svg, "w") as target:
             target.write(picture.svg(run.results))
+    if arguments.publish:
+        publish.publish(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), run.results,
+                        facts(run) + [("problem", problem) for problem in run.problems])
     return 1 if run.problems else 0
 
 

@@ -20,9 +20,10 @@ MEMORY_BYTES = 1 << 30  # of a volume without a file
 
 class Server:
     """DAEMON: it goes to the background by itself, and leaves its id in {pid_file}.  ARGUMENTS: by kind of storage, with {path}, {port}, {export} and {config} in them.  TLS: what is added for it, with
-    {tls}, a directory of certificates; None: not compared with TLS.  CONFIG: the text of a file that it wants."""
+    {tls}, a directory of certificates; None: not compared with TLS.  CONFIG: the text of a file that it wants; TLS_CONFIG: of one
+    that it wants with TLS."""
 
-    def __init__(self, name, program, package, arguments, tls=None, config=None, daemon=False,
+    def __init__(self, name, program, package, arguments, tls=None, config=None, tls_config=None, daemon=False,
                  version_flag="--version"):
         self.name = name
         self.program = program
@@ -30,6 +31,7 @@ class Server:
         self.arguments = arguments
         self.tls = tls
         self.config = config
+        self.tls_config = tls_config
         self.daemon = daemon
         self.version_flag = version_flag
 
@@ -47,8 +49,8 @@ class Server:
     def argv(self, storage, path, port, directory="WORK", tls_directory=None):
         arguments = (self.tls if tls_directory else []) + self.arguments[storage]
         words = dict(path=path, port=port, export=EXPORT, tls=tls_directory,
-                     config=os.path.join(directory, "server.conf"), pid_file=os.path.join(directory, "server.pid"),
-                     bytes=MEMORY_BYTES)
+                     config=os.path.join(directory, "server.conf"), tls_config=os.path.join(directory, "tls.conf"),
+                     pid_file=os.path.join(directory, "server.pid"), bytes=MEMORY_BYTES)
         return [self.program] + [argument.format(**words) for argument in arguments]
 
     def version(self):
@@ -63,6 +65,9 @@ class Server:
         if self.config:
             with open(os.path.join(directory, "server.conf"), "w") as file:
                 file.write(self.config.format(path=path, port=port, export=EXPORT))
+        if self.tls_config and tls_directory:
+            with open(os.path.join(directory, "tls.conf"), "w") as file:
+                file.write(self.tls_config.format(tls=os.path.abspath(tls_directory)))
         argv = self.argv(storage, path, port, directory, tls_directory)
         log_path = os.path.join(directory, "server.log")
         if self.daemon:
@@ -122,9 +127,13 @@ def millraced(daemon, cores):
     common = ["--listen", "127.0.0.1:{port}"] + (["--cores", cores] if cores else [])
     config = "[server]\nlisten = 127.0.0.1:{port}\n[export {export}]\npath = {path}\ncache = host\n"
     return Server("millraced", os.path.abspath(daemon), None,
-                  {"cached": ["--config", "{config}"] + common[2:], "file": ["--export", "{export}={path}"] + common, "zram": ["--export", "{export}={path}"] + common,
+                  {"cached": ["--config", "{config}"] + common[2:], "file": ["--export", "{export}={path}"] + common,
+                   "zram": ["--export", "{export}={path}"] + common,
                    "memory": ["--export", "{export}=memory:{bytes}"] + common,
-                   "null": ["--export", "{export}=null:{bytes}"] + common}, config=config)
+                   "null": ["--export", "{export}=null:{bytes}"] + common}, config=config,
+                  tls=["--config", "{tls_config}"],
+                  tls_config="[tls]\nmode = required\ncertificate = {tls}/server-cert.pem\nkey = {tls}/server-key.pem\n"
+                  "verify-client = no\n")
 
 
 def qemu_nbd(aio):

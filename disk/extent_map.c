@@ -47,6 +47,7 @@ extent_map_init(struct extent_map *map, uint64_t size_bytes)
 	/* A huge page would be taken for a few bytes. */
 	(void)madvise(cells, EXTENT_MAP_CELLS_GROWN, MADV_NOHUGEPAGE);
 	map->cells = cells;
+	map->examined = false;
 	map->size_bytes = size_bytes;
 	map->cell_shift = (unsigned)__builtin_ctzll(EXTENT_MAP_CELL_BYTES_MIN);
 	while (((size_bytes - 1) >> map->cell_shift) >= EXTENT_MAP_CELLS_MAX)
@@ -138,6 +139,7 @@ extent_map_wrote(struct extent_map *map, uint64_t start, uint64_t end)
 void
 extent_map_begin(struct extent_map *map, uint64_t start, uint64_t end)
 {
+	CHECK(!__atomic_exchange_n(&map->examined, true, __ATOMIC_ACQUIRE));
 	for (uint64_t cell = start >> map->cell_shift; cell < cells_end(map, end); cell++)
 		set(map, cell, CELL_EXAMINED);
 	/* A write that ended before it could see this is seen by what the examiner asks next. */
@@ -171,6 +173,7 @@ extent_map_end(struct extent_map *map, uint64_t start, uint64_t end)
 {
 	for (uint64_t cell = start >> map->cell_shift; cell < cells_end(map, end); cell++)
 		replace(map, cell, CELL_UNKNOWN);
+	__atomic_store_n(&map->examined, false, __ATOMIC_RELEASE);
 }
 
 static bool

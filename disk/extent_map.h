@@ -6,11 +6,13 @@
  * counts only if no write has ended in the cell meanwhile:
  *	examiner: begin -> ask the file system, or make zeros -> learn what came of it -> end
  *	writer, before its write is acknowledged: wrote
- * Any thread may call, but only one examiner is at work at one time: else one could take the other's beginning for its own. */
+ * Any thread may call, but only one examiner is at work at one time, which is checked: else one could take the other's beginning for its
+ * own. */
 #ifndef DISK_EXTENT_MAP_H
 #define DISK_EXTENT_MAP_H
 
 #include "disk/volume.h"
+#include "reactor/check.h"
 
 #define EXTENT_MAP_CELLS_MAX	  ((uint64_t)1 << 20)
 #define EXTENT_MAP_CELLS_GROWN	  (4 * EXTENT_MAP_CELLS_MAX)
@@ -22,6 +24,7 @@ struct extent_map {
 	/* Atomic, relaxed: only extent_map_grow changes them.  size_bytes: of the part that has cells. */
 	uint64_t size_bytes;
 	uint64_t cell_count;
+	bool examined; /* atomic, between begin and end */
 	/* Atomic.  The kernel has the write before its owner stores here (release), and whoever sees the store (acquire) can read
 	 * what was written. */
 	uint8_t *

@@ -59,11 +59,25 @@ read_done(struct op *op, long result)
 		volume_finish(request, status < 0 ? status : 0);
 }
 
+/* REQUEST, of whole blocks, is prepared.  Returns whether it has gone with another. */
+static bool
+merge(struct volume_request *request)
+{
+	if (file_merge_join(request))
+		return true;
+	file_merge_lead(request);
+	return false;
+}
+
 void
 file_submit_read(struct volume_request *request)
 {
+	uint64_t mask = request->volume->block_bytes - 1;
+
 	file_prepare_op(request, read_done);
 	request->progress_bytes = 0;
+	if (((request->offset | request->length) & mask) == 0 && merge(request))
+		return;
 	file_submit_rest(request, false, request->buffer,
 			 file_block_floor(request, request->offset),
 			 file_block_ceil(request, request->offset + request->length));
@@ -94,6 +108,8 @@ plain_write_granted(struct range_write *write)
 
 	file_prepare_op(request, plain_write_done);
 	request->progress_bytes = 0;
+	if (merge(request))
+		return;
 	file_submit_rest(request, true, request->buffer, request->offset,
 			 request->offset + request->length);
 }

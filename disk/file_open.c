@@ -381,6 +381,7 @@ file_start(struct volume *volume, struct cores *cores, unsigned home_index, stru
 	file->cores = memory;
 	file->core_count = cores->count;
 	for (unsigned i = 0; i < cores->count; i++) {
+		file->cores[i].leaders[0] = file->cores[i].leaders[1] = NULL;
 		nowait_init(&file->cores[i].reads);
 		nowait_init(&file->cores[i].writes);
 		file_cached_init(file, &file->cores[i]);

@@ -1,5 +1,5 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
- * blocks, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_prefetch.c reads
+ * blocks, file_merge.c several as one, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_prefetch.c reads
  * ahead, file_zeroes.c trims and zeros, file_extents.c tells where the data is, file_grow.c notices that it has become larger, file.c
  * says which. */
 #ifndef DISK_FILE_VOLUME_H
@@ -13,6 +13,8 @@
 
 /* What one core knows of a volume's file. */
 struct file_core {
+	struct volume_request
+		*leaders[2]; /* file_merge.c's: the last read, and write, that others may join */
 	struct nowait reads, writes; /* direct ones: see reactor/nowait.h */
 	/* file_cached.c's. */
 	bool never_nowait; /* reads can't be asked not to wait */
@@ -46,6 +48,7 @@ struct file_volume {
 	/* file_zeroes.c's. */
 	void *zeros;
 	uint64_t slice_bytes;	  /* atomic, a power of two */
+	uint64_t slice_free_ns;	  /* when the next may begin; belongs to the helper that runs one */
 	uint64_t slice_bytes_min; /* of the device: a power of two, or 0 */
 };
 
@@ -111,6 +114,13 @@ void file_submit_prefetch(struct volume_request *request);
 
 /* Prepare HOME, a core's part of FILE, for cached writes. */
 void file_cached_init(struct file_volume *file, struct file_core *home);
+
+/* REQUEST, a read or write of whole blocks, is prepared for its operation's done, and neither started nor in another's: let it go to the
+ * kernel with the one before it.  Returns false if there is none that it can join. */
+bool file_merge_join(struct volume_request *request) MUST_USE;
+
+/* REQUEST, as above, is started next, by file_submit_rest: others may join it until the kernel has it. */
+void file_merge_lead(struct volume_request *request);
 
 /* TRIM and WRITE_ZEROES; prepare for them, after opening, and give that back. */
 void file_submit_zeroes(struct volume_request *request);

@@ -15,6 +15,7 @@
 #include "reactor/op.h"
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 struct flush_group;
 struct volume_ops;
@@ -53,6 +54,8 @@ struct volume_extent {
 	uint32_t flags;	 /* VOLUME_EXTENT_ */
 };
 
+#define VOLUME_MERGE_MAX 32 /* requests that go to the kernel as one */
+
 /* One request; owned and embedded by its submitter, the volume's from volume_submit until done. */
 struct volume_request {
 	enum volume_command command;
@@ -84,6 +87,13 @@ struct volume_request {
 		struct range_write write;
 		struct range_exclusive exclusive;
 	} range;
+	struct {
+		struct volume_request *next, *last;
+		void (*done)(struct op *op, long result);
+		uint64_t bytes;
+		unsigned count;
+		struct iovec parts[VOLUME_MERGE_MAX]; /* of the leader only */
+	} merge;
 	struct call call;
 	uint64_t progress_bytes;
 	uint64_t tail_start;

@@ -8,6 +8,9 @@
 /* A hole that is shorter is read like data: a chunk of its own, and a read more, would cost more than they spare. */
 #define HOLE_BYTES_MIN 32768u
 
+/* Zeros that are sent as data, where a hole can't be told. */
+#define ZEROS_BYTES_MAX 16384u
+
 /* For the extents that a sparse READ asks for at one time: 1,024. */
 #define READ_EXTENTS_BYTES_MAX ((size_t)16384)
 
@@ -330,14 +333,35 @@ look_ahead(const struct nbd_request *request)
 	const struct nbd_header *header = &request->header;
 	enum volume_peek peek;
 
-	if (request->in_one_chunk)
+	if (request->in_one_chunk && header->length > ZEROS_BYTES_MAX)
 		return VOLUME_PEEK_DATA;
 	peek = volume_peek(request->connection->session.export->volume, header->offset,
 			   header->length);
 	/* The answer may have to come from the device: no sooner than so little data. */
 	if (peek == VOLUME_PEEK_UNKNOWN && header->length < HOLE_BYTES_MIN)
 		return VOLUME_PEEK_DATA;
-	return peek;
+	/* In one chunk either all is zeros, or all is read. */
+	return request->in_one_chunk && peek != VOLUME_PEEK_ZERO ? VOLUME_PEEK_DATA : peek;
+}
+
+/* What is known to be zeros is sent without reading it. */
+static void
+queue_zeros(struct nbd_request *request)
+{
+	static const uint8_t zeros[ZEROS_BYTES_MAX];
+	const struct nbd_header *header = &request->header;
+	uint32_t length = (uint32_t)header->length;
+
+	if (!request->in_one_chunk) {
+		queue_hole(request, length);
+		return;
+	}
+	request->reply_bytes = nbd_reply_data(request->reply, style_of(request), header,
+					      header->offset, length, true);
+	request->payload = zeros;
+	request->payload_bytes = length;
+	request->is_open = false;
+	queue_part(request, length, true);
 }
 
 static bool
@@ -351,7 +375,7 @@ begin_read(struct nbd_request *request)
 		style_of(request) == NBD_STYLE_SIMPLE || (header->flags & NBD_CMD_FLAG_DF) != 0;
 	peek = look_ahead(request);
 	if (peek == VOLUME_PEEK_ZERO) {
-		queue_hole(request, (uint32_t)header->length);
+		queue_zeros(request);
 		return true;
 	}
 	if (!request_take_buffer(request))

@@ -120,6 +120,27 @@ op_fdatasync(struct op *op, int fd)
 	io_prep_fdsync(&op->iocb, fd);
 }
 
+/* Whether OP was submitted and the kernel does not have it yet. */
+static inline bool
+op_waits(const struct op *op)
+{
+	return op->state == OP_STATE_QUEUED;
+}
+
+/* Have OP, a read or write that waits, be of the COUNT PARTS (at most 1,024), which stay the operation's until done, and what they point
+ * to; from the same offset on. */
+static inline void
+op_set_parts(struct op *op, struct iovec *parts, unsigned count)
+{
+	bool reads =
+		op->iocb.aio_lio_opcode == IO_CMD_PREAD || op->iocb.aio_lio_opcode == IO_CMD_PREADV;
+
+	DCHECK(op_waits(op) && op->kind == OP_KIND_DISK);
+	op->iocb.aio_lio_opcode = reads ? IO_CMD_PREADV : IO_CMD_PWRITEV;
+	op->iocb.u.c.buf = parts;
+	op->iocb.u.c.nbytes = count;
+}
+
 /* Have OP, a prepared read or write, not block the core, as far as NOWAIT, which belongs to its file, direction and core, says that it
  * can be had: what would block is submitted by a helper thread (reactor_config.calls; without these it blocks after all). */
 static inline void

@@ -94,6 +94,13 @@ void parking_mute(struct parked *parked);
  * be freed, its descriptor closed.  Harmless if it was never parked, or removed already.  One system call. */
 void parking_remove(struct parked *parked);
 
+/* How many were ready when PARKING last looked. */
+static inline unsigned
+parking_told(const struct parking *parking)
+{
+	return parking->batch_count;
+}
+
 /* True from parking_add until just before ready, or parking_remove. */
 bool parked_is_parked(const struct parked *parked) MUST_USE;
 

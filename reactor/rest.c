@@ -25,7 +25,7 @@ cpu_relax(void)
 static uint64_t
 spin_until(struct reactor *reactor, uint64_t now_ns, uint64_t until_ns)
 {
-	uint64_t yield_ns = now_ns + SPIN_YIELD_NS;
+	uint64_t yield_ns = now_ns; /* at once: who was woken last may want this CPU */
 
 	COUNT(reactor, spins, 1);
 	while (now_ns < until_ns) {

@@ -22,6 +22,8 @@
 #define TRIES_MAX 2
 /* One that is answered within so many turns would have been found by trying. */
 #define HOT_TURNS 8
+/* And only where few are told of at a time: with more of them each costs less than a try in vain. */
+#define HOT_TOLD 8
 /* Waits that were answered so while the reactor never rested, before a stream that was tried in vain is hot again, at most. */
 #define SIGNS_MAX 64
 
@@ -132,7 +134,8 @@ static void
 learn_from_wait(struct stream *stream)
 {
 	if (reactor_rests(stream->reactor) != stream->armed_rests ||
-	    reactor_turns(stream->reactor) - stream->armed_turn > HOT_TURNS)
+	    reactor_turns(stream->reactor) - stream->armed_turn > HOT_TURNS ||
+	    (stream->parking != NULL && parking_told(&stream->parking->reading) > HOT_TOLD))
 		return;
 	stream->hot = ++stream->signs >= stream->signs_needed;
 	if (stream->hot)

@@ -14,10 +14,12 @@ TURN_MS = 200
 class Connection:
     """One libnbd handle, and how many of its requests are not answered yet."""
 
-    def __init__(self, uri, index):
+    def __init__(self, uri, index, context=None):
         self.index = index
         self.in_flight = 0
         self.handle = nbd.NBD()
+        if context:
+            self.handle.add_meta_context(context)
         self.handle.connect_uri(uri)
 
     def is_alive(self):
@@ -31,6 +33,22 @@ class Connection:
         """Start a read; DONE gets 0 or an errno, and the bytes."""
         buffer = nbd.Buffer(count)
         self.start(self.handle.aio_pread, buffer, (offset,), lambda error: done(error, buffer.to_bytearray()), 0)
+
+    def trim(self, count, offset, done, flags=0):
+        self.start(self.handle.aio_trim, count, (offset,), done, flags)
+
+    def zero(self, count, offset, done, flags=0):
+        self.start(self.handle.aio_zero, count, (offset,), done, flags)
+
+    def status(self, count, offset, done):
+        """Ask for the extents of the handle's context; DONE gets 0 or an errno, and (length, flags) of each."""
+        entries = []
+
+        def extent(_context, _offset, found, _error):
+            entries.extend(zip(found[::2], found[1::2]))
+            return 0
+
+        self.start(self.handle.aio_block_status, count, (offset, extent), lambda error: done(error, entries), 0)
 
     def start(self, method, buffer, arguments, done, flags):
         def completion(error):
@@ -64,8 +82,14 @@ class Connection:
 class Pump:
     """Connections to one export, and a turn that moves all of them on."""
 
-    def __init__(self, uri, count):
-        self.connections = [Connection(uri, index) for index in range(count)]
+    def __init__(self, uri, count, context=None):
+        self.uri = uri
+        self.context = context
+        self.connections = [Connection(uri, index, context) for index in range(count)]
+
+    def add(self):
+        """One connection more."""
+        self.connections.append(Connection(self.uri, len(self.connections), self.context))
 
     def alive(self):
         return [connection for connection in self.connections if connection.is_alive()]

@@ -3,12 +3,52 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
+
+static bool
+has_parts(const struct iocb *iocb)
+{
+	return iocb->aio_lio_opcode == IO_CMD_PREADV || iocb->aio_lio_opcode == IO_CMD_PWRITEV;
+}
+
+static uint64_t
+transfer_bytes(const struct iocb *iocb)
+{
+	const struct iovec *parts = iocb->u.c.buf;
+	uint64_t bytes = 0;
+
+	if (!has_parts(iocb))
+		return iocb->u.c.nbytes;
+	for (unsigned long i = 0; i < iocb->u.c.nbytes; i++)
+		bytes += parts[i].iov_len;
+	return bytes;
+}
+
+/* Move the first COUNT bytes of IOCB's to or from CONTENTS, where they belong. */
+static void
+move_bytes(const struct iocb *iocb, uint8_t *contents, size_t count)
+{
+	struct iovec whole = { iocb->u.c.buf, iocb->u.c.nbytes };
+	const struct iovec *part = has_parts(iocb) ? iocb->u.c.buf : &whole;
+	bool reads = iocb->aio_lio_opcode == IO_CMD_PREAD || iocb->aio_lio_opcode == IO_CMD_PREADV;
+
+	for (; count > 0; part++) {
+		size_t bytes = part->iov_len < count ? part->iov_len : count;
+
+		if (reads)
+			memcpy(part->iov_base, contents, bytes);
+		else
+			memcpy(contents, part->iov_base, bytes);
+		contents += bytes;
+		count -= bytes;
+	}
+}
 
 static long
 disk_result(const struct sim_fd *fd, const struct iocb *iocb)
 {
 	static const int errors[] = { -EIO, -ENOSPC, -EAGAIN };
-	uint64_t offset = (uint64_t)iocb->u.c.offset, bytes = iocb->u.c.nbytes;
+	uint64_t offset = (uint64_t)iocb->u.c.offset, bytes = transfer_bytes(iocb);
 
 	if (kernel_sim_chance(sim.config.manner.error_result))
 		return errors[kernel_sim_below(ARRAY_COUNT(errors))];
@@ -30,10 +70,8 @@ disk_finish(struct request *request)
 
 	SIM_CHECK(fd != NULL); /* closed under an operation */
 	result = disk_result(fd, iocb);
-	if (result > 0 && iocb->aio_lio_opcode == IO_CMD_PREAD)
-		memcpy(iocb->u.c.buf, fd->contents + iocb->u.c.offset, (size_t)result);
-	else if (result > 0)
-		memcpy(fd->contents + iocb->u.c.offset, iocb->u.c.buf, (size_t)result);
+	if (result > 0)
+		move_bytes(iocb, fd->contents + iocb->u.c.offset, (size_t)result);
 	request_complete(request, result);
 }
 

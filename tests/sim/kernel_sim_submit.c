@@ -25,6 +25,8 @@ iocb_error(const struct iocb *iocb)
 		return fd->type == FD_FILE ? -EINVAL : 0;
 	case IO_CMD_PREADV:
 	case IO_CMD_PWRITEV:
+		if (fd->type == FD_FILE)
+			return iocb->u.c.offset < 0 ? -EINVAL : 0;
 		return fd->type != FD_SOCKET || iocb->u.c.offset != 0 ? -EINVAL : 0;
 	case IO_CMD_PREAD:
 	case IO_CMD_PWRITE:

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "reactor/check.h"
 #include "tests/sim/kernel_sim.h"
@@ -28,6 +29,7 @@ struct taken {
 	short opcode;
 	bool is_durable;
 	const uint8_t *bytes;
+	uint8_t *copy; /* of a write of several parts: BYTES is in it; or NULL */
 	uint64_t offset;
 	size_t count;
 	uint64_t when;
@@ -59,6 +61,8 @@ power_begin(const uint8_t *contents, size_t sector_count, enum power_lie lie)
 void
 power_end(void)
 {
+	for (unsigned i = 0; i < TAKEN_MAX; i++)
+		free(disk.taken[i].copy);
 	free(disk.sectors);
 	disk.sectors = NULL;
 }
@@ -98,6 +102,28 @@ sync_sector(struct sector *sector, uint64_t when, bool success)
 		drop_versions(sector, count, success);
 }
 
+/* What IOCB has in several parts becomes one in TAKEN, as if it had been so. */
+static void
+join_parts(struct taken *taken, const struct iocb *iocb)
+{
+	const struct iovec *parts = iocb->u.c.buf;
+
+	if (iocb->aio_lio_opcode != IO_CMD_PREADV && iocb->aio_lio_opcode != IO_CMD_PWRITEV)
+		return;
+	taken->opcode = iocb->aio_lio_opcode == IO_CMD_PREADV ? IO_CMD_PREAD : IO_CMD_PWRITE;
+	taken->count = 0;
+	for (unsigned long i = 0; i < iocb->u.c.nbytes; i++)
+		taken->count += parts[i].iov_len;
+	taken->copy = malloc(taken->count);
+	SIM_CHECK(taken->copy != NULL);
+	taken->bytes = taken->copy;
+	taken->count = 0;
+	for (unsigned long i = 0; i < iocb->u.c.nbytes; i++) {
+		memcpy(taken->copy + taken->count, parts[i].iov_base, parts[i].iov_len);
+		taken->count += parts[i].iov_len;
+	}
+}
+
 unsigned
 power_taken(const struct iocb *iocb)
 {
@@ -115,6 +141,7 @@ power_taken(const struct iocb *iocb)
 		.count = iocb->u.c.nbytes,
 		.when = ++disk.events,
 	};
+	join_parts(&disk.taken[cookie], iocb);
 	return cookie;
 }
 
@@ -147,6 +174,8 @@ power_answered(unsigned cookie, long result)
 
 	SIM_CHECK(cookie < TAKEN_MAX && taken->used);
 	taken->used = false;
+	free(taken->copy);
+	taken->copy = NULL;
 	if (taken->opcode == IO_CMD_PWRITE) {
 		write_answered(taken, result);
 	} else if (taken->opcode == IO_CMD_FDSYNC && disk.lie != POWER_LIE_SYNC) {

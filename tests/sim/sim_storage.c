@@ -51,7 +51,7 @@ struct request {
 };
 
 static struct {
-	uint64_t seed, cuts, cuts_max, writes, flushes, failures;
+	uint64_t seed, cuts, cuts_max, writes, flushes, failures, merged;
 	struct core core;
 	struct cores cores;
 	struct volume *volume;
@@ -59,7 +59,7 @@ static struct {
 	uint64_t image_bytes;
 	uint8_t *contents;
 	struct slot slots[SLOTS_MAX];
-	unsigned slot_count;
+	unsigned slot_count, last_slot;
 	struct request requests[REQUESTS];
 	bool ended, checking;
 } run;
@@ -86,8 +86,13 @@ __wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs)
 		if (iocb->aio_lio_opcode == IO_CMD_POLL)
 			continue;
 		iocb->aio_fildes = run.fd;
-		if (iocb->aio_lio_opcode != IO_CMD_FDSYNC && bytes[i] > 4096 &&
-		    kernel_sim_below(16) == 0)
+		if (iocb->aio_lio_opcode == IO_CMD_PREADV ||
+		    iocb->aio_lio_opcode == IO_CMD_PWRITEV) {
+			run.merged++;
+			if (kernel_sim_below(16) == 0)
+				iocb->u.c.nbytes = 1 + kernel_sim_below(bytes[i]);
+		} else if (iocb->aio_lio_opcode != IO_CMD_FDSYNC && bytes[i] > 4096 &&
+			   kernel_sim_below(16) == 0)
 			iocb->u.c.nbytes = 4096 * (1 + kernel_sim_below(bytes[i] / 4096));
 	}
 	taken = __real_kernel_submit(context, count, iocbs);
@@ -252,7 +257,14 @@ on_done(struct volume_request *io, int error)
 static struct slot *
 idle_slot(void)
 {
-	struct slot *slot = &run.slots[kernel_sim_below(run.slot_count)];
+	struct slot *slot;
+
+	/* Often the one behind the last: those that follow each other may go as one. */
+	if (kernel_sim_below(2) == 0)
+		run.last_slot = (unsigned)kernel_sim_below(run.slot_count);
+	else
+		run.last_slot = (run.last_slot + 1) % run.slot_count;
+	slot = &run.slots[run.last_slot];
 
 	return slot->busy ? NULL : slot;
 }
@@ -571,8 +583,9 @@ main(int argc, char **argv)
 	if (seed_text != NULL) {
 		run_seed(strtoull(seed_text, NULL, 10), cuts, POWER_LIE_NONE);
 		printf("%" PRIu64 " cuts, %" PRIu64 " writes and %" PRIu64
-		       " flushes acknowledged, %" PRIu64 " requests failed\n",
-		       run.cuts, run.writes, run.flushes, run.failures);
+		       " flushes acknowledged, %" PRIu64 " requests failed, %" PRIu64
+		       " times several went as one\n",
+		       run.cuts, run.writes, run.flushes, run.failures, run.merged);
 		return 0;
 	}
 	printf("sim-storage: SEED=%" PRIu64 " to SEED=%" PRIu64 ", %" PRIu64 " power cuts each\n",

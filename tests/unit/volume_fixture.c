@@ -48,13 +48,14 @@ on_submit(struct message *message)
 {
 	struct trial *trial = container_of(message, struct trial, message);
 
-	volume_submit(trial->volume, &trial->request);
-	CHECK(!atomic_load(&trial->finished));
+	for (unsigned i = 0; i <= trial->behind; i++) {
+		volume_submit(trial[i].volume, &trial[i].request);
+		CHECK(!atomic_load(&trial[i].finished));
+	}
 }
 
-void
-trial_begin(struct volume_fixture *fixture, struct trial *trial, unsigned core,
-	    const uint8_t *bytes)
+static void
+prepare(struct volume_fixture *fixture, struct trial *trial, unsigned core)
 {
 	struct volume_request *request = &trial->request;
 
@@ -72,10 +73,31 @@ trial_begin(struct volume_fixture *fixture, struct trial *trial, unsigned core,
 		cr_assert_eq(posix_memalign(&request->buffer, 4096, buffer_bytes), 0);
 		memset(request->buffer, 0xee, buffer_bytes);
 	}
-	if (bytes != NULL)
-		memcpy(trial_payload(trial), bytes, request->length);
 	trial->message.deliver = on_submit;
-	reactor_send(request->core->reactor, &trial->message);
+	trial->behind = 0;
+}
+
+void
+trial_begin(struct volume_fixture *fixture, struct trial *trial, unsigned core,
+	    const uint8_t *bytes)
+{
+	prepare(fixture, trial, core);
+	if (bytes != NULL)
+		memcpy(trial_payload(trial), bytes, trial->request.length);
+	reactor_send(trial->request.core->reactor, &trial->message);
+}
+
+void
+trials_begin(struct volume_fixture *fixture, struct trial *trials, unsigned count, unsigned core,
+	     uint8_t fill)
+{
+	for (unsigned i = 0; i < count; i++) {
+		prepare(fixture, &trials[i], core);
+		if (trials[i].request.buffer != NULL)
+			memset(trial_payload(&trials[i]), fill + (int)i, trials[i].request.length);
+	}
+	trials[0].behind = count - 1;
+	reactor_send(trials[0].request.core->reactor, &trials[0].message);
 }
 
 bool

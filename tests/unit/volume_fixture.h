@@ -23,6 +23,7 @@ struct trial {
 	/* Private. */
 	struct message message;
 	struct volume *volume;
+	unsigned behind; /* trials that are submitted with this one */
 	int error;
 	atomic_bool finished;
 };
@@ -31,6 +32,10 @@ struct trial {
  * NULL, are copied into it. */
 void trial_begin(struct volume_fixture *fixture, struct trial *trial, unsigned core,
 		 const uint8_t *bytes);
+
+/* The same for COUNT TRIALS, all submitted by one message; the payload of each is filled with FILL and more, one by one. */
+void trials_begin(struct volume_fixture *fixture, struct trial *trials, unsigned count,
+		  unsigned core, uint8_t fill);
 
 /* Whether TRIAL is done; wait until it is, and return its error.  Its payload is there until trial_end. */
 bool trial_finished(struct trial *trial);

@@ -48,6 +48,7 @@ struct file_volume {
 	/* file_zeroes.c's. */
 	void *zeros;
 	uint64_t slice_bytes;	  /* atomic, a power of two */
+	uint64_t slice_free_ns;	  /* when the next may begin; belongs to the helper that runs one */
 	uint64_t slice_bytes_min; /* of the device: a power of two, or 0 */
 };
 

@@ -2,7 +2,8 @@
  *	whole grains, slice by slice -> the parts of a grain before and behind them -> (sync)
  * A slice is locked as a plain write is, and so short that neither the lock nor the file system's own keeps others waiting: how many
  * bytes that is, is learned from how long the last took.  One slice of a volume runs at a time: the file system would make more of
- * them wait for each other, in threads that other volumes need.
+ * them wait for each other, in threads that other volumes need.  Behind one that took long the next waits for as long again: a read
+ * that has waited for the file system's lock must not find it taken once more.
  *
  * Parts of a grain are read, changed and written under an exclusive lock, with direct I/O if everything else is: fallocate would
  * leave dirty pages behind.  A TRIM leaves them as they are. */
@@ -15,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "disk/file_volume.h"
@@ -22,8 +24,12 @@
 #define SLICE_BYTES_MAX	  ((uint64_t)1 << 30)
 #define SLICE_BYTES_MIN	  ((uint64_t)1 << 20)
 #define SLICE_BYTES_FIRST ((uint64_t)4 << 20)
-#define SLICE_LONG_NS	  4000000u
-#define SLICE_SHORT_NS	  1000000u
+#define SLICE_LONG_NS	  1000000u
+#define SLICE_SHORT_NS	  250000u
+
+/* What is shorter is followed at once; no pause is longer. */
+#define PAUSE_NS_MIN 250000u
+#define PAUSE_NS_MAX 20000000u
 
 #define ZEROS_BYTES ((size_t)1 << 20)
 
@@ -209,6 +215,28 @@ learn_slice(struct file_volume *file, uint64_t bytes, uint64_t spent_ns)
 	__atomic_store_n(&file->slice_bytes, limit, __ATOMIC_RELAXED);
 }
 
+/* Wait until the next slice may begin. */
+static void
+pause_between(const struct file_volume *file)
+{
+	uint64_t now_ns = kernel_clock_ns();
+	struct timespec pause = { 0 };
+
+	if (now_ns >= file->slice_free_ns)
+		return;
+	pause.tv_nsec = (long)(file->slice_free_ns - now_ns); /* of PAUSE_NS_MAX at most */
+	(void)nanosleep(&pause, NULL);
+}
+
+/* A slice is over that took SPENT_NS. */
+static void
+plan_pause(struct file_volume *file, uint64_t spent_ns)
+{
+	if (spent_ns < PAUSE_NS_MIN)
+		spent_ns = 0;
+	file->slice_free_ns = kernel_clock_ns() + min_u64(spent_ns, PAUSE_NS_MAX);
+}
+
 /* What zeros are like afterwards.  A device that has made a hole does not say so. */
 static uint32_t
 extent_flags(const struct file_volume *file, const struct volume_request *request)
@@ -224,8 +252,10 @@ whole_run(struct call *call)
 	struct volume_request *request = container_of(call, struct volume_request, call);
 	struct file_volume *file = file_of(request->volume);
 	uint64_t start = request->slice_start, end = request->slice_end;
-	uint64_t begin_ns = kernel_clock_ns();
+	uint64_t begin_ns, spent_ns;
 
+	pause_between(file);
+	begin_ns = kernel_clock_ns();
 	extent_map_begin(&file->map, start, end);
 	request->error =
 		is_trim(request) ? trim_slice(file, start, end) : zero_slice(file, request);
@@ -233,7 +263,9 @@ whole_run(struct call *call)
 	if (request->error == 0 && !(file->is_device && is_trim(request)))
 		extent_map_learn(&file->map, start, end, extent_flags(file, request));
 	extent_map_end(&file->map, start, end);
-	learn_slice(file, end - start, kernel_clock_ns() - begin_ns);
+	spent_ns = kernel_clock_ns() - begin_ns;
+	learn_slice(file, end - start, spent_ns);
+	plan_pause(file, spent_ns);
 }
 
 /* Read, change and write the blocks of the slice, which is within a grain; the page cache does that by itself. */

@@ -13,6 +13,7 @@ static void channel_of_sent(struct stream *stream, ssize_t result);
 static void channel_of_awake(struct stream *stream);
 static void channel_of_closed(struct stream *stream);
 static void go_on(struct task *task);
+static void shake_hands(struct tls_line_place *place);
 
 static struct channel *
 channel_of(struct stream *stream)
@@ -30,6 +31,7 @@ channel_init(struct channel *channel, struct reactor *reactor, struct stream_par
 	channel->stream.on_closed = channel_of_closed;
 	stream_init(&channel->stream, reactor, parking, fd);
 	task_init(&channel->go_on, go_on);
+	tls_line_place_init(&channel->place, shake_hands);
 }
 
 static void
@@ -72,8 +74,9 @@ secured(struct channel *channel, int error)
 }
 
 static void
-shake_hands(struct channel *channel)
+shake_hands(struct tls_line_place *place)
 {
+	struct channel *channel = container_of(place, struct channel, place);
 	int error = tls_session_handshake(channel->tls);
 
 	send_output(channel);
@@ -85,7 +88,7 @@ shake_hands(struct channel *channel)
 }
 
 int
-channel_secure(struct channel *channel, struct tls_credentials *credentials)
+channel_secure(struct channel *channel, struct tls_credentials *credentials, struct tls_line *line)
 {
 	int error;
 
@@ -95,6 +98,7 @@ channel_secure(struct channel *channel, struct tls_credentials *credentials)
 	if (error < 0)
 		return error;
 	channel->securing = true;
+	channel->line = line;
 	receive_input(channel);
 	return 0;
 }
@@ -262,7 +266,7 @@ channel_of_received(struct stream *stream, ssize_t result)
 	else if (result == 0)
 		tls_session_input_ended(channel->tls);
 	if (channel->securing && result >= 0)
-		shake_hands(channel);
+		tls_line_join(channel->line, &channel->place);
 	else if (channel->securing)
 		secured(channel, (int)result);
 	else if (result < 0 || (result == 0 && channel->error != 0))
@@ -294,7 +298,7 @@ channel_of_sent(struct stream *stream, ssize_t result)
 	if (stream_sending(stream))
 		return;
 	if (channel->securing)
-		shake_hands(channel);
+		tls_line_join(channel->line, &channel->place);
 	else
 		send_more(channel);
 }
@@ -339,6 +343,7 @@ void
 channel_abandon(struct channel *channel)
 {
 	task_cancel(&channel->go_on);
+	tls_line_leave(&channel->place);
 	stream_abandon(&channel->stream);
 	channel->receiving = NULL;
 	channel->sending = NULL;

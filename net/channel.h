@@ -6,6 +6,7 @@
 #ifndef NET_CHANNEL_H
 #define NET_CHANNEL_H
 
+#include "net/tls_line.h"
 #include "net/tls_session.h"
 #include "reactor/stream.h"
 
@@ -22,7 +23,9 @@ struct channel {
 	unsigned moved; /* receives and sends of the socket that moved something, counted */
 	/* Private. */
 	struct stream stream;
-	struct tls_session *tls; /* owned; NULL: plain */
+	struct tls_session *tls;     /* owned; NULL: plain */
+	struct tls_line *line;	     /* of the core, once TLS has begun */
+	struct tls_line_place place; /* in it, while a step of the handshake can be taken */
 	bool securing;
 	bool ending;		 /* the end of TLS is in the output; then the socket's */
 	int error;		 /* of TLS: nothing goes on after it; 0: none */
@@ -49,9 +52,11 @@ long channel_unsent_bytes(struct channel *channel);
 void channel_close(struct channel *channel);
 
 /* Begin TLS with what the client sends from now on, as its server; on_secured follows.  Nothing may be under way, and nothing
- * be received or sent until then.  CREDENTIALS: the caller's reference, taken over in any case.
+ * be received or sent until then.  CREDENTIALS: the caller's reference, taken over in any case.  The steps of the handshake wait for
+ * their turn in LINE, the reactor's, which must outlive the channel.
  * Returns 0, or -ENOMEM; then CHANNEL is as before. */
-int channel_secure(struct channel *channel, struct tls_credentials *credentials) MUST_USE;
+int channel_secure(struct channel *channel, struct tls_credentials *credentials,
+		   struct tls_line *line) MUST_USE;
 
 /* Go on inside TLS: SESSION, whose handshake is complete, is CHANNEL's from now on.  Nothing may be under way. */
 void channel_adopt(struct channel *channel, struct tls_session *session);

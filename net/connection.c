@@ -337,7 +337,7 @@ start_tls(struct connection *connection)
 	struct tls_credentials *credentials = tls_credentials_get(connection->settings->limits.tls);
 
 	connection->tls_follows = false;
-	if (channel_secure(&connection->channel, credentials) < 0)
+	if (channel_secure(&connection->channel, credentials, &connection->home->tls_line) < 0)
 		connection_drop(connection, strerror(ENOMEM)); /* UNTESTED: no fault for malloc */
 }
 

@@ -41,6 +41,7 @@ request_get(struct connection *connection)
 		return NULL;
 	}
 	home->unused_request_count--;
+	tls_line_count_request(&home->tls_line);
 	request = container_of(node, struct nbd_request, node);
 	request->connection = connection;
 	request->served_bytes = 0;

@@ -40,6 +40,7 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 	service_share_init(home);
 	service_idle_init(home);
 	service_log_init(home);
+	tls_line_init(&home->tls_line, core->reactor);
 	timer_init(&home->drain_deadline, drain_expired);
 	home->bytes_per_connection_max = total_bytes / CONNECTION_SHARE;
 	home->requests = calloc(request_count, sizeof(home->requests[0]));
@@ -382,6 +383,7 @@ core_stopped(struct service_core *home)
 {
 	reactor_timer_stop(home->core->reactor, &home->idle_look);
 	reactor_timer_stop(home->core->reactor, &home->log_flush);
+	tls_line_fini(&home->tls_line);
 	if (home->parking_started)
 		stream_parking_stop(&home->parking, parking_stopped);
 	else

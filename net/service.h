@@ -8,6 +8,7 @@
 #include "net/client_table.h"
 #include "net/listener.h"
 #include "net/service_settings.h"
+#include "net/tls_line.h"
 #include "reactor/core.h"
 #include "reactor/stream.h"
 #include <semaphore.h>
@@ -39,8 +40,9 @@ struct service_core {
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
 	struct list_node starved;	 /* connections that wait for a request or a buffer */
 	struct task feed;
-	struct timer hunger;	/* runs while connections starve */
-	struct timer log_flush; /* runs while lines were left out here: net/client_log.h */
+	struct timer hunger;	  /* runs while connections starve */
+	struct tls_line tls_line; /* handshakes of its connections */
+	struct timer log_flush;	  /* runs while lines were left out here: net/client_log.h */
 	struct timer drain_deadline;
 	bool draining;
 	struct message message; /* from service_start, service_change and service_stop */

@@ -87,9 +87,9 @@ def read_of_a_hole_sends_no_zeros(env, style):
         same_bytes(answer.data(), bytes(length), "content with DF")
 
 
-@test(over=[(style,) for style in CHUNKED], quick=[(STRUCTURED,)])
-def read_of_data_and_holes_tells_them_apart(env, style):
-    here = Scene(env, 64 * MIB)
+@test(over=[(style, medium) for style in CHUNKED for medium in BOTH], quick=[(STRUCTURED, MEMORY), (EXTENDED, FILE)])
+def read_of_data_and_holes_tells_them_apart(env, style, medium):
+    here = Scene(env, 64 * MIB, medium=medium)
     client = here.connect(style)
     data = random_bytes(MIB)
     client.write(MIB, data)
@@ -111,6 +111,32 @@ def read_of_data_and_holes_tells_them_apart(env, style):
     answer = client.ask_for(wire.CMD_READ, 20 * MIB, MIB)
     check(len(answer.kinds) < 5, f"{len(answer.kinds)} chunks for 1 MiB")
     same_bytes(answer.data(), (data[:PAGE] + bytes(PAGE)) * 128, "data and small holes")
+
+
+@test(over=[(style,) for style in CHUNKED], quick=[(STRUCTURED,)])
+def read_of_a_sparse_file_sends_its_data_alone(env, style):
+    """Holes that were there before the server came, asked for before anything else."""
+    size = 1 << 30
+    data = random_bytes(MIB)
+    path = env.file(size)
+    spans = [(0, MIB), (100 * MIB + 65536, 65536), (size - 777, 777)]
+    with open(path, "r+b") as file:
+        for offset, length in spans:
+            file.seek(offset)
+            file.write(data[:length])
+    daemon = env.serve("--export", f"disk={path}", "--listen", "127.0.0.1:0", "--cores", two_cores())
+    client = env.keep(Wire(daemon.address))
+    client.go("disk", style=style)
+    for start, length in ((0, 32 * MIB), (90 * MIB, 30 * MIB), (size - 20 * MIB, 20 * MIB), (200 * MIB, 32 * MIB)):
+        wanted = bytearray(length)
+        for offset, count in spans:
+            if start <= offset < start + length:
+                wanted[offset - start : offset - start + count] = data[:count]
+        answer = client.ask_for(wire.CMD_READ, start, length)
+        same_bytes(answer.data(), wanted, f"{length} bytes at {start}")
+        sent = sum(count for _, count, piece in answer.pieces if piece is not None)
+        there = sum(count for offset, count in spans if start <= offset < start + length)
+        check(sent <= there + 256 * 1024, f"{sent} bytes were sent of {length} at {start}, {there} of which are data")
 
 
 @test(

@@ -19,6 +19,7 @@
 
 static struct reactor *reactor;
 static struct stream_parking parking;
+static struct tls_line line;
 static struct tls_fixture fixture;
 static struct tls_credentials *credentials;
 static unsigned parking_stopped_count;
@@ -248,6 +249,7 @@ setup(void)
 		data[i] = (uint8_t)(i * 7 + i / 256);
 	cr_assert_eq(reactor_create(&config, &reactor), 0);
 	cr_assert_eq(stream_parking_start(&parking, reactor), 0);
+	tls_line_init(&line, reactor);
 	tls_fixture_init(&fixture);
 	files = tls_fixture_files(&fixture);
 	cr_assert_eq(tls_credentials_load(&files, &credentials), 0);
@@ -263,6 +265,7 @@ teardown(void)
 	tls_credentials_put(credentials);
 	gnutls_certificate_free_credentials(client_x509);
 	tls_fixture_fini(&fixture);
+	tls_line_fini(&line);
 	stream_parking_stop(&parking, on_parking_stopped);
 	turn_until(&parking_stopped_count, 1);
 	turn_for_a_while();
@@ -291,7 +294,7 @@ begin_send(const uint8_t *bytes, size_t count)
 static void
 secure(void)
 {
-	CALL(cr_assert_eq(channel_secure(&channel, tls_credentials_get(credentials)), 0));
+	CALL(cr_assert_eq(channel_secure(&channel, tls_credentials_get(credentials), &line), 0));
 	cr_assert(channel_receiving(&channel) && channel_sending(&channel),
 		  "nothing else meanwhile");
 }

@@ -76,6 +76,7 @@ struct connection {
 		*receiving;    /* WRITE whose payload is coming, or waits for its last piece */
 	uint32_t payload_left; /* bytes to come of its piece; 0: the piece is with the volume */
 	uint64_t skip_bytes;   /* of a payload that nobody wants */
+	struct nbd_request *refused;   /* whose payload that is; its answer waits */
 	struct nbd_request *starved;   /* needs a buffer or a turn; nothing behind it is read */
 	struct limit limit;	       /* its turn */
 	struct list_node starved_node; /* in home->starved: the core has nothing to give */

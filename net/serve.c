@@ -39,20 +39,28 @@ left_bytes(const struct nbd_request *request)
 
 /* ---- parts of the reply ---- */
 
-/* Queue REQUEST's part, which covers PART_BYTES of the volume. */
-static void
-queue_part(struct nbd_request *request, uint32_t part_bytes, bool last)
+void
+serve_send(struct nbd_request *request)
 {
 	struct connection *connection = request->connection;
 
-	slow_log_enter(request, SLOW_STAGE_SOCKET);
-	request->part_bytes = part_bytes;
-	request->last = last;
 	if (connection->in_pieces == request)
 		list_prepend(&connection->replies, &request->node);
 	else
 		list_append(&connection->replies, &request->node);
 	reactor_defer(connection->home->core->reactor, &connection->flush);
+}
+
+/* Queue REQUEST's part, which covers PART_BYTES of the volume.  Nothing is sent while its payload is still to come: a client may not
+ * look for the answer to what it has not sent, as libnbd does not. */
+static void
+queue_part(struct nbd_request *request, uint32_t part_bytes, bool last)
+{
+	slow_log_enter(request, SLOW_STAGE_SOCKET);
+	request->part_bytes = part_bytes;
+	request->last = last;
+	if (request->connection->refused != request)
+		serve_send(request);
 }
 
 /* The same for one that is a header alone, of REPLY_BYTES. */
@@ -424,6 +432,7 @@ write_piece_done(struct nbd_request *request, int error)
 			return;
 		}
 		connection->receiving = NULL;
+		connection->refused = request;
 		connection->skip_bytes = left_bytes(request);
 		connection_resume(connection);
 	}

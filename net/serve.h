@@ -18,8 +18,12 @@ bool serve_begin(struct nbd_request *request) MUST_USE;
 /* A piece of a WRITE's payload is in the buffer. */
 void serve_payload_piece(struct nbd_request *request);
 
-/* REQUEST's header is not valid: answer ERROR, for the reason WHY. */
+/* REQUEST's header is not valid: answer ERROR, for the reason WHY.  If it is its connection's `refused`, the answer waits for
+ * serve_send. */
 void serve_refuse(struct nbd_request *request, enum nbd_error error, const char *why);
+
+/* REQUEST, answered, may be sent. */
+void serve_send(struct nbd_request *request);
 
 /* REQUEST's part is sent: make the next one, or end. */
 void serve_part_sent(struct nbd_request *request);

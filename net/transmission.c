@@ -94,6 +94,10 @@ take_skipped(struct connection *connection)
 		count = (size_t)connection->skip_bytes;
 	connection->input_start += count;
 	connection->skip_bytes -= count;
+	if (connection->skip_bytes == 0) {
+		serve_send(connection->refused);
+		connection->refused = NULL;
+	}
 }
 
 /* The payload of REQUEST, a BLOCK_STATUS, is in the input as well: take it. */
@@ -131,6 +135,7 @@ dispatch(struct nbd_request *request)
 		error = nbd_header_validate(&request->header, session, &why);
 	if (error != NBD_SUCCESS) {
 		connection->skip_bytes = payload_bytes;
+		connection->refused = payload_bytes > 0 ? request : NULL;
 		serve_refuse(request, error, why);
 		return true;
 	}
@@ -353,6 +358,9 @@ transmission_discard(struct connection *connection)
 	if (connection->starved != NULL)
 		request_put(connection->starved);
 	connection->starved = NULL;
+	if (connection->refused != NULL)
+		request_put(connection->refused);
+	connection->refused = NULL;
 	/* A piece that is with the volume comes back through io_done. */
 	if (connection->receiving != NULL && connection->payload_left > 0)
 		request_put(connection->receiving);

@@ -467,6 +467,22 @@ def bad_requests_all_at_once_are_each_answered(env):
 
 
 @test(quick=True)
+def refused_write_is_answered_behind_its_payload(env):
+    """A client that is still sending, as libnbd, does not know the request that an early answer is about."""
+    with scene(env) as here:
+        client = here.transmitting()
+        cookie = client.request(wire.CMD_WRITE, END, 2 * MIB, bytes(MIB))
+        client.sock.settimeout(0.3)
+        with contextlib.suppress(socket.timeout):
+            check(not client.sock.recv(1), "an answer before the payload is there")
+            check(False, "the connection ended")
+        client.sock.settimeout(30)
+        client.send(bytes(MIB))
+        equal(client.reply()[:2], (cookie, wire.ENOSPC), "the answer")
+        here.check_works(client)
+
+
+@test(quick=True)
 def oversized_write_is_refused_and_its_payload_consumed(env):
     """The volume is large enough: it is the payload that is too long."""
     with scene(env, size_bytes=256 * MIB) as here:

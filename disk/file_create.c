@@ -215,8 +215,11 @@ is_missing(const struct volume_options *options)
 	       errno == ENOENT;
 }
 
-int
-file_create(const struct volume_options *options)
+/* Have ACT, which returns 0 or a negative errno, see to what is missing, in the directory where it belongs.
+ * Returns 0: nothing is missing; 1: ACT has succeeded; or a negative errno. */
+static int
+if_missing(const struct volume_options *options,
+	   int (*act)(const struct volume_options *options, const char *directory))
 {
 	char *directory;
 	int error;
@@ -226,26 +229,29 @@ file_create(const struct volume_options *options)
 	directory = directory_of(options->path);
 	if (directory == NULL)
 		return -ENOMEM;
-	error = create_in(options, directory);
+	error = act(options, directory);
 	free(directory);
-	return error;
+	return error < 0 ? error : 1;
+}
+
+int
+file_create(const struct volume_options *options)
+{
+	int result = if_missing(options, create_in);
+
+	return result < 0 ? result : 0;
+}
+
+static int
+check_in(const struct volume_options *options, const char *directory)
+{
+	if (access(directory, W_OK | X_OK) != 0)
+		return log_create_error(options, -errno);
+	return check_room(options, directory);
 }
 
 int
 file_create_check(const struct volume_options *options)
 {
-	char *directory;
-	int error;
-
-	if (!is_missing(options))
-		return 0;
-	directory = directory_of(options->path);
-	if (directory == NULL)
-		return -ENOMEM;
-	if (access(directory, W_OK | X_OK) != 0)
-		error = log_create_error(options, -errno);
-	else
-		error = check_room(options, directory);
-	free(directory);
-	return error < 0 ? error : 1;
+	return if_missing(options, check_in);
 }

@@ -102,9 +102,8 @@ def names_of_clients_stay_inside_their_line(env):
     equal(about(daemon, "connected on core")["export"], 'q"\\', "the export")
 
 
-@test()
-def nobody_waits_for_the_logs_reader(env):
-    """Standard error is a pipe that nobody reads; clients cause more lines than it holds."""
+def start_with_pipe(env):
+    """A daemon that logs into a pipe: the pipe's ends, the path of the socket it will listen on, the process."""
     reader, writer = os.pipe()
     path = env.socket_path()
     config = env.config(
@@ -112,6 +111,13 @@ def nobody_waits_for_the_logs_reader(env):
     )
     process = start_process([env.binary, "--config", config], stdout=writer, stderr=writer)
     env.processes.append(process)
+    return reader, writer, path, process
+
+
+@test()
+def nobody_waits_for_the_logs_reader(env):
+    """Standard error is a pipe that nobody reads; clients cause more lines than it holds."""
+    reader, writer, path, process = start_with_pipe(env)
     os.close(writer)
     uri = f"nbd+unix:///disk?socket={path}"
     try:
@@ -148,13 +154,7 @@ def nobody_waits_for_the_logs_reader(env):
 
 @test()
 def daemon_stops_though_nobody_reads_its_log(env):
-    reader, writer = os.pipe()
-    path = env.socket_path()
-    config = env.config(
-        configuration(env.file(MIB), "log-level = debug").replace("127.0.0.1:0", f"unix:{path}")
-    )
-    process = start_process([env.binary, "--config", config], stdout=writer, stderr=writer)
-    env.processes.append(process)
+    reader, writer, path, process = start_with_pipe(env)
     try:
         wait_until(lambda: os.path.exists(path), 30, "it listens")
         wait_until(lambda: fill(writer), 5, "the pipe is full")

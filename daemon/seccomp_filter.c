@@ -236,8 +236,14 @@ add_rules(scmp_filter_ctx filter)
 			return error;
 	}
 	for (size_t i = 0; i < ARRAY_COUNT(allowed_families); i++) {
-		int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-					     SCMP_A0(SCMP_CMP_EQ, allowed_families[i]));
+		/* Not SCMP_A0, which clang warns of. */
+		struct scmp_arg_cmp is_family = {
+			.arg = 0,
+			.op = SCMP_CMP_EQ,
+			.datum_a = (scmp_datum_t)allowed_families[i],
+		};
+		int error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+						   &is_family);
 
 		if (error < 0)
 			return error;

@@ -117,6 +117,15 @@ phases_run_until_stopped(void)
 		  WAKE_NS_MAX + (run.config.manner.no_slot == 0 ? 0 : 5 * MS));
 }
 
+/* Each is to go on, whatever the others say. */
+static bool
+all_finish(void)
+{
+	bool acts = acts_drained(), streams = streams_finish(), parked = parked_finish();
+
+	return acts && streams && parked;
+}
+
 void
 phases_drain(void)
 {
@@ -131,7 +140,7 @@ phases_drain(void)
 	until_ns = kernel_sim_now_ns() + DRAIN_NS_MAX;
 	for (unsigned i = 0; i < TIMERS; i++)
 		timers_stop(&run.timers[i]);
-	while (!acts_drained() | !streams_finish() | !parked_finish()) {
+	while (!all_finish()) {
 		polls_cancel_dead();
 		for (unsigned i = 0; i < SOCKETS && run.stale_to_come > 0; i++) {
 			run.connections[i].reset = true;

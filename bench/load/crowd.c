@@ -6,7 +6,9 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-#define THREADS_MAX	       32u
+/* With the caller's 8 at a time: nbd-server listens with a backlog of 10, and whoever comes on top is kept waiting by the kernel for
+ * seconds, until a try of his is not dropped. */
+#define THREADS_MAX	       7u
 #define CONNECTIONS_PER_THREAD 4u /* below that a thread is not worth it */
 
 struct crowd {

@@ -337,18 +337,18 @@ Test(null, reads_zeros_and_forgets)
 
 Test(volume_options, each_kind_says_what_it_lacks)
 {
-	char text[VOLUME_MISTAKE_BYTES];
+	struct volume_mistake mistake;
 	struct volume_options options = { .kind = VOLUME_KIND_FILE };
 
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 	options.path = "x";
-	cr_assert_not(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert_not(volume_options_mistake(&options, &mistake));
 	options.size_bytes = 1;
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 	options = memory_options(0);
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 	options.size_bytes = 1;
-	cr_assert_not(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert_not(volume_options_mistake(&options, &mistake));
 	options.path = "x";
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 }

@@ -56,8 +56,8 @@ def short_text(results, facts):
             "the aim; **bold** falls short of it. \"fio itself\" works on the storage without any server. Latency is the median (p50) "
             "at one request at a time, else the 99th percentile. \"file\" is on ext4, \"cached\" the same in the page cache, \"zram\" compressed "
             f"memory, \"memory\" and \"null\" the servers' own volumes. "
-            "nbdkit and nbd-server answer a write when the page cache has it, the others when the device has: writes are compared with theirs "
-            f"in the rows named cached. {len(found) - len(missed)} of {len(found)} aims are met")
+            "nbdkit and nbd-server answer a write when the page cache has it, millraced and the others when the device has, but in "
+            f"the rows named cached. {len(found) - len(missed)} of {len(found)} aims are met")
     if missed:
         text += "; these are not:\n\n" + "\n".join(f"- {sentence}" for sentence in missed) + "\n"
     else:

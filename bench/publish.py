@@ -49,15 +49,15 @@ def short_text(results, facts):
     found = report.aims(results)
     missed = [sentence for *_, met, sentence in found if not met]
     text = (f"Requests per second through the network port over loopback, server and client on one machine: {known['machine']}, "
-            f"{known['date']}. Each line compares millraced with the best of {known['servers']} in that row.\n\n"
+            f"{known['date']}; {known['method'].partition('; ')[2]}. Each line compares millraced with the best of {known['servers']} in that row.\n\n"
             "![requests per second and CPU time per request](doc/peers.svg)\n\n"
             f"{short_table(results)}\n"
             "`4 x 32` is four connections with 32 requests under way on each. \"to\" is millraced's figure divided by the other's, and behind it "
             "the aim; **bold** falls short of it. \"fio itself\" works on the storage without any server. Latency is the median (p50) "
             "at one request at a time, else the 99th percentile. \"file\" is on ext4, \"cached\" the same in the page cache, \"zram\" compressed "
             f"memory, \"memory\" and \"null\" the servers' own volumes. "
-            "nbdkit and nbd-server answer a write when the page cache has it, the others when the device has: writes are compared with theirs "
-            "in the rows named cached. {len(found) - len(missed)} of {len(found)} aims are met")
+            "nbdkit and nbd-server answer a write when the page cache has it, millraced and the others when the device has, but in "
+            f"the rows named cached. {len(found) - len(missed)} of {len(found)} aims are met")
     if missed:
         text += "; these are not:\n\n" + "\n".join(f"- {sentence}" for sentence in missed) + "\n"
     else:

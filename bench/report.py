@@ -99,20 +99,10 @@ def markdown(results, facts):
     return "\n".join(lines) + "\n"
 
 
-# Their answer to a write is that the page cache has it.
-BUFFERED = ("nbdkit", "nbdkit cache=none", "nbd-server")
-
-
-def reaches_device(row, server):
-    """Whether what SERVER has answered in ROW has been on the device; flushed rows wait for it in any case."""
-    return not (server in BUFFERED and "write" in row and storage_of(row) in ("file", "xfs", "zram"))
-
-
 def peers(results, row, figure):
-    """[(median, server)] of the servers that are not ours and do the same work: writes to the page cache are compared in the rows
-    named cached."""
+    """[(median, server)] of the servers that are not ours."""
     found = [(median(results, row, server, figure), server) for server in results.get(row, {})
-             if server not in (OURS, DIRECT) and reaches_device(row, server)]
+             if server not in (OURS, DIRECT)]
     return [pair for pair in found if pair[0] is not None]
 
 

@@ -136,7 +136,7 @@ class Run:
             say(self.problems[-1])
             return
         self.paths[kind] = opened.path
-        self.descriptions[kind] = opened.description
+        self.descriptions[kind] = opened.description.removeprefix(f"{kind}: ")
 
     def measure(self):
         with contextlib.ExitStack() as stack:

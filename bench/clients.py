@@ -49,7 +49,7 @@ class Fio(Client):
         # are then both inside.  The seed differs from turn to turn, so that no turn reads what the last one has warmed up.
         self.turns += 1
         argv = ["fio", f"--name={load.name}", f"--rw={load.rw}", f"--bs={load.block_bytes}", f"--iodepth={load.depth}",
-                f"--numjobs={load.connections}", "--group_reporting", "--time_based", f"--runtime={seconds}",
+                f"--numjobs={load.connections}", "--group_reporting", "--time_based", f"--runtime={int(seconds * 1000)}ms",
                 "--norandommap", "--randrepeat=0", f"--randseed={self.turns * 7919}", "--clat_percentiles=0",
                 "--lat_percentiles=1", "--percentile_list=50:99:99.9", "--output-format=json",
                 f"--output={self.scratch('fio.json')}"]

@@ -10,10 +10,12 @@ import subprocess
 import time
 
 from clients import Endpoint
-from processes import Child, context_switches, cpu_ns, machine_busy_seconds, peak_memory_bytes
+from processes import Child, MemoryWatch, context_switches, cpu_ns, machine_busy_seconds, tree
 from storage import prepare_cache
 
 TRACER_SECONDS = 10
+CHILDREN_END_SECONDS = 1
+SYSCALL_TURN_SECONDS = 0.5
 SYSCALL_EVENT = "raw_syscalls:sys_enter"
 
 
@@ -47,17 +49,26 @@ class Bench:
         """A client against a server, with the server's cost per request."""
         child, endpoint = self.start(row, server, path)
         with child:
+            processes = len(tree(child.pid))
             switches = context_switches(child.pid)
             cpu_start_ns = cpu_ns(child.pid)
+            memory = MemoryWatch(child.pid, 0.6 * self.seconds)
             watch = Watch()
-            figures = client.on_server(row.load, endpoint, self.seconds)
+            try:
+                figures = client.on_server(row.load, endpoint, self.seconds)
+            finally:
+                memory_bytes = memory.finish()
+            # One that it has forked for a connection counts once it is ended and waited for.
+            deadline = time.monotonic() + CHILDREN_END_SECONDS
+            while len(tree(child.pid)) > processes and time.monotonic() < deadline:
+                time.sleep(0.01)
             used_ns = cpu_ns(child.pid) - cpu_start_ns
             figures["other_cpus"] = watch.other_cpus(figures, used_ns)
             figures["cpu_us"] = used_ns / 1e3 / figures["requests"]
-            figures["memory_mib"] = peak_memory_bytes(child.pid) / (1 << 20)
+            figures["memory_mib"] = memory_bytes / (1 << 20)
             end_server(child)
-        # The total at the end has the switches of threads that are gone, such as the ones that nbdkit starts for each
-        # connection; the few of the shutdown are in it too.
+        # The total at the end has the switches of threads and processes that are gone, such as those that nbdkit and
+        # nbd-server start for each connection; the few of the shutdown are in it too.
         switches = child.usage.ru_nvcsw + child.usage.ru_nivcsw - switches
         figures["switches"] = switches / figures["requests"]
         return figures
@@ -67,7 +78,7 @@ class Bench:
         child, endpoint = self.start(row, server, path)
         with child:
             with tracer(child.pid, self.scratch("tracer.log")) as counter:
-                figures = client.on_server(row.load, endpoint, min(self.seconds, 1))
+                figures = client.on_server(row.load, endpoint, SYSCALL_TURN_SECONDS)
                 calls = counter.finish()
             end_server(child)
         return calls / figures["requests"]

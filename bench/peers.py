@@ -1,8 +1,7 @@
 #!/usr/bin/python3
 """Compares millraced with other NBD servers and with fio on the storage itself.
 
-Rounds are interleaved: in each round every row is run against every server, in an order that rotates from round to
-round, so that a slow minute of the machine hits all of them alike.  bench/README.md says how to read the result.
+bench/README.md says how to read the result; rounds.py in which order it is measured.
 """
 
 import argparse
@@ -25,13 +24,9 @@ import measure  # noqa: E402
 import picture  # noqa: E402
 import publish  # noqa: E402
 import report  # noqa: E402
+import rounds  # noqa: E402
 import servers  # noqa: E402
-import storage  # noqa: E402
-from processes import ChildError  # noqa: E402
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
+from rounds import say  # noqa: E402
 
 
 def cpu_set(text):
@@ -63,20 +58,28 @@ def positive(text):
     return value
 
 
+def positive_number(text):
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text}: must be 0.1 to 3600")
+    return value
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description="Compares millraced with its peers.")
     parser.add_argument("--daemon", default="build/millraced", help="millraced's path")
     parser.add_argument("--cores", help="passed on to millraced (default: its own choice)")
     parser.add_argument("--rounds", type=positive, help="rounds (default 5)")
-    parser.add_argument("--seconds", type=positive, help="seconds per turn (default 3)")
+    parser.add_argument("--seconds", type=positive_number, help="seconds per turn (default 3)")
     parser.add_argument("--minutes", type=float, metavar="N",
-                        help="begin no further round that would not end within so many, in all")
+                        help="begin nothing that would not end within so many, in all; what is published says what was left out")
     parser.add_argument("--rows", type=row_list, default=row_list(",".join(loads.SHORT)), metavar="LIST",
                         help="rows to run: " + ", ".join(row.name for row in loads.ROWS)
-                        + ", or file, cached, zram, memory, null for all of each (default: the few that say most)")
+                        + ", or file, xfs, cached, zram, memory, null for all of each (default: the few that say most)")
     parser.add_argument("--all", action="store_true", help="all rows")
     parser.add_argument("--clients", default="millrace-bench", metavar="LIST",
-                        help="fio, millrace-bench or both (default millrace-bench)")
+                        help="fio, millrace-bench (default), or both: then the second runs "
+                        + ", ".join(loads.SECOND_CLIENT))
     parser.add_argument("--bench", default="build/millrace-bench", help="millrace-bench's path")
     parser.add_argument("--servers", metavar="LIST", help="servers to run (default: all)")
     parser.add_argument("--quick", action="store_true",
@@ -114,6 +117,10 @@ def parse_arguments():
             parser.error(f"--server-cpus: {error}")
         arguments.cores = arguments.cores or arguments.server_cpus
     return arguments
+
+
+# What they name is of no interest to others.
+FILE_OPTIONS = ("--json", "--markdown", "--svg", "--work", "--bench", "--daemon")
 
 
 def check_fio():
@@ -168,123 +175,22 @@ def choose_servers(arguments):
     return [server for server in everything if not server.missing()]
 
 
-def open_storage(kind, arguments):
-    mib = {"file": arguments.file_mib, "cached": arguments.file_mib, "zram": arguments.zram_mib}.get(kind)
-    if mib:
-        say(f"writing {mib} MiB to the {kind}")
-    return storage.KINDS[kind](arguments.work, mib)
-
-
-class Run:
-    def __init__(self, arguments, chosen, tracer):
-        self.arguments = arguments
-        self.servers = chosen
-        self.tracer = tracer
-        tls = make_certificates(arguments.work) if any(row.load.tls for row in arguments.rows) else None
-        self.bench = measure.Bench(arguments.work, arguments.seconds, arguments.server_cpu_set, tls)
-        self.fio = clients.Fio(arguments.work, arguments.client_cpus)
-        self.clients = []
-        if "millrace-bench" in arguments.clients.split(","):
-            self.clients.append(clients.MillraceBench(arguments.work, arguments.client_cpus,
-                                                      os.path.abspath(arguments.bench)))
-        if "fio" in arguments.clients.split(","):
-            self.clients.append(self.fio)
-        self.rows = [row for row in arguments.rows if tls or not row.load.tls]
-        self.results = {}
-        self.rounds = {}  # made, by kind of storage
-        self.problems = []
-        self.descriptions = {}
-
-    def record(self, table, name, figures):
-        for figure, value in figures.items():
-            self.results.setdefault(table, {}).setdefault(name, {}).setdefault(figure, []).append(value)
-
-    def attempt(self, table, name, turn):
-        """One turn; a server that fails is reported and the others go on."""
-        try:
-            self.record(table, name, turn())
-        except ChildError as error:
-            self.problems.append(f"{table}, {name}: {error}")
-            say(self.problems[-1])
-
-    def table_of(self, row, client):
-        """A row is a table for each client."""
-        return row.name if len(self.clients) == 1 else f"{row.name} ({client.name})"
-
-    def turns(self, row, path):
-        """[(table, server's name, what measures it)] of one row."""
-        found = []
-        for client in self.clients:
-            table = self.table_of(row, client)
-            if not client.can(row.load):
-                continue
-            if path and row.load.connections <= clients.FIO_CONNECTIONS_MAX and not row.load.tls:
-                found.append((table, report.DIRECT, lambda: self.bench.direct_turn(row, self.fio, path)))
-            for server in self.servers:
-                if server.can(row):
-                    found.append((table, server.name, lambda client=client, server=server:
-                                  self.bench.server_turn(row, client, server, path)))
-        return found
-
-    def seconds_for(self, kind):
-        """KIND's share of the time that there is, by its turns."""
-        if not self.arguments.minutes:
-            return float("inf")
-        turns = {kind: sum(len(self.turns(row, "path")) for row in self.rows if row.storage == kind) for kind in storage.KINDS}
-        return self.arguments.minutes * 60 * turns[kind] / sum(turns.values())
-
-    def measure_storage(self, kind):
-        """All rounds of KIND's rows, then one round that counts system calls."""
-        rows = [row for row in self.rows if row.storage == kind]
-        with open_storage(kind, self.arguments) as opened:
-            self.descriptions[kind] = opened.description
-            began, longest = time.monotonic(), 0
-            for number in range(self.arguments.rounds):
-                round_began = time.monotonic()
-                if number > 0 and round_began + longest > began + self.seconds_for(kind):
-                    say(f"{kind}: no time for more than {number} rounds")
-                    break
-                say(f"{kind}: round {number + 1} of {self.arguments.rounds}")
-                for row in rows:
-                    turns = self.turns(row, opened.path)
-                    first = number % len(turns)
-                    for table, name, turn in turns[first:] + turns[:first]:
-                        self.attempt(table, name, turn)
-                longest = max(longest, time.monotonic() - round_began)
-                self.rounds[kind] = number + 1
-            if self.tracer:
-                self.count_syscalls(rows, opened.path)
-
-    def count_syscalls(self, rows, path):
-        say(f"counting system calls with {self.tracer.name}")
-        client = self.clients[0]
-        for row in rows:
-            for server in self.servers:
-                if server.can(row) and client.can(row.load):
-                    self.attempt(self.table_of(row, client), server.name, lambda row=row, server=server: {
-                        "syscalls": self.bench.syscall_turn(row, client, server, path, self.tracer)})
-
-    def measure(self):
-        for kind in storage.KINDS:
-            if any(row.storage == kind for row in self.rows):
-                try:
-                    self.measure_storage(kind)
-                except storage.StorageError as error:
-                    self.problems.append(f"{kind} rows skipped: {error}")
-                    say(self.problems[-1])
-
-    def other_cpus(self):
-        """The machine's CPU time that was neither the client's nor the server's, per turn."""
-        return [value for row in self.results.values() for figures in row.values()
-                for value in figures.get("other_cpus", [])]
-
-
 def cpu_model():
     with open("/proc/cpuinfo") as info:
         for line in info:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def command(argv):
+    """What repeats the run: without the names of the files that it wrote to."""
+    shown, named = [], False
+    for word in argv:
+        if not named and not word.startswith(FILE_OPTIONS):
+            shown.append(word)
+        named = word in FILE_OPTIONS
+    return shlex.join(["bench/peers.py"] + shown)
 
 
 def facts(run):
@@ -299,11 +205,12 @@ def facts(run):
     found = [
         ("machine", f"{cpu_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}"),
         ("date", time.strftime("%Y-%m-%d", time.gmtime())),
-        ("storage", "; ".join(run.descriptions.values())),
+        ("servers", ", ".join(server.name for server in run.servers if server.name != report.OURS)),
+        ("storage", "; ".join(f"{kind}: {text}" for kind, text in run.descriptions.items())),
         ("versions", "; ".join(programs)),
-        ("command", "`" + shlex.join(["bench/peers.py"] + sys.argv[1:]) + "`"),
-        ("method", f"clients: {arguments.clients}; medians of interleaved rounds of {arguments.seconds} s ("
-         + ", ".join(f"{kind} {count}" for kind, count in run.rounds.items()) + f"); {placement}"),
+        ("command", "`" + command(sys.argv[1:]) + "`"),
+        ("method", f"clients: {arguments.clients.replace(',', ', ')}; medians of {run.rounds_text()} interleaved rounds of "
+         f"{arguments.seconds:g} s; {placement}"),
         ("system calls", run.tracer.name if run.tracer else "not counted"),
     ]
     for server in run.servers:
@@ -328,7 +235,7 @@ def write_json(path, run):
 def print_results(run):
     for row in run.results:
         print(report.text_table(run.results, row) + "\n")
-    for met, sentence in report.aims(run.results):
+    for *_, met, sentence in report.aims(run.results):
         print(f"aim {'met' if met else 'MISSED'}: {sentence}")
     for name, value in facts(run):
         print(f"{name}: {value}")
@@ -369,7 +276,8 @@ def main():
         signal.signal(number, interrupt)
     os.makedirs(arguments.work, exist_ok=True)
     try:
-        run = Run(arguments, chosen, tracer)
+        tls = make_certificates(arguments.work) if any(row.load.tls for row in arguments.rows) else None
+        run = rounds.Run(arguments, chosen, tracer, tls)
         run.measure()
     except KeyboardInterrupt:
         say("interrupted; everything it started is ended and removed")
@@ -377,6 +285,11 @@ def main():
     finally:
         remove_work(arguments.work)
     print_results(run)
+    write_results(arguments, run)
+    return 130 if run.interrupted else 1 if run.problems else 0
+
+
+def write_results(arguments, run):
     if arguments.markdown:
         with open(arguments.markdown, "w") as target:
             target.write(report.markdown(run.results, facts(run)))
@@ -385,10 +298,9 @@ def main():
     if arguments.svg:
         with open(arguments.svg, "w") as target:
             target.write(picture.svg(run.results))
-    if arguments.publish:
+    if arguments.publish and run.results:
         publish.publish(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), run.results,
                         facts(run) + [("problem", problem) for problem in run.problems])
-    return 1 if run.problems else 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Child processes and what they cost.
 
 A Child is ended by its own id when its `with` block is left, whatever happened inside. Its cost
-counts everything it did: threads that have ended, and child processes that still run.
+counts everything it did: threads that have ended, child processes that run, and those that have ended.
 """
 
 import ctypes
 import os
 import signal
 import subprocess
+import threading
 import time
 
 POLL_SECONDS = 0.01
@@ -117,15 +118,24 @@ def tree(pid):
 
 
 def cpu_ns(pid):
-    """CPU time of PID's tree so far, from each process's CPU clock, which keeps the time of
-    threads that have ended (clock_getcpuclockid(3); the id is ~pid << 3 | clock)."""
+    """CPU time of PID's tree so far: of each process that is alive its CPU clock, which keeps the time of threads that have
+    ended (clock_getcpuclockid(3); the id is ~pid << 3 | clock), and what its children had that it has waited for, which the
+    kernel tells in ticks."""
     total_ns = 0
     for member in tree(pid):
         try:
             total_ns += time.clock_gettime_ns((~member << 3) | CLOCK_OF_PROCESS)
+            total_ns += waited_for_ticks(member) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
         except OSError:
             continue
     return total_ns
+
+
+def waited_for_ticks(pid):
+    """cutime + cstime of proc_pid_stat(5), fields 16 and 17: the name, the second, may have spaces."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return int(fields[13]) + int(fields[14])
 
 
 def context_switches(pid):
@@ -141,16 +151,44 @@ def context_switches(pid):
     return total
 
 
-def peak_memory_bytes(pid):
-    """The sum of the largest resident sizes of PID's tree so far: VmHWM of proc(5)."""
+def memory_bytes(pid):
+    """What PID takes: its largest resident size so far (VmHWM of proc(5)); of a tree of processes, which share much, the sum of
+    what each has for itself and its part of what is shared (Pss) at this moment."""
+    members = tree(pid)
+    name, field = ("status", "VmHWM:") if len(members) == 1 else ("smaps_rollup", "Pss:")
     total = 0
-    for member in tree(pid):
+    for member in members:
         try:
-            with open(f"/proc/{member}/status") as status:
-                total += sum(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+            with open(f"/proc/{member}/{name}") as file:
+                total += sum(int(line.split()[1]) << 10 for line in file if line.startswith(field))
         except OSError:
             continue
     return total
+
+
+class MemoryWatch:
+    """The most that PID's tree took: looked at every SECONDS, and at the end, when it may have ended its children."""
+
+    def __init__(self, pid, seconds):
+        self.pid = pid
+        self.seconds = seconds
+        self.most = 0
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+
+    def watch(self):
+        while not self.over.wait(self.seconds):
+            self.look()
+
+    def look(self):
+        self.most = max(self.most, memory_bytes(self.pid))
+
+    def finish(self):
+        self.over.set()
+        self.thread.join()
+        self.look()
+        return self.most
 
 
 def machine_busy_seconds():

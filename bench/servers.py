@@ -19,11 +19,12 @@ MEMORY_BYTES = 1 << 30  # of a volume without a file
 
 
 class Server:
-    """DAEMON: it goes to the background by itself, and leaves its id in {pid_file}.  ARGUMENTS: by kind of storage, with {path}, {port}, {export} and {config} in them.  TLS: what is added for it, with
-    {tls}, a directory of certificates; None: not compared with TLS.  CONFIG: the text of a file that it wants; TLS_CONFIG: of one
-    that it wants with TLS."""
+    """DAEMON: it goes to the background by itself, and leaves its id in {pid_file}.  ARGUMENTS: by kind of storage, with {path}, {port}, {export}, {config} and {with_tls}
+    in them; xfs is served as a file.  TLS: what is added for it, with {tls}, a directory of certificates; None: not compared with
+    TLS; WITH_TLS: what {with_tls} stands for then.  CONFIG: the text of a file that it wants; TLS_CONFIG: what is added to that for
+    TLS, or the text of {tls_config}."""
 
-    def __init__(self, name, program, package, arguments, tls=None, config=None, tls_config=None, daemon=False,
+    def __init__(self, name, program, package, arguments, tls=None, config=None, tls_config=None, daemon=False, with_tls="",
                  version_flag="--version"):
         self.name = name
         self.program = program
@@ -32,11 +33,12 @@ class Server:
         self.tls = tls
         self.config = config
         self.tls_config = tls_config
+        self.with_tls = with_tls
         self.daemon = daemon
         self.version_flag = version_flag
 
     def can(self, row):
-        return row.storage in self.arguments and (self.tls is not None or not row.load.tls)
+        return served_as(row.storage) in self.arguments and (self.tls is not None or not row.load.tls)
 
     def missing(self):
         """What is missing for this server, or None."""
@@ -47,8 +49,9 @@ class Server:
         return f"{self.name}: {self.program} does not exist: build it, or name it with --daemon"
 
     def argv(self, storage, path, port, directory="WORK", tls_directory=None):
-        arguments = (self.tls if tls_directory else []) + self.arguments[storage]
+        arguments = (self.tls if tls_directory else []) + self.arguments[served_as(storage)]
         words = dict(path=path, port=port, export=EXPORT, tls=tls_directory,
+                     with_tls=self.with_tls if tls_directory else "",
                      config=os.path.join(directory, "server.conf"), tls_config=os.path.join(directory, "tls.conf"),
                      pid_file=os.path.join(directory, "server.pid"), bytes=MEMORY_BYTES)
         return [self.program] + [argument.format(**words) for argument in arguments]
@@ -86,6 +89,10 @@ class Server:
             child.stop()
             raise
         return child, port
+
+
+def served_as(storage):
+    return "file" if storage == "xfs" else storage
 
 
 def version_of(program, flag="--version"):
@@ -153,13 +160,14 @@ def qemu_nbd(aio):
 def qemu_storage_daemon():
     def serve(blockdev):
         return ["--blockdev", blockdev + ",node-name=disk", "--nbd-server",
-                "addr.type=inet,addr.host=127.0.0.1,addr.port={port},max-connections=0", "--export",
+                "addr.type=inet,addr.host=127.0.0.1,addr.port={port},max-connections=0{with_tls}", "--export",
                 "type=nbd,id=export,node-name=disk,name={export},writable=on"]
 
     return Server("qemu-storage-daemon", "qemu-storage-daemon", "qemu-system-common",
                   {"file": serve("driver=file,filename={path},cache.direct=on,aio=native"),
                    "zram": serve("driver=host_device,filename={path},cache.direct=on,aio=native"),
-                   "null": serve("driver=null-co,size={bytes},read-zeroes=on")})
+                   "null": serve("driver=null-co,size={bytes},read-zeroes=on")},
+                  tls=["--object", "tls-creds-x509,id=tls,endpoint=server,dir={tls},verify-peer=no"], with_tls=",tls-creds=tls")
 
 
 def nbdkit(cache_none):

@@ -1,10 +1,12 @@
-"""What is served: a regular file, straight from its disk or (cached) out of the page cache, and a zram device, written in full and removed at the end; and what needs neither.
+"""What is served: a regular file, straight from its disk or (cached) out of the page cache, one on XFS in a loop device, and a zram
+device, written in full and removed at the end; and what needs none.
 
 Half of every 4 KiB page is random and half is zero: zram then has real work to do for each read,
 and a disk below cannot skip the data.
 """
 
 import os
+import subprocess
 import time
 
 PAGE_BYTES = 4096
@@ -57,8 +59,8 @@ def file_system(path):
 
 
 class FileStorage:
-    def __init__(self, directory, mib):
-        self.path = os.path.join(directory, "image.raw")
+    def __init__(self, directory, mib, name="image.raw"):
+        self.path = os.path.join(directory, name)
         self.mib = mib
 
     def __enter__(self):
@@ -80,6 +82,62 @@ class FileStorage:
     def __exit__(self, *exc):
         if os.path.exists(self.path):
             os.unlink(self.path)
+
+
+class XfsStorage:
+    """A file on XFS, in a loop device (direct I/O) over a file: fio, which looks at the file on XFS, has the same below it."""
+
+    LOG_MIB = 300  # mkfs.xfs makes none that is smaller
+
+    def __init__(self, directory, mib):
+        self.directory = os.path.abspath(directory)
+        self.below = os.path.join(self.directory, "xfs.raw")
+        self.mount = os.path.join(self.directory, "xfs")
+        self.mib = mib
+        self.device = None
+        self.mounted = False
+        self.image = None
+
+    def __enter__(self):
+        try:
+            with open(self.below, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self.mib + self.LOG_MIB << 20)
+            self.device = self.tell("losetup", "--direct-io=on", "--find", "--show", self.below).strip()
+            self.tell("mkfs.xfs", "-q", self.device)
+            os.makedirs(self.mount, exist_ok=True)
+            self.tell("mount", "-t", "xfs", self.device, self.mount)
+            self.mounted = True
+            self.image = FileStorage(self.mount, self.mib).__enter__()
+        except (OSError, StorageError, subprocess.CalledProcessError) as error:
+            self.__exit__()
+            said = (getattr(error, "stderr", "") or str(error)).strip()
+            raise StorageError(f"xfs: {said}; it needs root, a free loop device, mkfs.xfs (apt-get install xfsprogs) and "
+                               f"{self.mib + self.LOG_MIB} MiB (--file-mib sets less)")
+        except BaseException:
+            self.__exit__()
+            raise
+        self.path = self.image.path
+        self.description = f"regular file, {self.mib} MiB, {file_system(self.path)} (direct I/O) over {file_system(self.below)}"
+        return self
+
+    def tell(self, *argv):
+        return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=120).stdout
+
+    def __exit__(self, *exc):
+        if self.image:
+            self.image.__exit__()
+        try:
+            if self.mounted:
+                self.tell("umount", self.mount)
+            if self.device:
+                self.tell("losetup", "--detach", self.device)
+        except subprocess.CalledProcessError as error:
+            print(f"bench: {error.stderr.strip()}; umount {self.mount}, losetup --detach {self.device} remove it")
+            return
+        if os.path.isdir(self.mount):
+            os.rmdir(self.mount)
+        if os.path.exists(self.below):
+            os.unlink(self.below)
 
 
 class ZramStorage:
@@ -148,7 +206,8 @@ class NoStorage:
 
 KINDS = {
     "file": FileStorage,
-    "cached": FileStorage,
+    "xfs": XfsStorage,
+    "cached": lambda directory, mib: FileStorage(directory, mib, "cached.raw"),
     "zram": ZramStorage,
     "memory": lambda directory, mib: NoStorage("memory: the servers' own, 1 GiB, empty"),
     "null": lambda directory, mib: NoStorage("null: zeros without storage, 1 GiB"),

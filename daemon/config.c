@@ -68,6 +68,9 @@ config_fini(struct config *config)
 	config->exports_dir = NULL;
 	config_tls_fini(&config->tls);
 	access_rules_clear(&config->access);
+	config_clear_listen(config);
+	for (unsigned i = 0; i < CONFIG_SECTIONS_MAX; i++)
+		config_origins_clear(&config->origins[i]);
 	config->exports = NULL;
 	config->export_count = 0;
 }
@@ -115,6 +118,16 @@ config_set_cores(struct config *config, const char *text, FILE *errors)
 	return apply_option(config, "--cores", config_apply_cores, text, errors);
 }
 
+void
+config_clear_listen(struct config *config)
+{
+	for (size_t i = 0; i < config->listen_count; i++) {
+		free(config->listen_origins[i]);
+		config->listen_origins[i] = NULL;
+	}
+	config->listen_count = 0;
+}
+
 int
 config_finish(struct config *config, FILE *errors)
 {
@@ -130,6 +143,8 @@ config_finish(struct config *config, FILE *errors)
 		error = config_mistake(errors, "no export",
 				       "add [export NAME] with path = FILE to the configuration, "
 				       "or give --export NAME=FILE");
+	if (error)
+		config->mistaken = true;
 	return error;
 }
 
@@ -218,20 +233,26 @@ finish_cores(struct config *config, FILE *errors)
 		if (core_choice_make("", &allowed, config->skip_core_0, config->skip_smt,
 				     &config->cores))
 			return 0;
-		return config_mistake(errors, "skip-core-0",
-				      "no core is left, this process may use only %s; take "
-				      "skip-core-0 out, or allow it more",
-				      allowed_text);
+		config->cores = allowed; /* something to go on with, to find more */
+		return config_mistake(
+			errors, config_origin(config, "reactor", "skip-core-0", "skip-core-0"),
+			"no core is left, this process may use only %s; take "
+			"skip-core-0 out, or allow it more",
+			allowed_text);
 	}
 	if (config->skip_core_0 || config->skip_smt)
-		return config_mistake(errors, config->skip_core_0 ? "skip-core-0" : "skip-smt",
-				      "is for cores = auto only; leave the cores out of the list "
-				      "instead");
+		return config_mistake(
+			errors,
+			config_origin(config, "reactor",
+				      config->skip_core_0 ? "skip-core-0" : "skip-smt",
+				      "skip-core-0 and skip-smt"),
+			"is for cores = auto only; leave the cores out of the list "
+			"instead");
 	missing = cpu_list_first_missing(&config->cores, &allowed);
 	if (missing < 0)
 		return 0;
 	cpu_list_format(&config->cores, wanted_text, sizeof(wanted_text));
-	return config_mistake(errors, "cores",
+	return config_mistake(errors, config_origin(config, "reactor", "cores", "cores"),
 			      "core %d of %s does not exist or is outside this process's affinity "
 			      "mask; allowed: %s",
 			      missing, wanted_text, allowed_text);

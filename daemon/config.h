@@ -3,6 +3,7 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
+#include "daemon/config_origin.h"
 #include "disk/volume_options.h"
 #include "net/access.h"
 #include "net/address.h"
@@ -58,7 +59,8 @@ struct config_export {
 	struct access_list read_only_for;
 	bool tls_only;
 	struct tls_names allow_names;
-	char *origin; /* "FILE:LINE" of its section, or "--export": for messages */
+	char *origin;		       /* "FILE:LINE" of its section, or "--export": for messages */
+	struct config_origins origins; /* of its keys */
 };
 
 /* How lines of the log are written. */
@@ -87,7 +89,8 @@ struct config {
 	/* [server] */
 	size_t listen_count;
 	struct address listen[CONFIG_LISTEN_MAX];
-	bool listen_default; /* none was set */
+	char *listen_origins[CONFIG_LISTEN_MAX]; /* where each was set, or NULL */
+	bool listen_default;			 /* none was set */
 	unsigned connections_max;
 	unsigned connections_per_client_max; /* 0: any number */
 	char *user;			     /* to become if started as root; or NULL */
@@ -109,6 +112,8 @@ struct config {
 	size_t export_count;
 	struct config_export *exports;
 
+	struct config_origins
+		origins[CONFIG_SECTIONS_MAX]; /* of the keys of all sections but exports */
 	bool mistaken; /* a source had a mistake, so what depends on several settings may be wrong for that */
 };
 
@@ -128,6 +133,9 @@ int config_read_file(struct config *config, const char *path, FILE *errors) MUST
 int config_add_export(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_add_listen(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_set_cores(struct config *config, const char *text, FILE *errors) MUST_USE;
+
+/* Forget the listeners that were set. */
+void config_clear_listen(struct config *config);
 
 /* After all sources are read: fill in the defaults that depend on others (cores auto; no listener: 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it), every core exists and is
  * allowed.  May be called after a source had mistakes, to find more.

@@ -13,9 +13,13 @@
 #include "daemon/config_type.h"
 #include "daemon/config_value.h"
 
+static bool is_listened_on(const struct address *left, const struct address *right);
 static void write_visible(FILE *out, const char *text);
 static int check_export(const struct config *config, const struct config_export *export,
 			const char *where, FILE *errors);
+static const char *origin_or(const struct config_export *export, const char *key,
+			     const char *where);
+static bool is_same_image(const struct config_export *left, const struct config_export *right);
 static int check_text(const char *what, const char *text, const char *where, FILE *errors);
 
 int
@@ -53,6 +57,7 @@ config_export_fini(struct config_export *export)
 	free(export->fault);
 	free(export->description);
 	free(export->origin);
+	config_origins_clear(&export->origins);
 	access_rules_clear(&export->access);
 	access_list_clear(&export->read_only_for);
 	tls_names_clear(&export->allow_names);
@@ -62,8 +67,10 @@ config_export_fini(struct config_export *export)
 int
 config_apply_cores(struct config *config, const char *text, const char *where, FILE *errors)
 {
+	const struct config_section *section = &config_sections[0];
 	int error;
 
+	config_origins_set(&config->origins[0], section, config_key_find(section, "cores"), where);
 	if (strcmp(text, "auto") == 0) {
 		config->cores_auto = true;
 		config->cores.count = 0;
@@ -94,6 +101,13 @@ config_apply_listen(struct config *config, const char *text, const char *where, 
 	if (config->listen_count == CONFIG_LISTEN_MAX)
 		return config_mistake(errors, where, "too many addresses; at most %d",
 				      CONFIG_LISTEN_MAX);
+	for (size_t i = 0; i < config->listen_count; i++) {
+		if (is_listened_on(&config->listen[i], &address))
+			return config_mistake(
+				errors, where, "%s listens there already; keep one of them",
+				config->listen_origins[i] ? config->listen_origins[i] : "another");
+	}
+	config->listen_origins[config->listen_count] = strdup(where);
 	config->listen[config->listen_count++] = address;
 	return 0;
 }
@@ -127,6 +141,20 @@ config_apply_size(const char *text, struct config_export *export, const char *wh
 	return key->type->set(key, &target, text);
 }
 
+/* Port 0, any that is free, is another one each time. */
+static bool
+is_listened_on(const struct address *left, const struct address *right)
+{
+	char texts[2][ADDRESS_TEXT_BYTES];
+	size_t bytes;
+
+	address_format(left, texts[0], sizeof(texts[0]));
+	address_format(right, texts[1], sizeof(texts[1]));
+	bytes = strlen(texts[0]);
+	return strcmp(texts[0], texts[1]) == 0 &&
+	       (bytes < 2 || strcmp(texts[0] + bytes - 2, ":0") != 0);
+}
+
 /* Write TEXT with "?" for control characters: what is quoted from a file can neither begin a line
  * nor drive a terminal. */
 static void
@@ -139,19 +167,41 @@ write_visible(FILE *out, const char *text)
 	}
 }
 
+static const char *
+origin_or(const struct config_export *export, const char *key, const char *where)
+{
+	const char *origin = config_export_origin(export, key);
+
+	return origin == export->origin ? where : origin;
+}
+
+static bool
+is_same_image(const struct config_export *left, const struct config_export *right)
+{
+	return left->path && right->path && strcmp(left->path, right->path) == 0 &&
+	       !(left->read_only && right->read_only);
+}
+
 static int
 check_export(const struct config *config, const struct config_export *export, const char *where,
 	     FILE *errors)
 {
 	struct volume_options options = config_volume_options(export);
-	char mistake[VOLUME_MISTAKE_BYTES];
+	struct volume_mistake mistake;
+	const char *where_text = where;
 
 	if (check_text("name", export->name, where, errors))
 		return -EINVAL;
-	if (export->description && check_text("description", export->description, where, errors))
+	/* Its whole value is not quoted if it is too long. */
+	if (export->description && strlen(export->description) <= CONFIG_TEXT_BYTES_MAX)
+		where_text = origin_or(export, "description", where);
+	if (export->description &&
+	    check_text("description", export->description, where_text, errors))
 		return -EINVAL;
-	if (volume_options_mistake(&options, mistake, sizeof(mistake)))
-		return config_mistake(errors, where, "%s", mistake);
+	if (volume_options_mistake(&options, &mistake))
+		return config_mistake(errors,
+				      mistake.key ? origin_or(export, mistake.key, where) : where,
+				      "%s", mistake.text);
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *other = &config->exports[i];
 
@@ -159,6 +209,11 @@ check_export(const struct config *config, const struct config_export *export, co
 			return config_mistake(errors, where,
 					      "export \"%s\" of %s has this name already; give "
 					      "each export a name of its own",
+					      other->name, other->origin);
+		if (is_same_image(other, export))
+			return config_mistake(errors, origin_or(export, "path", where),
+					      "export \"%s\" of %s has this image already; give "
+					      "each its own, or make both read-only",
 					      other->name, other->origin);
 	}
 	return 0;

@@ -60,10 +60,9 @@ read_directory(struct config *config, const char *directory, FILE *errors)
 
 	if (count < 0)
 		return config_mistake(
-			errors, directory,
-			"cannot read this directory: %s; make it, or take exports-dir "
-			"out",
-			strerror(errno));
+			errors, config_origin(config, "server", "exports-dir", "exports-dir"),
+			"cannot read the directory %s: %s; make it, or take exports-dir out",
+			directory, strerror(errno));
 	for (int i = 0; i < count; i++) {
 		char *path;
 

@@ -277,7 +277,7 @@ handle_pair(void *context, const char *section, const char *name, const char *va
 		return 1;
 	if (!file->section) {
 		config_section_list("or", allowed, sizeof(allowed));
-		line_wrong(file, name, "a setting before the first section; begin with %s",
+		line_wrong(file, file->text, "a setting before the first section; begin with %s",
 			   allowed);
 		return 1;
 	}
@@ -317,6 +317,9 @@ set_pair(struct file *file, const char *name, const char *value, const char *whe
 		return config_mistake(file->errors, where,
 				      "line %u has set it already; keep one of them", *line);
 	*line = file->line;
+	config_origins_set(section->of_export ? &file->export.origins
+					      : &file->config->origins[section - config_sections],
+			   section, key, where);
 	return key->type->set(key, &target, value);
 }
 

@@ -25,7 +25,9 @@
 	KEY(text, bytes, .offset = FIELD(in, const uint64_t, member), .min = least, .max = most, \
 	    __VA_ARGS__)
 #define YES_NO(text, in, member) KEY(text, bool, .offset = FIELD(in, const bool, member))
-#define TEXT(text, in, member)	 KEY(text, string, .offset = FIELD(in, char *const, member))
+/* LEAST: 1, or 0 if it may be empty. */
+#define TEXT(text, in, member, least) \
+	KEY(text, string, .offset = FIELD(in, char *const, member), .min = least)
 #define RANGES(text, in, member) \
 	KEY(text, ranges, .offset = FIELD(in, const struct access_list, member))
 #define WORD(text, in, kind, member, choice) \
@@ -99,30 +101,30 @@ static const struct config_key server_keys[] = {
 	WORD("log-level", config, enum log_level, log_level, log_levels),
 	WORD("log-format", config, enum log_format, log_format, log_formats),
 	NUMBER("slow-ms", config, slow_ms, 0, CONFIG_SLOW_MS_MAX, .note_of_zero = "(off)"),
-	TEXT("user", config, user),
+	TEXT("user", config, user, 1),
 	YES_NO("seccomp", config, seccomp),
 	YES_NO("core-dumps", config, core_dumps),
-	TEXT("exports-dir", config, exports_dir),
+	TEXT("exports-dir", config, exports_dir, 1),
 };
 static_assert(ARRAY_COUNT(server_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
 static const struct config_key tls_keys[] = {
 	WORD("mode", config, enum tls_mode, tls_mode, tls_modes),
-	TEXT("certificate", config, tls.certificate),
-	TEXT("key", config, tls.key),
-	TEXT("ca", config, tls.ca),
+	TEXT("certificate", config, tls.certificate, 1),
+	TEXT("key", config, tls.key, 1),
+	TEXT("ca", config, tls.ca, 1),
 	YES_NO("verify-client", config, tls.verify_client),
-	TEXT("psk-file", config, tls.psk_file),
-	TEXT("priority", config, tls.priority),
+	TEXT("psk-file", config, tls.psk_file, 1),
+	TEXT("priority", config, tls.priority, 1),
 };
 static_assert(ARRAY_COUNT(tls_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 
 static const struct config_key export_keys[] = {
 	WORD("type", config_export, enum volume_kind, type, volume_kind_names),
-	TEXT("path", config_export, path),
+	TEXT("path", config_export, path, 0),
 	BYTES("size", config_export, size_bytes, 1, CONFIG_VOLUME_BYTES_MAX),
 	WORD("create", config_export, enum volume_create, create, volume_create_names),
-	TEXT("fault", config_export, fault),
+	TEXT("fault", config_export, fault, 1),
 	WORD("cache", config_export, enum volume_cache, cache, volume_cache_names),
 	YES_NO("read-only", config_export, read_only),
 	RANGES("read-only-for", config_export, read_only_for),
@@ -139,7 +141,7 @@ static const struct config_key export_keys[] = {
 	NUMBER("burst-ms", config_export, burst_ms, 1, CONFIG_BURST_MS_MAX),
 	KEY("slow-ms", own_number, .offset = FIELD(config_export, const unsigned, slow_ms),
 	    .max = CONFIG_SLOW_MS_MAX, .note_of_zero = "(off)"),
-	TEXT("description", config_export, description),
+	TEXT("description", config_export, description, 0),
 };
 static_assert(ARRAY_COUNT(export_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 

@@ -16,8 +16,8 @@ struct config_type;
 struct config_key {
 	const char *name;
 	const struct config_type *type;
-	size_t offset;		  /* of its field, in what the section sets */
-	uint64_t min, max;	  /* of numbers and bytes */
+	size_t offset;	   /* of its field, in what the section sets */
+	uint64_t min, max; /* of numbers and bytes; of text: at least so many bytes, 0 or 1 */
 	const char *const *words; /* of words, up to NULL: the value is the index of one */
 	/* What config_describe puts behind the value, or behind 0; or NULL. */
 	const char *note, *note_of_zero;

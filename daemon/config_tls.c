@@ -6,19 +6,25 @@
 
 #include "daemon/config.h"
 #include "daemon/config_apply.h"
+#include "reactor/log.h"
 
 static int
-check_files(const struct tls_files *files, FILE *errors)
+check_files(const struct config *config, FILE *errors)
 {
+	const struct tls_files *files = &config->tls;
+	const char *mode = config_origin(config, "tls", "mode", "[tls]");
+
 	if (files->certificate == NULL && files->psk_file == NULL)
-		return config_mistake(errors, "[tls]",
+		return config_mistake(errors, mode,
 				      "neither certificate nor psk-file; TLS needs one of them");
 	if ((files->certificate == NULL) != (files->key == NULL))
-		return config_mistake(errors, "[tls]",
-				      "certificate and key belong together; the %s is missing",
-				      files->key == NULL ? "key" : "certificate");
+		return config_mistake(
+			errors,
+			config_origin(config, "tls", files->key ? "key" : "certificate", mode),
+			"certificate and key belong together; the %s is missing",
+			files->key == NULL ? "key" : "certificate");
 	if (files->certificate != NULL && files->verify_client && files->ca == NULL)
-		return config_mistake(errors, "[tls]",
+		return config_mistake(errors, config_origin(config, "tls", "certificate", mode),
 				      "no ca to verify clients' certificates with; name it, or say "
 				      "verify-client = no to let in anybody");
 	return 0;
@@ -31,12 +37,13 @@ check_export(const struct config *config, const struct config_export *export, FI
 	bool named = export->allow_names.count > 0;
 
 	if (config->tls_mode == TLS_MODE_OFF && (export->tls_only || named))
-		return config_mistake(errors, export->origin,
-				      "export \"%s\" has %s, but TLS is off; nobody could use it: "
-				      "set mode in [tls]",
-				      export->name, named ? "allow-names" : "tls-only");
+		return config_mistake(
+			errors, config_export_origin(export, named ? "allow-names" : "tls-only"),
+			"export \"%s\" has %s, but TLS is off; nobody could use it: "
+			"set mode in [tls]",
+			export->name, named ? "allow-names" : "tls-only");
 	if (named && files->psk_file == NULL && !files->verify_client)
-		return config_mistake(errors, export->origin,
+		return config_mistake(errors, config_export_origin(export, "allow-names"),
 				      "export \"%s\" has allow-names, but with verify-client = no "
 				      "clients prove no name; nobody could use it",
 				      export->name);
@@ -49,12 +56,19 @@ config_tls_check(const struct config *config, FILE *errors)
 	int error = 0;
 
 	if (config->tls_mode != TLS_MODE_OFF)
-		error = check_files(&config->tls, errors);
+		error = check_files(config, errors);
 	for (size_t i = 0; i < config->export_count; i++) {
 		if (check_export(config, &config->exports[i], errors))
 			error = -EINVAL;
 	}
 	return error;
+}
+
+void
+config_tls_log(const struct config *config)
+{
+	log_error("%s: TLS cannot be offered with what [tls] names",
+		  config_origin(config, "tls", "mode", "[tls]"));
 }
 
 void

@@ -172,8 +172,12 @@ static int
 set_string(const struct config_key *key, const struct config_target *target, const char *text)
 {
 	char **string = field(key, target);
-	char *copy = strdup(text);
+	char *copy;
 
+	if (text[0] == '\0' && key->min > 0)
+		return config_mistake(target->errors, target->where,
+				      "expected something; take the line out for none");
+	copy = strdup(text);
 	if (!copy)
 		return config_mistake(target->errors, target->where,
 				      "no memory"); /* UNTESTED: no fault for malloc */

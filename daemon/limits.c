@@ -158,14 +158,15 @@ static int
 check_files(const struct config *config)
 {
 	uint64_t needed = files_needed(config), limit = hard_limit(RLIMIT_NOFILE);
+	char unset[40];
 
 	if (needed <= limit)
 		return 0;
-	log_error("max-connections = %u and all else need %" PRIu64
-		  " open files, but RLIMIT_NOFILE "
+	snprintf(unset, sizeof(unset), "max-connections = %u", config->connections_max);
+	log_error("%s: this and all else need %" PRIu64 " open files, but RLIMIT_NOFILE "
 		  "is %" PRIu64 ": set LimitNOFILE=%" PRIu64 " in the unit (ulimit -n in a shell), "
 		  "or lower max-connections",
-		  config->connections_max, needed, limit, needed);
+		  config_origin(config, "server", "max-connections", unset), needed, limit, needed);
 	return -EMFILE;
 }
 
@@ -176,9 +177,9 @@ check_memory(const struct config *config)
 
 	if (limit == 0 || needed <= limit)
 		return 0;
-	log_error("buffer-memory on %u cores and all else need %" PRIu64
-		  " MiB of memory, but there "
+	log_error("%s: this on %u cores and all else need %" PRIu64 " MiB of memory, but there "
 		  "are %" PRIu64 " MiB: lower buffer-memory, or run on fewer cores",
+		  config_origin(config, "reactor", "buffer-memory", "buffer-memory"),
 		  config->cores.count, needed >> 20, limit >> 20);
 	return -ENOMEM;
 }
@@ -190,9 +191,10 @@ check_locked_memory(const struct config *config)
 
 	if (!config->lock_memory || needed <= limit || may_lock_without_limit())
 		return 0;
-	log_error("lock-memory needs %" PRIu64 " MiB, but RLIMIT_MEMLOCK is %" PRIu64
+	log_error("%s: this needs %" PRIu64 " MiB, but RLIMIT_MEMLOCK is %" PRIu64
 		  " KiB: set LimitMEMLOCK=infinity in the unit, lower buffer-memory, or take "
 		  "lock-memory out",
-		  needed >> 20, limit >> 10);
+		  config_origin(config, "reactor", "lock-memory", "lock-memory"), needed >> 20,
+		  limit >> 10);
 	return -ENOMEM;
 }

@@ -113,6 +113,8 @@ listeners_prepare(struct listeners *listeners, const struct config *config,
 		if (error == 0) {
 			add(listeners, wanted, &bound);
 			log_listener(&bound, "listening on", "");
+		} else if (config->listen_origins[i] != NULL) {
+			log_error("%s: cannot be listened on", config->listen_origins[i]);
 		}
 	}
 	if (error < 0)

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "daemon/config_tls.h"
 #include "daemon/notify.h"
 #include "reactor/log.h"
 
@@ -120,8 +121,8 @@ open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
 		options.progress = tell_progress;
 		error = volume_set_acquire(set, number, wanted->name, &options, &offer->volumes[i]);
 		if (error < 0) {
-			log_error("%s: export \"%s\" cannot be served", wanted->origin,
-				  wanted->name);
+			log_error("%s: export \"%s\" cannot be served",
+				  config_export_origin(wanted, "path"), wanted->name);
 			return error;
 		}
 		offer->volume_count++;
@@ -218,9 +219,14 @@ limits_of(const struct config *config)
 static int
 load_tls(struct offer *offer)
 {
+	int error;
+
 	if (offer->config.tls_mode == TLS_MODE_OFF)
 		return 0;
-	return tls_credentials_load(&offer->config.tls, &offer->settings.limits.tls);
+	error = tls_credentials_load(&offer->config.tls, &offer->settings.limits.tls);
+	if (error < 0)
+		config_tls_log(&offer->config);
+	return error;
 }
 
 /* ---- the whole ---- */

@@ -60,7 +60,7 @@ options_parse(int argc, char **argv, struct config *config, struct options *opti
 	if (options->config_path)
 		error = config_read_file(config, options->config_path, errors);
 	if (tally.listens > 0)
-		config->listen_count = 0;
+		config_clear_listen(config);
 	if (apply(argc, argv, config, errors))
 		error = -EINVAL;
 	return error;

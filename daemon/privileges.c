@@ -12,8 +12,8 @@
 #include "daemon/seccomp_filter.h"
 #include "reactor/log.h"
 
-static int find_user(const char *name, struct passwd **user);
-static int become(const char *name);
+static int find_user(const struct config *config, struct passwd **user);
+static int become(const struct config *config);
 static void warn_of_reloads(const struct config *config);
 
 int
@@ -21,13 +21,13 @@ privileges_check(const struct config *config)
 {
 	struct passwd *user;
 
-	return config->user ? find_user(config->user, &user) : 0;
+	return config->user ? find_user(config, &user) : 0;
 }
 
 int
 privileges_drop(const struct config *config)
 {
-	int error = config->user ? become(config->user) : 0;
+	int error = config->user ? become(config) : 0;
 
 	if (error < 0)
 		return error;
@@ -42,41 +42,42 @@ privileges_drop(const struct config *config)
 }
 
 static int
-find_user(const char *name, struct passwd **user)
+find_user(const struct config *config, struct passwd **user)
 {
 	errno = 0;
-	*user = getpwnam(name);
+	*user = getpwnam(config->user);
 	if (*user)
 		return 0;
-	log_error("user = %s: %s; create it (systemd-sysusers, adduser --system), or name another",
-		  name, errno ? strerror(errno) : "no such user");
+	log_error("%s: %s; create it (systemd-sysusers, adduser --system), or name another",
+		  config_origin(config, "server", "user", "user"),
+		  errno ? strerror(errno) : "no such user");
 	return -ENOENT;
 }
 
 /* glibc changes all threads.  The kernel drops all capabilities with root's uid.  Source: nptl(7), capabilities(7). */
 static int
-become(const char *name)
+become(const struct config *config)
 {
+	const char *where = config_origin(config, "server", "user", "user");
 	struct passwd *user;
-	int error = find_user(name, &user);
+	int error = find_user(config, &user);
 
 	if (error < 0)
 		return error;
 	if (geteuid() == user->pw_uid)
 		return 0; /* systemd has done it */
 	if (geteuid() != 0) {
-		log_error("user = %s: only root can change to it; start as root, or take user out",
-			  name);
+		log_error("%s: only root can change to it; start as root, or take user out", where);
 		return -EPERM;
 	}
 	if (initgroups(user->pw_name, user->pw_gid) != 0 ||
 	    setresgid(user->pw_gid, user->pw_gid, user->pw_gid) != 0 ||
 	    setresuid(user->pw_uid, user->pw_uid, user->pw_uid) != 0) {
 		error = -errno;
-		log_error("user = %s: cannot change to it: %s", name, strerror(errno));
+		log_error("%s: cannot change to it: %s", where, strerror(errno));
 		return error;
 	}
-	log_info("runs as %s from now on", name);
+	log_info("runs as %s from now on", config->user);
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/alive.h"
+#include "daemon/config_tls.h"
 #include "daemon/core_choice.h"
 #include "daemon/heartbeat.h"
 #include "daemon/limits.h"
@@ -337,6 +338,8 @@ check_tls(const struct config *config)
 	error = tls_credentials_load(&config->tls, &credentials);
 	if (error == 0)
 		tls_credentials_put(credentials);
+	else
+		config_tls_log(config);
 	return error;
 }
 
@@ -360,8 +363,8 @@ server_check(const struct config *config, FILE *out)
 		int result = volume_check(&options, &size_bytes);
 
 		if (result < 0) {
-			log_error("%s: export \"%s\" cannot be served", export->origin,
-				  export->name);
+			log_error("%s: export \"%s\" cannot be served",
+				  config_export_origin(export, "path"), export->name);
 			error = result;
 			continue;
 		}

@@ -2,8 +2,9 @@
  *	whole grains, slice by slice -> the parts of a grain before and behind them -> (sync)
  * A slice is locked as a plain write is, and so short that neither the lock nor the file system's own keeps others waiting: how many
  * bytes that is, is learned from how long the last took.  One slice of a volume runs at a time: the file system would make more of
- * them wait for each other, in threads that other volumes need.  Behind one that took long the next waits for as long again: a read
- * that has waited for the file system's lock must not find it taken once more.
+ * them wait for each other, in threads that other volumes need.  Behind one that took long the next waits for three times as long:
+ * three reads of four meet none, and one that has waited for the file system's lock does not find it taken once more.
+ * doc/decisions/0013-trims.md has what came of it.
  *
  * Parts of a grain are read, changed and written under an exclusive lock, with direct I/O if everything else is: fallocate would
  * leave dirty pages behind.  A TRIM leaves them as they are. */
@@ -24,12 +25,16 @@
 #define SLICE_BYTES_MAX	  ((uint64_t)1 << 30)
 #define SLICE_BYTES_MIN	  ((uint64_t)1 << 20)
 #define SLICE_BYTES_FIRST ((uint64_t)4 << 20)
-#define SLICE_LONG_NS	  1000000u
-#define SLICE_SHORT_NS	  250000u
 
-/* What is shorter is followed at once; no pause is longer. */
-#define PAUSE_NS_MIN 250000u
-#define PAUSE_NS_MAX 20000000u
+/* Slices that take longer are halved, those that take less than half of it doubled.  A call to a file system takes some 100 us
+ * however short it is, and slices must be large beside that. */
+#define SLICE_LONG_NS_DEVICE 250000u
+#define SLICE_LONG_NS_FILE   500000u
+
+/* A slice that took less is followed at once; others by a pause in proportion, none longer than this. */
+#define PAUSED_NS_MIN 50000u
+#define PAUSE_FACTOR  3
+#define PAUSE_NS_MAX  20000000u
 
 #define ZEROS_BYTES ((size_t)1 << 20)
 
@@ -205,11 +210,12 @@ static void
 learn_slice(struct file_volume *file, uint64_t bytes, uint64_t spent_ns)
 {
 	uint64_t limit = __atomic_load_n(&file->slice_bytes, __ATOMIC_RELAXED);
+	uint64_t long_ns = file->is_device ? SLICE_LONG_NS_DEVICE : SLICE_LONG_NS_FILE;
 
-	if (spent_ns > SLICE_LONG_NS && limit / 2 >= SLICE_BYTES_MIN &&
+	if (spent_ns > long_ns && limit / 2 >= SLICE_BYTES_MIN &&
 	    limit / 2 >= file->slice_bytes_min)
 		limit /= 2;
-	else if (spent_ns < SLICE_SHORT_NS && bytes == limit && limit < SLICE_BYTES_MAX)
+	else if (spent_ns < long_ns / 2 && bytes == limit && limit < SLICE_BYTES_MAX)
 		limit *= 2;
 	/* Relaxed: a number that is only a hint. */
 	__atomic_store_n(&file->slice_bytes, limit, __ATOMIC_RELAXED);
@@ -232,9 +238,9 @@ pause_between(const struct file_volume *file)
 static void
 plan_pause(struct file_volume *file, uint64_t spent_ns)
 {
-	if (spent_ns < PAUSE_NS_MIN)
-		spent_ns = 0;
-	file->slice_free_ns = kernel_clock_ns() + min_u64(spent_ns, PAUSE_NS_MAX);
+	uint64_t pause_ns = spent_ns < PAUSED_NS_MIN ? 0 : spent_ns * PAUSE_FACTOR;
+
+	file->slice_free_ns = kernel_clock_ns() + min_u64(pause_ns, PAUSE_NS_MAX);
 }
 
 /* What zeros are like afterwards.  A device that has made a hole does not say so. */

@@ -4,7 +4,8 @@
  * allows; page_map.h says how a page is dropped beside writers of it.  Nothing is ever read or written in blocks: any offset
  * and length costs the same.
  *
- * A request runs when its class has its turn on its core, in slices, so that a long one holds nobody up. */
+ * A request runs when its class has its turn on its core, in slices, so that a long one holds nobody up.  TRIM and zeros, which may
+ * be of the whole volume, run when a core has nothing else to do, but soon in any case; of all of a core one does a slice at a time. */
 #include <errno.h>
 #include <numa.h>
 #include <stdlib.h>
@@ -20,15 +21,29 @@
 #define PAGE_BYTES \
 	4096u /* of the map; the system's may be larger: then pages are given back more rarely */
 
-/* What one slice may copy, or fill with zeros; and give back, which is a system call. */
+/* What one slice may copy. */
 #define COPY_BYTES_MAX ((uint64_t)256 << 10)
-#define DROP_BYTES_MAX ((uint64_t)4 << 20)
+
+/* A slice of a TRIM or of zeros is as many pieces as begin within its time: of what is filled with zeros, or given back by a
+ * system call, and of what is found to have nothing.  Any of them takes some microseconds. */
+#define CLEAR_NS	     10000u
+#define CLEAR_BYTES_MAX	     ((uint64_t)64 << 10)
+#define CLEAR_LOOK_BYTES_MAX ((uint64_t)512 << 20)
+
+/* What one core has to do of TRIMs and zeros. */
+struct memory_core {
+	struct memory_volume *memory;
+	struct reactor *reactor;
+	struct list_node waiting; /* struct volume_request, by op.node */
+	struct task task;
+} __attribute__((aligned(64)));
 
 struct memory_volume {
 	struct volume volume;
 	uint8_t *bytes; /* mapped */
 	size_t mapped_bytes;
 	struct page_map *map;
+	struct memory_core *cores; /* NULL before it is started */
 };
 
 static struct memory_volume *
@@ -122,6 +137,30 @@ err_after_memory:
 	return error;
 }
 
+static void clear_next(struct task *task);
+
+static int
+memory_start(struct volume *volume, struct cores *cores, unsigned home_index,
+	     struct call_pool *calls)
+{
+	struct memory_volume *memory = memory_of(volume);
+	void *result;
+
+	(void)home_index;
+	(void)calls;
+	if (posix_memalign(&result, _Alignof(struct memory_core),
+			   cores->count * sizeof(struct memory_core)) != 0)
+		return -ENOMEM;
+	memory->cores = result;
+	for (unsigned i = 0; i < cores->count; i++) {
+		memory->cores[i].memory = memory;
+		memory->cores[i].reactor = cores->cores[i].reactor;
+		list_init(&memory->cores[i].waiting);
+		task_init(&memory->cores[i].task, clear_next);
+	}
+	return 0;
+}
+
 static int
 memory_close(struct volume *volume)
 {
@@ -129,12 +168,13 @@ memory_close(struct volume *volume)
 
 	(void)munmap(memory->bytes, memory->mapped_bytes);
 	page_map_destroy(memory->map);
+	free(memory->cores);
 	free(volume->path);
 	free(memory);
 	return 0;
 }
 
-/* ---- slices: each does a part of a request from `offset` on, and returns how many bytes that was ---- */
+/* ---- parts: each does a part of a request from `offset` on, and returns how many bytes that was ---- */
 
 /* From OFFSET on, up to END, the bytes whose pages are all touched, or all not. */
 static uint64_t
@@ -162,7 +202,7 @@ touch(struct memory_volume *memory, uint64_t offset, uint64_t bytes)
 }
 
 static uint64_t
-read_slice(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
+read_part(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
 {
 	uint8_t *to = (uint8_t *)request->buffer + (offset - request->offset);
 	uint64_t end = request->offset + request->length;
@@ -177,7 +217,7 @@ read_slice(struct memory_volume *memory, const struct volume_request *request, u
 }
 
 static uint64_t
-write_slice(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
+write_part(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
 {
 	const uint8_t *from = (const uint8_t *)request->buffer + (offset - request->offset);
 	uint64_t bytes = min_bytes(request->offset + request->length - offset, COPY_BYTES_MAX);
@@ -189,9 +229,9 @@ write_slice(struct memory_volume *memory, const struct volume_request *request, 
 
 /* Zeros that keep their room, or take it. */
 static uint64_t
-fill_slice(struct memory_volume *memory, uint64_t offset, uint64_t end)
+fill_part(struct memory_volume *memory, uint64_t offset, uint64_t end)
 {
-	uint64_t bytes = min_bytes(end - offset, COPY_BYTES_MAX);
+	uint64_t bytes = min_bytes(end - offset, CLEAR_BYTES_MAX);
 
 	memset(memory->bytes + offset, 0, bytes);
 	touch(memory, offset, bytes);
@@ -200,7 +240,7 @@ fill_slice(struct memory_volume *memory, uint64_t offset, uint64_t end)
 
 /* Give back what is touched; what is not whole pages of the system's becomes zeros where it is. */
 static uint64_t
-drop_slice(struct memory_volume *memory, uint64_t offset, uint64_t end)
+drop_part(struct memory_volume *memory, uint64_t offset, uint64_t end)
 {
 	uint64_t mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;
 	uint64_t whole_start = (offset + mask) & ~mask, whole_end = end & ~mask, bytes;
@@ -209,18 +249,19 @@ drop_slice(struct memory_volume *memory, uint64_t offset, uint64_t end)
 	/* The last page may be a part of one: what is behind the volume's end is nobody's. */
 	if (end == memory->volume.size_bytes)
 		whole_end = memory->mapped_bytes;
-	bytes = run_bytes(memory, offset, end, &touched);
+	bytes = run_bytes(memory, offset, offset + min_bytes(end - offset, CLEAR_LOOK_BYTES_MAX),
+			  &touched);
 	if (!touched)
 		return bytes;
 	if (whole_start >= whole_end)
-		return fill_slice(memory, offset, end);
+		return fill_part(memory, offset, end);
 	if (offset < whole_start)
-		return fill_slice(memory, offset, whole_start);
+		return fill_part(memory, offset, whole_start);
 	if (offset >= whole_end)
-		return fill_slice(memory, offset, end);
+		return fill_part(memory, offset, end);
 	if (end > whole_end)
 		end = whole_end;
-	bytes = min_bytes(min_bytes(bytes, end - offset), DROP_BYTES_MAX);
+	bytes = min_bytes(min_bytes(bytes, end - offset), CLEAR_BYTES_MAX);
 	page_map_clear(memory->map, offset / PAGE_BYTES,
 		       (offset + bytes + PAGE_BYTES - 1) / PAGE_BYTES);
 	(void)madvise(memory->bytes + offset, bytes, MADV_DONTNEED);
@@ -228,27 +269,13 @@ drop_slice(struct memory_volume *memory, uint64_t offset, uint64_t end)
 }
 
 static uint64_t
-slice(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
+clear_part(struct memory_volume *memory, const struct volume_request *request, uint64_t offset)
 {
 	uint64_t end = request->offset + request->length;
 
-	switch (request->command) {
-	case VOLUME_COMMAND_READ:
-		return read_slice(memory, request, offset);
-	case VOLUME_COMMAND_WRITE:
-		return write_slice(memory, request, offset);
-	case VOLUME_COMMAND_WRITE_ZEROES:
-		if (request->no_hole)
-			return fill_slice(memory, offset, end);
-		/* fall through */
-	case VOLUME_COMMAND_TRIM:
-		return drop_slice(memory, offset, end);
-	case VOLUME_COMMAND_FLUSH:
-	case VOLUME_COMMAND_CACHE:
-	case VOLUME_COMMAND_EXTENTS:
-		break;
-	}
-	return end - offset;
+	if (request->command == VOLUME_COMMAND_WRITE_ZEROES && request->no_hole)
+		return fill_part(memory, offset, end);
+	return drop_part(memory, offset, end);
 }
 
 /* ---- where the data is ---- */
@@ -291,41 +318,87 @@ memory_peek(const struct volume *volume, uint64_t offset, uint64_t length)
 
 /* ---- requests ---- */
 
-/* REQUEST has its turn: do a slice of it. */
+static bool
+is_over(const struct volume_request *request)
+{
+	return request->progress_bytes == request->length;
+}
+
+/* REQUEST has its turn. */
 static void
 memory_run(struct op *op, long result)
 {
 	struct volume_request *request = container_of(op, struct volume_request, op);
 	struct memory_volume *memory = memory_of(request->volume);
+	uint64_t offset = request->offset + request->progress_bytes;
 
 	(void)result;
-	if (request->command == VOLUME_COMMAND_EXTENTS) {
+	switch (request->command) {
+	case VOLUME_COMMAND_READ:
+		request->progress_bytes += read_part(memory, request, offset);
+		break;
+	case VOLUME_COMMAND_WRITE:
+		request->progress_bytes += write_part(memory, request, offset);
+		break;
+	case VOLUME_COMMAND_EXTENTS:
 		find_extents(memory, request);
+		/* fall through */
+	case VOLUME_COMMAND_FLUSH:
+	case VOLUME_COMMAND_CACHE:
+	case VOLUME_COMMAND_TRIM:
+	case VOLUME_COMMAND_WRITE_ZEROES:
 		request->progress_bytes = request->length;
-	} else if (request->command != VOLUME_COMMAND_FLUSH) {
-		request->progress_bytes +=
-			slice(memory, request, request->offset + request->progress_bytes);
+		break;
 	}
-	if (request->command == VOLUME_COMMAND_FLUSH || request->progress_bytes == request->length)
+	if (is_over(request))
 		volume_finish(request, 0);
 	else
 		reactor_complete(request->core->reactor, op, 0);
 }
 
+/* Do a slice of the TRIM or the zeros that have waited longest, and put them behind the others. */
+static void
+clear_next(struct task *task)
+{
+	struct memory_core *home = container_of(task, struct memory_core, task);
+	struct volume_request *request =
+		container_of(list_take_first(&home->waiting), struct volume_request, op.node);
+	uint64_t end_ns = kernel_clock_ns() + CLEAR_NS;
+
+	do {
+		request->progress_bytes += clear_part(home->memory, request,
+						      request->offset + request->progress_bytes);
+	} while (!is_over(request) && kernel_clock_ns() < end_ns);
+	if (!is_over(request))
+		list_append(&home->waiting, &request->op.node);
+	if (!list_empty(&home->waiting))
+		reactor_defer_idle(home->reactor, task);
+	if (is_over(request))
+		volume_finish(request, 0);
+}
+
 static void
 memory_submit(struct volume *volume, struct volume_request *request)
 {
-	(void)volume;
+	struct memory_core *home = &memory_of(volume)->cores[request->core->index];
+
 	request->progress_bytes = 0;
 	op_init(&request->op, memory_run);
 	request->op.priority = request->priority;
-	reactor_complete(request->core->reactor, &request->op, 0);
+	if (request->command == VOLUME_COMMAND_TRIM ||
+	    request->command == VOLUME_COMMAND_WRITE_ZEROES) {
+		list_append(&home->waiting, &request->op.node);
+		reactor_defer_idle(home->reactor, &home->task);
+	} else {
+		reactor_complete(request->core->reactor, &request->op, 0);
+	}
 }
 
 const struct volume_ops memory_volume_ops = {
 	.kind = "memory",
 	.open = memory_open,
 	.check = memory_check,
+	.start = memory_start,
 	.submit = memory_submit,
 	.peek = memory_peek,
 	.close = memory_close,

@@ -19,18 +19,18 @@ static const struct volume_ops *const kinds[VOLUME_KIND_COUNT] = {
 int
 volume_open(const struct volume_options *options, struct volume **volume)
 {
-	char mistake[VOLUME_MISTAKE_BYTES];
+	struct volume_mistake mistake;
 
-	CHECK(!volume_options_mistake(options, mistake, sizeof(mistake)));
+	CHECK(!volume_options_mistake(options, &mistake));
 	return kinds[options->kind]->open(options, volume);
 }
 
 int
 volume_check(const struct volume_options *options, uint64_t *size_bytes)
 {
-	char mistake[VOLUME_MISTAKE_BYTES];
+	struct volume_mistake mistake;
 
-	CHECK(!volume_options_mistake(options, mistake, sizeof(mistake)));
+	CHECK(!volume_options_mistake(options, &mistake));
 	return kinds[options->kind]->check(options, size_bytes);
 }
 

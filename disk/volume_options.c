@@ -27,72 +27,105 @@ const char *const volume_create_names[VOLUME_CREATE_COUNT + 1] = {
 	[VOLUME_CREATE_WRITTEN] = "written",
 };
 
-/* What is wrong with path and size, or NULL. */
-static const char *
-place_mistake(const struct volume_options *options)
+/* Fill MISTAKE.  Returns true. */
+static bool
+mistake_is(struct volume_mistake *mistake, const char *key, const char *text)
 {
-	bool has_path = options->path != NULL && options->path[0] != '\0';
+	mistake->key = key;
+	(void)snprintf(mistake->text, sizeof(mistake->text), "%s", text);
+	return true;
+}
+
+/* Whether something is wrong with path and size of a file. */
+static bool
+has_file_mistake(const struct volume_options *options, struct volume_mistake *mistake)
+{
 	bool has_size = options->size_bytes > 0;
 	bool creates = options->create != VOLUME_CREATE_NO;
 
+	if (options->path == NULL || options->path[0] == '\0')
+		return mistake_is(mistake, NULL,
+				  "the export has no path; give it that of an image file or block "
+				  "device");
+	if (has_size && !creates)
+		return mistake_is(mistake, "size",
+				  "a volume of type file has the size of its file; remove size, or "
+				  "set type = memory, or create if the file is to be made");
+	if (!has_size && creates)
+		return mistake_is(mistake, "create",
+				  "a file that is to be created needs a size, such as size = 10G");
+	if (creates && options->read_only)
+		return mistake_is(
+			mistake, "create",
+			"a file that is created empty and is read-only stays empty; remove "
+			"create or read-only");
+	return false;
+}
+
+/* The same for all kinds. */
+static bool
+has_place_mistake(const struct volume_options *options, struct volume_mistake *mistake)
+{
+	bool has_path = options->path != NULL && options->path[0] != '\0';
+	bool has_size = options->size_bytes > 0;
+
 	switch (options->kind) {
 	case VOLUME_KIND_FILE:
-		if (!has_path)
-			return "the export has no path; give it that of an image file or block "
-			       "device";
-		if (has_size && !creates)
-			return "a volume of type file has the size of its file; remove size, or "
-			       "set type = memory, or create if the file is to be made";
-		if (!has_size && creates)
-			return "a file that is to be created needs a size, such as size = 10G";
-		if (creates && options->read_only)
-			return "a file that is created empty and is read-only stays empty; remove "
-			       "create or read-only";
-		break;
+		return has_file_mistake(options, mistake);
 	case VOLUME_KIND_MEMORY:
 	case VOLUME_KIND_NULL:
 		if (options->path != NULL)
-			return "a volume of type memory or null has no path; remove it, or set "
-			       "type = file";
+			return mistake_is(mistake, "path",
+					  "a volume of type memory or null has no path; remove it, "
+					  "or set type = file");
 		if (!has_size)
-			return "a volume of type memory or null needs a size, such as size = 10G";
+			return mistake_is(mistake, "type",
+					  "a volume of type memory or null needs a size, such as "
+					  "size = 10G");
 		break;
 	case VOLUME_KIND_FAULT:
 		if (has_path == has_size)
-			return "a volume of type fault needs a path, for faults in a file, or a "
-			       "size, for faults in memory; give it one of them";
+			return mistake_is(mistake, has_path ? "size" : "type",
+					  "a volume of type fault needs a path, for faults in a "
+					  "file, or a size, for faults in memory; give it one of "
+					  "them");
 		break;
 	case VOLUME_KIND_COUNT:
 		break;
 	}
 	CHECK(options->kind < VOLUME_KIND_COUNT);
-	return NULL;
+	return false;
 }
 
 bool
-volume_options_mistake(const struct volume_options *options, char *text, size_t text_bytes)
+volume_options_mistake(const struct volume_options *options, struct volume_mistake *mistake)
 {
-	const char *mistake = place_mistake(options);
+	bool is_fault = options->kind == VOLUME_KIND_FAULT;
 	struct fault_settings settings;
 
-	if (mistake == NULL && options->kind == VOLUME_KIND_FAULT && options->fault == NULL)
-		mistake = "a volume of type fault needs to know what to do wrong, such as fault = "
-			  "read-error=0.01 delay-ms=5";
-	if (mistake == NULL && options->kind != VOLUME_KIND_FAULT && options->fault != NULL)
-		mistake = "only a volume of type fault goes wrong on purpose; remove fault, or "
-			  "set type = fault";
-	if (mistake == NULL && options->kind != VOLUME_KIND_FILE &&
-	    options->create != VOLUME_CREATE_NO)
-		mistake = "only a volume of type file can be created; remove create, or set type = "
-			  "file";
-	if (mistake == NULL && options->path == NULL && options->cache != VOLUME_CACHE_NONE)
-		mistake = "only a file can be read and written through the page cache; remove "
-			  "cache, or give it a path";
-	if (mistake != NULL)
-		snprintf(text, text_bytes, "%s", mistake);
-	else if (options->kind == VOLUME_KIND_FAULT)
-		return fault_settings_parse(options->fault, &settings, text, text_bytes) < 0;
-	return mistake != NULL;
+	if (has_place_mistake(options, mistake))
+		return true;
+	if (is_fault && options->fault == NULL)
+		return mistake_is(mistake, "type",
+				  "a volume of type fault needs to know what to do wrong, such as "
+				  "fault = read-error=0.01 delay-ms=5");
+	if (!is_fault && options->fault != NULL)
+		return mistake_is(
+			mistake, "fault",
+			"only a volume of type fault goes wrong on purpose; remove fault, "
+			"or set type = fault");
+	if (options->kind != VOLUME_KIND_FILE && options->create != VOLUME_CREATE_NO)
+		return mistake_is(
+			mistake, "create",
+			"only a volume of type file can be created; remove create, or set "
+			"type = file");
+	if (options->path == NULL && options->cache != VOLUME_CACHE_NONE)
+		return mistake_is(mistake, "cache",
+				  "only a file can be read and written through the page cache; "
+				  "remove cache, or give it a path");
+	mistake->key = "fault";
+	return is_fault && fault_settings_parse(options->fault, &settings, mistake->text,
+						sizeof(mistake->text)) < 0;
 }
 
 static bool

@@ -54,10 +54,15 @@ extern const char *const volume_kind_names[VOLUME_KIND_COUNT + 1];
 extern const char *const volume_create_names[VOLUME_CREATE_COUNT + 1];
 extern const char *const volume_cache_names[VOLUME_CACHE_COUNT + 1];
 
-#define VOLUME_MISTAKE_BYTES 512 /* room for any text of volume_options_mistake */
+#define VOLUME_MISTAKE_BYTES 512
 
-/* Whether something is missing in OPTIONS, or should not be there.  If so TEXT of TEXT_BYTES says what, and how to put it right. */
-bool volume_options_mistake(const struct volume_options *options, char *text,
-			    size_t text_bytes) MUST_USE;
+struct volume_mistake {
+	const char *key; /* of the configuration, the one that is wrong; NULL: one is missing */
+	char text[VOLUME_MISTAKE_BYTES]; /* what is wrong, and how to put it right */
+};
+
+/* Whether something is missing in OPTIONS, or should not be there.  If so *mistake is filled. */
+bool volume_options_mistake(const struct volume_options *options,
+			    struct volume_mistake *mistake) MUST_USE;
 
 #endif

@@ -225,27 +225,27 @@ key_load(const char *path, gnutls_x509_privkey_t *key)
 	else
 		log_error("%s: holds no private key in PEM form: %s", path, gnutls_strerror(error));
 	gnutls_x509_privkey_deinit(*key);
+	*key = NULL;
 	return -EINVAL;
 }
 
 static int
 load_certificate(const struct tls_files *files, struct tls_credentials *made)
 {
-	gnutls_x509_privkey_t key;
+	gnutls_x509_privkey_t key = NULL;
 	struct chain chain;
-	int error = chain_load(files->certificate, &chain);
+	/* Each whatever the other comes to, to find all mistakes. */
+	int key_error = key_load(files->key, &key), error = chain_load(files->certificate, &chain);
 
 	if (error < 0)
-		return error;
+		goto err_after_key;
 	error = check_own(files->certificate, &chain);
-	if (error < 0)
-		goto err_after_chain;
-	error = key_load(files->key, &key);
+	if (error == 0)
+		error = key_error;
 	if (error < 0)
 		goto err_after_chain;
 	error = gnutls_certificate_set_x509_key(made->x509, chain.certificates, (int)chain.count,
 						key);
-	gnutls_x509_privkey_deinit(key);
 	if (error < 0) {
 		log_error("%s: cannot be used with the key in %s: %s", files->certificate,
 			  files->key, gnutls_strerror(error));
@@ -253,6 +253,8 @@ load_certificate(const struct tls_files *files, struct tls_credentials *made)
 	}
 err_after_chain:
 	chain_unload(&chain);
+err_after_key:
+	gnutls_x509_privkey_deinit(key);
 	return error < 0 ? error : 0;
 }
 
@@ -275,7 +277,7 @@ load_authorities(const char *path, struct tls_credentials *made)
 static int
 load_x509(const struct tls_files *files, struct tls_credentials *made)
 {
-	int error;
+	int error, authorities_error = 0;
 
 	if (files->certificate == NULL)
 		return 0;
@@ -284,9 +286,9 @@ load_x509(const struct tls_files *files, struct tls_credentials *made)
 	if (gnutls_certificate_allocate_credentials(&made->x509) < 0)
 		return -ENOMEM; /* UNTESTED: as above */
 	error = load_certificate(files, made);
-	if (error == 0 && files->ca != NULL)
-		error = load_authorities(files->ca, made);
-	return error;
+	if (files->ca != NULL)
+		authorities_error = load_authorities(files->ca, made);
+	return error < 0 ? error : authorities_error;
 }
 
 /* ---- pre-shared keys ---- */
@@ -376,17 +378,20 @@ int
 tls_credentials_load(const struct tls_files *files, struct tls_credentials **credentials)
 {
 	struct tls_credentials *made = calloc(1, sizeof(*made));
-	int error;
+	int error, next;
 
 	if (made == NULL)
 		return -ENOMEM; /* UNTESTED: no fault for malloc */
 	made->references = 1;
 	made->verify_client = files->verify_client;
+	/* All of them, to find all mistakes. */
 	error = load_priority(files->priority, made);
+	next = load_x509(files, made);
 	if (error == 0)
-		error = load_x509(files, made);
+		error = next;
+	next = load_psk(files->psk_file, made);
 	if (error == 0)
-		error = load_psk(files->psk_file, made);
+		error = next;
 	if (error < 0) {
 		tls_credentials_put(made);
 		return error;

@@ -3,15 +3,19 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
-#define THREADS_MAX	       32u
+/* With the caller's 8 at a time: nbd-server listens with a backlog of 10, and whoever comes on top is kept waiting by the kernel for
+ * seconds, until a try of his is not dropped. */
+#define THREADS_MAX	       7u
 #define CONNECTIONS_PER_THREAD 4u /* below that a thread is not worth it */
 
 struct crowd {
 	const struct target *target;
 	unsigned count;
+	const struct cpu_list *cpus;
 	struct target_session *sessions; /* fd -1: not there */
 	unsigned next;			 /* atomic */
 	bool failed;			 /* atomic */
@@ -32,6 +36,21 @@ fail(struct crowd *crowd, int error, const char *text)
 	pthread_mutex_unlock(&crowd->lock);
 	/* Relaxed: it only saves the others the trouble. */
 	__atomic_store_n(&crowd->failed, true, __ATOMIC_RELAXED);
+}
+
+/* If that fails the connection is made all the same. */
+static void
+move_to_the_cpu_of(const struct crowd *crowd, unsigned index)
+{
+	unsigned part = 0;
+	cpu_set_t set;
+
+	/* As load.c shares them. */
+	while (index >= crowd->count * (part + 1) / crowd->cpus->count)
+		part++;
+	CPU_ZERO(&set);
+	CPU_SET(crowd->cpus->cpus[part], &set);
+	(void)sched_setaffinity(0, sizeof(set), &set);
 }
 
 static void
@@ -60,6 +79,7 @@ work(void *argument)
 
 		if (index >= crowd->count)
 			break;
+		move_to_the_cpu_of(crowd, index);
 		connect_one(crowd, index);
 	}
 	return NULL;
@@ -70,6 +90,8 @@ work_together(struct crowd *crowd)
 {
 	unsigned wanted = crowd->count / CONNECTIONS_PER_THREAD, helpers = 0;
 	pthread_t threads[THREADS_MAX];
+	cpu_set_t before;
+	bool moves = sched_getaffinity(0, sizeof(before), &before) == 0;
 
 	if (wanted > THREADS_MAX)
 		wanted = THREADS_MAX;
@@ -77,16 +99,19 @@ work_together(struct crowd *crowd)
 		helpers++;
 	/* This thread too: there may be no other. */
 	work(crowd);
+	if (moves)
+		(void)sched_setaffinity(0, sizeof(before), &before);
 	while (helpers > 0)
 		(void)pthread_join(threads[--helpers], NULL);
 }
 
 int
-crowd_connect(const struct target *target, unsigned count, struct target_session *sessions,
-	      FILE *errors)
+crowd_connect(const struct target *target, unsigned count, const struct cpu_list *cpus,
+	      struct target_session *sessions, FILE *errors)
 {
 	struct crowd crowd = { .target = target,
 			       .count = count,
+			       .cpus = cpus,
 			       .sessions = sessions,
 			       .lock = PTHREAD_MUTEX_INITIALIZER,
 			       .errors = errors };

@@ -69,7 +69,8 @@ connect_all(struct load *load)
 	load->sessions = calloc(options->connections, sizeof(load->sessions[0]));
 	if (load->sessions == NULL)
 		return -ENOMEM;
-	error = crowd_connect(options->target, options->connections, load->sessions, load->errors);
+	error = crowd_connect(options->target, options->connections, &options->cores,
+			      load->sessions, load->errors);
 	if (error == 0)
 		load->session_count = options->connections;
 	return error;

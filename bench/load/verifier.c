@@ -449,8 +449,8 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	(void)sem_init(&verifier.stopped, 0, 0);
 	error = allocate(&verifier);
 	if (error == 0)
-		error = crowd_connect(options->target, options->connections, verifier.sessions,
-				      errors);
+		error = crowd_connect(options->target, options->connections, &options->cores,
+				      verifier.sessions, errors);
 	if (error == 0)
 		error = run_on_core(&verifier, errors);
 	if (error == 0 && pass == VERIFIER_PASS_WRITE && !report->failed && report->errors == 0)

@@ -54,6 +54,7 @@ MODULES = (
     "test_bench",
     "test_bench_tls",
     "test_bench_replies",
+    "test_bench_processes",
     "test_cost",
     "test_reload",
     "test_grow",

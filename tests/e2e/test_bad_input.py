@@ -352,6 +352,49 @@ def check_finds_mistakes_of_every_kind_in_one_go(env):
     expect_refusal(env, arguments, f"{path}:2", "nonsense", "4000", absent, "No such file", empty, "empty")
 
 
+# What is right by itself, but not beside other settings or on this machine: (the file's text, its mistakes).  {image} is one.
+LATER_MISTAKES = {
+    "cores and user": (
+        "[reactor]\ncores = 4000\n[server]\nuser = nobody-at-all\n[export a]\npath = {image}\n",
+        (":2: [reactor] cores = 4000: core 4000", ":4: [server] user = nobody-at-all: no such user"),
+    ),
+    "what a list of cores does not need": ("[reactor]\ncores = 0\nskip-smt = yes\n", (":3: [reactor] skip-smt = yes: ",)),
+    "memory": ("[reactor]\nbuffer-memory = 64G\n[export a]\npath = {image}\n", (":2: [reactor] buffer-memory = 64G: ",)),
+    "a directory of exports": ("[server]\nexports-dir = gone\n", (":2: [server] exports-dir = gone: cannot read",)),
+    "TLS without a certificate": ("[tls]\nmode = required\n", (":2: [tls] mode = required: neither",)),
+    "TLS without a key": ("[tls]\nmode = allowed\ncertificate = /x\nca = /x\n", (":3: [tls] certificate = /x: ",)),
+    "files of TLS": (
+        "[tls]\nmode = allowed\ncertificate = /x1\nkey = /x2\nca = /x3\npsk-file = /x4\npriority = HUH\n[export a]\npath = {image}\n",
+        (":2: [tls] mode = allowed: ", "/x1: ", "/x2: ", "/x3: ", "/x4: ", "priority = HUH: "),
+    ),
+    "exports that need TLS": (
+        "[export a]\npath = {image}\ntls-only = yes\n[export b]\ntype = null\nsize = 1M\nallow-names = b\n",
+        (":3: [export a] tls-only = yes: ", ":7: [export b] allow-names = b: "),
+    ),
+    "images": (
+        "[export a]\npath = /gone\n[export b]\ncache = host\npath = /dev/null\n[export c]\nsize = 1M\npath = {image}\n",
+        (":2: [export a] path = /gone: ", ":5: [export b] path = /dev/null: ", ":7: [export c] size = 1M: "),
+    ),
+    "one image twice": ("[export a]\npath = {image}\n[export b]\npath = {image}\n", (":4: [export b] path = {image}: ",)),
+}
+
+
+@test(over=[(what,) for what in LATER_MISTAKES], quick=True)
+def mistakes_beside_others_or_on_this_machine_have_their_line(env, what):
+    text, mentions = LATER_MISTAKES[what]
+    image = env.file(MIB)
+    path = env.config(text.format(image=image))
+    found = [mention.format(image=image) for mention in mentions]
+    expect_refusal(env, ["--config", path, "--check"], *[path + words if words[0] == ":" else words for words in found])
+
+
+@test(quick=True)
+def check_goes_on_when_no_core_is_left(env):
+    path = env.config("[reactor]\npoll-us = x\nskip-core-0 = yes\n[export a]\npath = /gone\n")
+    words = (f"{path}:2: [reactor] poll-us = x: ", f"{path}:3: [reactor] skip-core-0 = yes: no core is left", "/gone: ")
+    expect_refusal(env, ["--config", path, "--check"], *words, prefix=("taskset", "-c", "0"))
+
+
 @test(quick=True)
 def check_does_not_look_for_an_export_that_a_mistake_has_cost(env):
     path = env.config("[export a]\n")

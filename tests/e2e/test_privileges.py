@@ -77,6 +77,37 @@ def filter_and_dumps_can_be_had_back(env):
         equal(status["Seccomp"].strip(), "0", f"filter of {status['Name'].strip()}")
 
 
+IN_DIRECTORY = 'program=$(realpath "$2"); cd "$1" && ulimit -c unlimited && shift 2 && exec "$program" "$@"'
+
+
+def dump_of_a_crash(env, settings):
+    """What a daemon that has loaded a key leaves when it crashes: whether the kernel made a dump, and the directory for it."""
+    directory = tempfile.mkdtemp(dir=env.directory)
+    made = Authority(env)
+    path = config(env, f"{settings}\n{made.settings()}")
+    daemon = env.serve("--config", path, prefix=("bash", "-c", IN_DIRECTORY, "crash", directory))
+    daemon.judged = True
+    os.kill(daemon.pid, signal.SIGSEGV)
+    _, status = os.waitpid(daemon.pid, 0)
+    check(os.WIFSIGNALED(status), f"it ended with {status}")
+    with open(made.path("keys.psk"), encoding="ascii") as file:
+        key = bytes.fromhex(file.readline().strip().split(":")[1])
+    return os.WCOREDUMP(status), key, directory
+
+
+@test()
+def crash_leaves_no_keys_behind(env):
+    """No dump at all.  With core-dumps = yes there is one, and the key in it: there was something to keep back."""
+    need_filter(env)
+    dumped, _, directory = dump_of_a_crash(env, "")
+    check(not dumped and not os.listdir(directory), f"a dump was made: {os.listdir(directory)}")
+    dumped, key, directory = dump_of_a_crash(env, "core-dumps = yes")
+    check(dumped, "no dump was made though core-dumps = yes")
+    for name in os.listdir(directory):  # elsewhere, where the kernel is told so
+        with open(f"{directory}/{name}", "rb") as file:
+            check(key in file.read(), "the dump has no key: this test looks for the wrong thing")
+
+
 @test(quick=True)
 def unknown_user_is_named_by_check_and_start(env):
     path = config(env, "user = no-such-user")

@@ -137,6 +137,7 @@ def a_mistake_changes_nothing_and_is_named(env):
         ({"second": first}, "listne = 1", f"{server.path}:3: [server] listne = 1: unknown key"),
         ({"first": first, "second": "path = /nonexistent"}, "", "/nonexistent: cannot be opened"),
         ({"second": first}, "listen = 192.0.2.1:1", "listen 192.0.2.1:1: Cannot assign"),
+        ({"second": first}, "listen = 192.0.2.1:1", f"{server.path}:3: [server] listen = 192.0.2.1:1: "),
         ({}, "", "no export"),
     ):
         server.change(exports, settings, works=False)
@@ -243,7 +244,12 @@ def two_exports_of_one_image_are_refused(env):
     first = image(env)
     server = Server(env, {"first": first})
     server.change({"first": first, "second": first}, works=False)
+    check(f'{server.path}:7: [export second] {first}: export "first"' in server.daemon.log(), "no reason is given")
+    link = env.path("link")
+    os.symlink(first.removeprefix("path = "), link)
+    server.change({"first": first, "second": f"path = {link}"}, works=False)
     check("is in use by another process or export" in server.daemon.log(), "no reason is given")
+    check(f"{server.path}:7: [export second] path = {link}: " in server.daemon.log(), "no line is given")
     equal(server.names(), ["first"], "exports")
 
 

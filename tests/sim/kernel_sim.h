@@ -129,6 +129,9 @@ void kernel_sim_at(uint64_t delay_ns, void (*step)(void *context), void *context
 /* A file with BYTES of CONTENTS, which are the caller's. */
 int kernel_sim_file(void *contents, size_t bytes) MUST_USE;
 
+/* The next sync that ends, of any file, fails with -EIO: what was written behind its back is lost. */
+void kernel_sim_fail_sync(void);
+
 /* An fd that can be polled.  alive: it becomes ready some time after a poll is armed; else only when told. */
 int kernel_sim_pollable(bool alive) MUST_USE;
 

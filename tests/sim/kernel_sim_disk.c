@@ -50,6 +50,10 @@ disk_result(const struct sim_fd *fd, const struct iocb *iocb)
 	static const int errors[] = { -EIO, -ENOSPC, -EAGAIN };
 	uint64_t offset = (uint64_t)iocb->u.c.offset, bytes = transfer_bytes(iocb);
 
+	if (iocb->aio_lio_opcode == IO_CMD_FDSYNC && sim.sync_fails) {
+		sim.sync_fails = false;
+		return -EIO;
+	}
 	if (kernel_sim_chance(sim.config.manner.error_result))
 		return errors[kernel_sim_below(ARRAY_COUNT(errors))];
 	if (iocb->aio_lio_opcode == IO_CMD_FDSYNC || offset >= fd->bytes)
@@ -92,6 +96,12 @@ disk_start(struct request *request)
 	if (kernel_sim_below(64) == 0)
 		delay_ns *= 10;
 	time_request_later(request, ITEM_REQUEST, delay_ns);
+}
+
+void
+kernel_sim_fail_sync(void)
+{
+	sim.sync_fails = true;
 }
 
 int

@@ -98,6 +98,7 @@ struct kernel_sim_state {
 	uint64_t now_ns, slept_ns, sleeping_since_ns, busy_ns;
 	uint64_t steps, trace;
 	bool stepping, resting, sleeping;
+	bool sync_fails; /* the next one */
 	unsigned fruitless;
 
 	struct item *heap;

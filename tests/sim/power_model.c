@@ -179,12 +179,33 @@ power_answered(unsigned cookie, long result)
 	if (taken->opcode == IO_CMD_PWRITE) {
 		write_answered(taken, result);
 	} else if (taken->opcode == IO_CMD_FDSYNC && disk.lie != POWER_LIE_SYNC) {
+		bool success =
+			result == 0 && (disk.lie != POWER_LIE_ERROR || kernel_sim_below(8) != 0);
 		/* A sync that fails may lose what was answered until now. */
-		uint64_t when = result == 0 ? taken->when : ++disk.events;
+		uint64_t when = success ? taken->when : ++disk.events;
 
 		for (size_t i = 0; i < disk.sector_count; i++)
-			sync_sector(&disk.sectors[i], when, result == 0);
+			sync_sector(&disk.sectors[i], when, success);
 	}
+}
+
+void
+power_written(uint64_t offset, size_t bytes)
+{
+	size_t first = offset / POWER_SECTOR_BYTES;
+	size_t end = (offset + bytes + POWER_SECTOR_BYTES - 1) / POWER_SECTOR_BYTES;
+
+	disk.events++;
+	for (size_t i = first; i < end; i++)
+		add_version(&disk.sectors[i], i);
+}
+
+void
+power_lost(void)
+{
+	disk.events++;
+	for (size_t i = 0; i < disk.sector_count; i++)
+		sync_sector(&disk.sectors[i], disk.events, false);
 }
 
 void

@@ -19,6 +19,7 @@ enum power_lie {
 	POWER_LIE_NONE,
 	POWER_LIE_SYNC,	   /* syncs do nothing */
 	POWER_LIE_DURABLE, /* durable writes are not */
+	POWER_LIE_ERROR,   /* a sync that fails says that it has succeeded */
 	POWER_LIE_COUNT,
 };
 
@@ -30,6 +31,11 @@ void power_end(void);
  * moved to the contents. */
 unsigned power_taken(const struct iocb *iocb);
 void power_answered(unsigned cookie, long result);
+
+/* BYTES at OFFSET of the contents were changed by other means, as by a write that was answered.  What was written so may be lost: half of
+ * the sectors keep nothing of what is not durable yet. */
+void power_written(uint64_t offset, size_t bytes);
+void power_lost(void);
 
 /* BYTES at OFFSET of the contents were changed and made durable by other means. */
 void power_written_durably(uint64_t offset, size_t bytes);

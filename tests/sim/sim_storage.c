@@ -1,10 +1,11 @@
 /* Power cuts: the real volume of a file (disk/file.c, disk/volume.c, disk/range_lock.c) on the real reactor, over the simulated kernel
- * and a disk with a volatile cache (power_model.h), with requests of all alignments that are cut off at every moment.
+ * and a disk with a volatile cache (power_model.h), with requests of all alignments that are cut off at every moment.  Two seeds of
+ * four have direct I/O, the other two a page cache (storage_calls.h).
  *
  * A cut is a look at what the disk may hold if the power were lost now; the run goes on as if nothing had been.  The image is divided
  * into slots, each rewritten by one request at a time with a byte that counts its writes.  Whatever a sector may hold, each slot's part
  * of it must be of the slot's last write that is promised (acknowledged with FUA, or before a flush that succeeded) or of a later one.
- * Seeds of the second half have errors too: then a flush that succeeds though an earlier one has failed is found the same way.
+ * Every second seed has errors too: then a flush that succeeds though an earlier one has failed is found the same way.
  *
  * At last the disk lies, so that promises are broken: a test that does not find that is no test. */
 #include <errno.h>
@@ -14,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +23,7 @@
 #include "reactor/log.h"
 #include "tests/sim/kernel_sim.h"
 #include "tests/sim/power_model.h"
+#include "tests/sim/storage_calls.h"
 
 #define MS	       1000000
 #define SLOTS_MAX      64
@@ -30,7 +31,7 @@
 #define MARKS	       251 /* of a slot's writes, counted round */
 #define UNPROMISED_MAX 120
 #define CUTS_DEFAULT   2000
-#define SEEDS_DEFAULT  50
+#define SEEDS_DEFAULT  100
 #define REAL_TIME_S    100
 #define BUFFER_BYTES   (256u << 10)
 
@@ -51,11 +52,10 @@ struct request {
 };
 
 static struct {
-	uint64_t seed, cuts, cuts_max, writes, flushes, failures, merged;
+	uint64_t seed, cuts, writes, flushes, failures;
 	struct core core;
 	struct cores cores;
 	struct volume *volume;
-	int fd; /* the simulated file's */
 	uint64_t image_bytes;
 	uint8_t *contents;
 	struct slot slots[SLOTS_MAX];
@@ -63,81 +63,6 @@ static struct {
 	struct request requests[REQUESTS];
 	bool ended, checking;
 } run;
-
-/* ---- what the volume finds in place of what it calls: linked with --wrap ---- */
-
-long __real_kernel_submit(io_context_t context, long count, struct iocb **iocbs);
-long __wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs);
-ssize_t __wrap_pwritev2(int fd, const struct iovec *parts, int count, off_t offset, int flags);
-void __wrap_call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call);
-
-/* The volume has opened a real file; its I/O goes to the simulated one.  Some writes and reads are shortened by blocks. */
-long
-__wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs)
-{
-	unsigned long bytes[REQUESTS * 2];
-	long taken;
-
-	SIM_CHECK(count <= (long)ARRAY_COUNT(bytes));
-	for (long i = 0; i < count; i++) {
-		struct iocb *iocb = iocbs[i];
-
-		bytes[i] = iocb->u.c.nbytes;
-		if (iocb->aio_lio_opcode == IO_CMD_POLL)
-			continue;
-		iocb->aio_fildes = run.fd;
-		if (iocb->aio_lio_opcode == IO_CMD_PREADV ||
-		    iocb->aio_lio_opcode == IO_CMD_PWRITEV) {
-			run.merged++;
-			if (kernel_sim_below(16) == 0)
-				iocb->u.c.nbytes = 1 + kernel_sim_below(bytes[i]);
-		} else if (iocb->aio_lio_opcode != IO_CMD_FDSYNC && bytes[i] > 4096 &&
-			   kernel_sim_below(16) == 0)
-			iocb->u.c.nbytes = 4096 * (1 + kernel_sim_below(bytes[i] / 4096));
-	}
-	taken = __real_kernel_submit(context, count, iocbs);
-	for (long i = 0; i < count; i++)
-		iocbs[i]->u.c.nbytes = bytes[i];
-	return taken;
-}
-
-/* The last part of a block, durably through the page cache. */
-ssize_t
-__wrap_pwritev2(int fd, const struct iovec *parts, int count, off_t offset, int flags)
-{
-	(void)fd;
-	SIM_CHECK(count == 1 && (flags & RWF_DSYNC) != 0);
-	memcpy(run.contents + offset, parts[0].iov_base, parts[0].iov_len);
-	power_written_durably((uint64_t)offset, parts[0].iov_len);
-	return (ssize_t)parts[0].iov_len;
-}
-
-static void
-deliver_call(struct message *message)
-{
-	struct call *call = container_of(message, struct call, message);
-
-	call->done(call);
-}
-
-static void
-run_call(void *context)
-{
-	struct call *call = context;
-
-	call->run(call);
-	call->status = 0;
-	call->message.deliver = deliver_call;
-	reactor_send(call->reactor, &call->message);
-}
-
-void
-__wrap_call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call)
-{
-	(void)pool;
-	call->reactor = reactor;
-	kernel_sim_at(kernel_sim_below(300000), run_call, call);
-}
 
 /* ---- what is promised ---- */
 
@@ -382,11 +307,27 @@ divide(void)
 	}
 }
 
+static bool
+seed_has_errors(uint64_t seed)
+{
+	return seed % 2 == 0;
+}
+
+static bool
+seed_is_cached(uint64_t seed)
+{
+	return seed % 4 >= 2;
+}
+
 static void
 open_volume(void)
 {
 	char path[] = "build/sim-image-XXXXXX";
-	struct volume_options options = { .kind = VOLUME_KIND_FILE, .path = path };
+	struct volume_options options = {
+		.kind = VOLUME_KIND_FILE,
+		.path = path,
+		.cache = seed_is_cached(run.seed) ? VOLUME_CACHE_HOST : VOLUME_CACHE_NONE,
+	};
 	int fd = mkstemp(path);
 
 	SIM_CHECK(fd >= 0 && ftruncate(fd, (off_t)run.image_bytes) == 0);
@@ -404,13 +345,18 @@ prepare(enum power_lie lie)
 {
 	struct reactor_config config = { .disk_slots = 1 + (unsigned)kernel_sim_below(REQUESTS),
 					 .poll_slots = 4 };
+	struct storage_calls_config calls = { .errors = seed_has_errors(run.seed),
+					      .on_step = on_event };
 
 	divide();
 	run.contents = malloc(run.image_bytes);
 	SIM_CHECK(run.contents != NULL);
 	memset(run.contents, mark_of(0), run.image_bytes);
-	run.fd = kernel_sim_file(run.contents, run.image_bytes);
 	power_begin(run.contents, run.image_bytes / POWER_SECTOR_BYTES, lie);
+	calls.fd = kernel_sim_file(run.contents, run.image_bytes);
+	calls.contents = run.contents;
+	calls.never_nowait = kernel_sim_below(4) == 0;
+	storage_calls_begin(&calls);
 	while (reactor_create(&config, &run.core.reactor) != 0)
 		;
 	for (unsigned i = 0; i < REQUESTS; i++)
@@ -472,7 +418,7 @@ run_seed(uint64_t seed, uint64_t cuts, enum power_lie lie)
 			.no_slot = 500,
 			.at_once = 8000,
 			.preempted = 200,
-			.error_result = seed % 2 == 0 ? 300 : 0,
+			.error_result = seed_has_errors(seed) ? 300 : 0,
 			.disk_ns_min = 20000,
 			.disk_ns_max = 400000,
 			.poll_ns_max = 100000,
@@ -521,16 +467,21 @@ seed_passes(uint64_t seed, uint64_t cuts, enum power_lie lie, bool quiet)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-/* Whether a disk that lies is found out within a few seeds. */
+/* Whether a disk that lies is found out within a few seeds without errors, with a page cache or without. */
 static bool
-finds(enum power_lie lie, uint64_t base)
+finds(enum power_lie lie, uint64_t base, bool cached)
 {
+	uint64_t first = (base & ~(uint64_t)3) + 1 + 2 * cached;
+
+	/* Nothing is written durably through the page cache, but synced. */
+	if (cached && lie == POWER_LIE_DURABLE)
+		return true;
 	for (unsigned i = 0; i < 5; i++) {
-		if (!seed_passes((base | 1) + 2 * i, CUTS_DEFAULT, lie, true))
+		if (!seed_passes(first + 4 * i, CUTS_DEFAULT, lie, true))
 			return true;
 	}
 	printf("a disk that lies (%d) was not found out, from SEED=%" PRIu64 " on\n", (int)lie,
-	       base);
+	       first);
 	return false;
 }
 
@@ -554,6 +505,23 @@ write_counts(const char *path, unsigned passed, unsigned failed)
 	if (!good)
 		perror(path);
 	return good;
+}
+
+/* What a seed did. */
+static void
+report(void)
+{
+	const struct storage_calls_counters *counters = storage_calls_counters();
+
+	printf("%s, %" PRIu64 " cuts, %" PRIu64 " writes and %" PRIu64
+	       " flushes acknowledged, %" PRIu64 " requests failed\n",
+	       seed_is_cached(run.seed) ? "page cache" : "direct I/O", run.cuts, run.writes,
+	       run.flushes, run.failures);
+	printf("%" PRIu64 " times several went as one; %" PRIu64
+	       " writes to the page cache, which lost some %" PRIu64 " times, %" PRIu64
+	       " reads from it, %" PRIu64 " of what it had not\n",
+	       counters->merged, counters->written, counters->lost, counters->hits,
+	       counters->misses);
 }
 
 static int
@@ -582,10 +550,7 @@ main(int argc, char **argv)
 	}
 	if (seed_text != NULL) {
 		run_seed(strtoull(seed_text, NULL, 10), cuts, POWER_LIE_NONE);
-		printf("%" PRIu64 " cuts, %" PRIu64 " writes and %" PRIu64
-		       " flushes acknowledged, %" PRIu64 " requests failed, %" PRIu64
-		       " times several went as one\n",
-		       run.cuts, run.writes, run.flushes, run.failures, run.merged);
+		report();
 		return 0;
 	}
 	printf("sim-storage: SEED=%" PRIu64 " to SEED=%" PRIu64 ", %" PRIu64 " power cuts each\n",
@@ -601,7 +566,7 @@ main(int argc, char **argv)
 		       base + i, base + i, cuts);
 	}
 	for (enum power_lie lie = POWER_LIE_NONE + 1; lie < POWER_LIE_COUNT; lie++) {
-		bool found = finds(lie, base);
+		bool found = finds(lie, base, false) && finds(lie, base, true);
 
 		passed += found;
 		failed += !found;

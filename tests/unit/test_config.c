@@ -167,9 +167,10 @@ Test(config_finish, refuses_a_core_outside_the_affinity_mask)
 	cr_assert_eq(config_finish(&trial.config, trial.errors), -EINVAL);
 	fflush(trial.errors);
 	snprintf(said, sizeof(said),
-		 "cores: core 65534 of 65534-65535 does not exist or is outside this process's "
+		 "%s:2: [reactor] cores = 65534-65535: core 65534 of 65534-65535 does not exist or "
+		 "is outside this process's "
 		 "affinity mask; allowed: %d\n",
-		 allowed.cpus[0]);
+		 trial.path, allowed.cpus[0]);
 	cr_assert_str_eq(trial.said, said);
 	trial_fini(&trial);
 }
@@ -177,12 +178,16 @@ Test(config_finish, refuses_a_core_outside_the_affinity_mask)
 Test(config_finish, refuses_to_skip_cores_of_a_list)
 {
 	struct trial trial;
+	char said[256];
 
 	trial_read_good(&trial, "[reactor]\ncores=0\nskip-smt=yes\n" EXPORT_LINES);
 	cr_assert_eq(config_finish(&trial.config, trial.errors), -EINVAL);
 	fflush(trial.errors);
-	cr_assert_str_eq(trial.said, "skip-smt: is for cores = auto only; leave the cores out of "
-				     "the list instead\n");
+	snprintf(said, sizeof(said),
+		 "%s:3: [reactor] skip-smt = yes: is for cores = auto only; leave the cores out of "
+		 "the list instead\n",
+		 trial.path);
+	cr_assert_str_eq(trial.said, said);
 	trial_fini(&trial);
 }
 
@@ -190,6 +195,7 @@ Test(config_finish, refuses_to_skip_the_only_core)
 {
 	struct trial trial;
 	cpu_set_t one;
+	char said[256];
 
 	CPU_ZERO(&one);
 	CPU_SET(0, &one);
@@ -198,8 +204,11 @@ Test(config_finish, refuses_to_skip_the_only_core)
 	trial_read_good(&trial, "[reactor]\nskip-core-0=yes\n" EXPORT_LINES);
 	cr_assert_eq(config_finish(&trial.config, trial.errors), -EINVAL);
 	fflush(trial.errors);
-	cr_assert_str_eq(trial.said, "skip-core-0: no core is left, this process may use only 0; "
-				     "take skip-core-0 out, or allow it more\n");
+	snprintf(said, sizeof(said),
+		 "%s:2: [reactor] skip-core-0 = yes: no core is left, this process may use only 0; "
+		 "take skip-core-0 out, or allow it more\n",
+		 trial.path);
+	cr_assert_str_eq(trial.said, said);
 	trial_fini(&trial);
 }
 

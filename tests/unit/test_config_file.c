@@ -125,7 +125,7 @@ Test(config_file, a_section_line_must_be_whole)
 Test(config_file, a_setting_before_any_section_is_refused)
 {
 	trial_assert_mistakes("cores = 1\n",
-			      "@:1: cores: a setting before the first section; begin with "
+			      "@:1: cores = 1: a setting before the first section; begin with "
 			      "[reactor], [server], [tls] or [export NAME]\n");
 }
 
@@ -187,33 +187,54 @@ Test(config_file, each_type_of_volume_needs_its_own_keys)
 		"[export c]\ntype=null\nsize=1G\npath=/c\n[export d]\npath=/d\nsize=1G\n"
 		"[export e]\ntype=null\nsize=1025T\n",
 		"@:2: [export a] type = tape: expected file, memory, null or fault\n"
-		"@:4: [export b]: a volume of type memory or null needs a size, such as "
+		"@:5: [export b] type = memory: a volume of type memory or null needs a size, such "
+		"as "
 		"size = 10G\n"
-		"@:6: [export c]: a volume of type memory or null has no path; remove it, "
+		"@:9: [export c] path = /c: a volume of type memory or null has no path; remove "
+		"it, "
 		"or set type = file\n"
-		"@:10: [export d]: a volume of type file has the size of its file; remove "
+		"@:12: [export d] size = 1G: a volume of type file has the size of its file; "
+		"remove "
 		"size, or set type = memory, or create if the file is to be made\n"
 		"@:15: [export e] size = 1025T: expected bytes from 1 to 1024T; K, M, G and T are "
 		"powers of 1024\n"
-		"@:13: [export e]: a volume of type memory or null needs a size, such as "
+		"@:14: [export e] type = null: a volume of type memory or null needs a size, such "
+		"as "
 		"size = 10G\n");
 	trial_assert_mistakes(
 		"[export a]\ntype=fault\nsize=1M\n[export b]\ntype=fault\npath=/b\nsize=1M\n"
 		"fault=read-error=1\n[export c]\npath=/c\nfault=read-error=1\n"
 		"[export d]\ntype=fault\nsize=1M\nfault=read-error=2\n",
-		"@:1: [export a]: a volume of type fault needs to know what to do wrong, such as "
+		"@:2: [export a] type = fault: a volume of type fault needs to know what to do "
+		"wrong, such as "
 		"fault = read-error=0.01 delay-ms=5\n"
-		"@:4: [export b]: a volume of type fault needs a path, for faults in a file, or a "
+		"@:7: [export b] size = 1M: a volume of type fault needs a path, for faults in a "
+		"file, or a "
 		"size, for faults in memory; give it one of them\n"
-		"@:9: [export c]: only a volume of type fault goes wrong on purpose; remove fault, "
+		"@:11: [export c] fault = read-error=1: only a volume of type fault goes wrong on "
+		"purpose; remove fault, "
 		"or set type = fault\n"
-		"@:12: [export d]: fault: read-error=2: expected a probability, 0 to 1\n");
+		"@:15: [export d] fault = read-error=2: fault: read-error=2: expected a "
+		"probability, 0 to 1\n");
+}
+
+Test(config_file, an_image_twice_is_refused_unless_both_only_read)
+{
+	struct trial trial;
+
+	trial_read_good(&trial, "[export a]\npath=/a\nread-only=yes\n"
+				"[export b]\nread-only=yes\npath=/a\n");
+	cr_assert_eq(trial.config.export_count, 2);
+	trial_fini(&trial);
+	trial_assert_mistakes("[export a]\npath=/a\nread-only=yes\n[export b]\npath=/a\n",
+			      "@:5: [export b] path = /a: export \"a\" of @:1 has this image "
+			      "already; give each its own, or make both read-only\n");
 }
 
 Test(config_file, an_export_name_twice_is_refused_with_both_places)
 {
 	trial_assert_mistakes(
-		"[export a]\npath=/a\n[export b]\npath=/a\n[export  a]\npath=/b\n",
+		"[export a]\npath=/a\n[export b]\npath=/b\n[export  a]\npath=/c\n",
 		"@:5: [export  a]: export \"a\" of @:1 has this name already; give each "
 		"export a name of its own\n");
 }

@@ -262,10 +262,10 @@ Test(config_key, names_and_descriptions_must_be_utf8_of_4096_bytes)
 	trial_fini(&trial);
 	free(name);
 	trial_assert_mistakes(
-		description,
-		"@:1: [export a]: the description has 4097 bytes; at most 4096\n"
-		"@:4: [export \xff]: the name is not UTF-8; save it in that encoding\n"
-		"@:6: [export c]: the description is not UTF-8; save it in that encoding\n");
+		description, "@:1: [export a]: the description has 4097 bytes; at most 4096\n"
+			     "@:4: [export \xff]: the name is not UTF-8; save it in that encoding\n"
+			     "@:8: [export c] description = \xc0\x80: the description is not "
+			     "UTF-8; save it in that encoding\n");
 	free(description);
 }
 
@@ -422,6 +422,29 @@ Test(config_key, an_empty_range_line_behind_a_good_one_is_refused)
 		"10.0.0.0/8, ::1, unix, or all\n");
 }
 
+Test(config_key, a_listener_twice_is_refused_unless_its_port_is_any)
+{
+	trial_assert_mistakes("[server]\nlisten = 127.0.0.1:1\nlisten = 127.0.0.1:0\n"
+			      "listen = unix:/a\nlisten = 127.0.0.1:0\nlisten = 127.0.0.1:1\n"
+			      "listen = unix:/a\nlisten = 127.0.0.1:10\nlisten = 127.0.0.1:10\n",
+			      "@:6: [server] listen = 127.0.0.1:1: @:2: [server] listen = "
+			      "127.0.0.1:1 listens there already; keep one of them\n"
+			      "@:7: [server] listen = unix:/a: @:4: [server] listen = unix:/a "
+			      "listens there already; keep one of them\n"
+			      "@:9: [server] listen = 127.0.0.1:10: @:8: [server] listen = "
+			      "127.0.0.1:10 listens there already; keep one of them\n");
+}
+
+Test(config_key, values_that_say_nothing_are_refused)
+{
+	trial_assert_mistakes("[server]\nuser =\nexports-dir =\n[export a]\npath = /a\n"
+			      "description =\n",
+			      "@:2: [server] user = : expected something; take the line out for "
+			      "none\n"
+			      "@:3: [server] exports-dir = : expected something; take the line out "
+			      "for none\n");
+}
+
 Test(config_key, too_many_listeners_are_refused)
 {
 	struct trial trial;
@@ -430,11 +453,11 @@ Test(config_key, too_many_listeners_are_refused)
 
 	trial_append(&text, &bytes, "[server]\n", 9);
 	for (int i = 0; i < CONFIG_LISTEN_MAX + 1; i++)
-		trial_append(&text, &bytes, "listen=[::1]:1\n", 15);
+		trial_append(&text, &bytes, "listen=[::1]:0\n", 15);
 	trial_init(&trial);
 	trial_read(&trial, text, bytes);
 	cr_assert_eq(trial.result, -EINVAL);
-	cr_assert_not_null(strstr(trial.said, ":66: [server] listen = [::1]:1: too many addresses; "
+	cr_assert_not_null(strstr(trial.said, ":66: [server] listen = [::1]:0: too many addresses; "
 					      "at most 64\n"));
 	trial_fini(&trial);
 	free(text);

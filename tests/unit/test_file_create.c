@@ -175,19 +175,19 @@ Test(file_create, too_little_room_leaves_nothing)
 
 Test(file_create, options_that_make_no_sense_are_refused)
 {
-	char text[VOLUME_MISTAKE_BYTES];
+	struct volume_mistake mistake;
 	struct volume_options options = { .path = "a", .create = VOLUME_CREATE_SPARSE };
 
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
-	cr_assert(strstr(text, "needs a size") != NULL);
+	cr_assert(volume_options_mistake(&options, &mistake));
+	cr_assert(strstr(mistake.text, "needs a size") != NULL);
 	options.size_bytes = 1;
-	cr_assert_not(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert_not(volume_options_mistake(&options, &mistake));
 	options.read_only = true;
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 	options = (struct volume_options){ .path = "a", .size_bytes = 1 };
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 	options = (struct volume_options){ .kind = VOLUME_KIND_MEMORY,
 					   .create = VOLUME_CREATE_SPARSE,
 					   .size_bytes = 1 };
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 }

@@ -221,6 +221,26 @@ Test(memory, long_request_holds_no_core_up, .timeout = 60)
 	volume_fixture_stop(&fixture);
 }
 
+/* Of several that are long each has its turn. */
+Test(memory, short_zeros_pass_long_ones, .timeout = 60)
+{
+	struct trial long_one = {
+		.request = { .command = VOLUME_COMMAND_WRITE_ZEROES,
+			     .length = (uint64_t)128 << 20,
+			     .no_hole = true },
+	};
+	struct trial short_one = { .request = { .command = VOLUME_COMMAND_TRIM, .length = 4096 } };
+	struct volume_fixture fixture;
+
+	start(&fixture, (uint64_t)128 << 20);
+	trial_begin(&fixture, &long_one, 0, NULL);
+	trial_begin(&fixture, &short_one, 0, NULL);
+	cr_assert_eq(trial_wait(&short_one), 0);
+	cr_assert_not(trial_finished(&long_one));
+	cr_assert_eq(trial_wait(&long_one), 0);
+	volume_fixture_stop(&fixture);
+}
+
 /* Writers and trimmers of the same pages, on both cores at once: whatever comes out of that, a page that was trimmed last is zeros
  * and stays so when a part of it is written. */
 Test(memory, trimmed_pages_do_not_come_back, .timeout = 120)
@@ -317,18 +337,18 @@ Test(null, reads_zeros_and_forgets)
 
 Test(volume_options, each_kind_says_what_it_lacks)
 {
-	char text[VOLUME_MISTAKE_BYTES];
+	struct volume_mistake mistake;
 	struct volume_options options = { .kind = VOLUME_KIND_FILE };
 
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 	options.path = "x";
-	cr_assert_not(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert_not(volume_options_mistake(&options, &mistake));
 	options.size_bytes = 1;
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 	options = memory_options(0);
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 	options.size_bytes = 1;
-	cr_assert_not(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert_not(volume_options_mistake(&options, &mistake));
 	options.path = "x";
-	cr_assert(volume_options_mistake(&options, text, sizeof(text)));
+	cr_assert(volume_options_mistake(&options, &mistake));
 }

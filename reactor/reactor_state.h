@@ -20,10 +20,12 @@ struct reactor {
 		*ring; /* NULL: the layout is unknown, events come through kernel_sleep */
 	struct op_queue queues[OP_KIND_COUNT];
 	struct slot_table slots;
-	struct iocb **batch;	/* room for every slot */
-	struct run_queue ready; /* completed, done not yet called */
-	unsigned latency_ops;	/* of the latency class: queued, with the kernel or ready */
-	unsigned calls_left;	/* of reactor_wait's */
+	struct iocb **batch;	  /* room for every slot */
+	struct run_queue ready;	  /* completed, done not yet called */
+	unsigned latency_ops;	  /* of the latency class: queued, with the kernel or ready */
+	uint64_t latency_done_ns; /* the last call of one; 0: none */
+	unsigned lower_held;	  /* turns in a row that submitted nothing of the lower classes */
+	unsigned calls_left;	  /* of reactor_wait's */
 	struct list_node tasks;
 	struct list_node idle_tasks;
 	uint64_t idle_tasks_ns; /* they run then at the latest; 0: there are none */
@@ -114,8 +116,9 @@ ring_has_events(const struct reactor *reactor)
 /* Bring to the kernel what waits and has a slot.  Returns whether there was anything. */
 bool submit_waiting(struct reactor *reactor);
 
-/* The latency class's receives and sends go at once: its next step does not wait for a call of a lower class. */
-void submit_latency_sockets(struct reactor *reactor);
+/* The latency class's receives and sends go at once: its next step does not wait for a call of a lower class.  Returns how many
+ * operations are ready by that. */
+unsigned submit_latency_sockets(struct reactor *reactor);
 
 /* OP was asked not to block, and holds no slot.  Learn from what the kernel said to that.  Returns true if it goes on by another
  * way. */

@@ -34,4 +34,11 @@ run_queue_count(const struct run_queue *queue)
 	return queue->count;
 }
 
+/* Whether something of CLASS is in the queue. */
+static inline bool
+run_queue_has(const struct run_queue *queue, enum priority class)
+{
+	return !list_empty(&queue->ready[class]);
+}
+
 #endif

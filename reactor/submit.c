@@ -6,8 +6,16 @@
 
 #define RETRY_NS 1000000 /* after a refusal that no completion of ours will end */
 
-/* Of lower classes, while the latency class is in use: what is in a batch holds up what comes meanwhile. */
+/* Of lower classes, while the latency class is in use: what is in a batch holds up what comes meanwhile.  While it is busy
+ * they go one by one, with a look at the ring between them, and no more of them in a turn than otherwise. */
 #define LOWER_PER_BATCH 4
+
+/* The latency class is busy for so long behind each of its calls.  What comes later finds a core that sleeps, or has had the
+ * time to; and an idle client of that class should not cost the others their batches. */
+#define LATENCY_BUSY_NS 1000000
+
+/* While something of the latency class is to be called, lower ones are not submitted, for so many turns in a row. */
+#define LOWER_HELD_MAX 16
 
 /* With disk operations and more others than this to submit, two calls finish the disk's sooner than one. */
 #define OTHERS_BESIDE_DISK 32
@@ -169,13 +177,29 @@ submit_anything_waits(const struct reactor *reactor)
 	return waiting > 0;
 }
 
-/* List what waits of KIND behind the first COUNT of the batch.  Returns how many are listed then. */
+/* How many operations of lower classes, of each kind, the next batch may have. */
 static unsigned
-batch_append(struct reactor *reactor, enum op_kind kind, unsigned count)
+lower_max(struct reactor *reactor)
 {
-	unsigned lower_max = reactor->latency_ops > 0 ? LOWER_PER_BATCH : UINT_MAX;
+	if (reactor->latency_ops == 0)
+		return UINT_MAX;
+	if (run_queue_has(&reactor->ready, PRIORITY_LATENCY) &&
+	    reactor->lower_held < LOWER_HELD_MAX) {
+		reactor->lower_held++;
+		return 0;
+	}
+	reactor->lower_held = 0;
+	if (reactor->latency_done_ns == 0 ||
+	    kernel_clock_ns() - reactor->latency_done_ns > LATENCY_BUSY_NS)
+		return LOWER_PER_BATCH;
+	return 1;
+}
 
-	return count + op_queue_list(&reactor->queues[kind], reactor->batch + count, lower_max);
+/* List what waits of KIND behind the first COUNT of the batch, LOWER of lower classes at most.  Returns how many are listed then. */
+static unsigned
+batch_append(struct reactor *reactor, enum op_kind kind, unsigned count, unsigned lower)
+{
+	return count + op_queue_list(&reactor->queues[kind], reactor->batch + count, lower);
 }
 
 /* Give those of the first COUNT operations in the batch to a helper that are to go this way.  Returns how many are left. */
@@ -199,41 +223,35 @@ take_out_helped(struct reactor *reactor, unsigned count)
 
 /* Receives and sends, when they are few.  Returns whether there was one. */
 static bool
-submit_few_sockets(struct reactor *reactor)
+submit_few_sockets(struct reactor *reactor, unsigned lower)
 {
-	unsigned count = batch_append(reactor, OP_KIND_SOCKET, 0);
+	unsigned count = batch_append(reactor, OP_KIND_SOCKET, 0, lower);
 
 	submit_directly(reactor, reactor->batch, count);
 	return count > 0;
 }
 
-bool
-submit_waiting(struct reactor *reactor)
+/* One batch, with LOWER operations of lower classes of each kind at most.  Returns whether there was anything. */
+static bool
+submit_batch(struct reactor *reactor, unsigned lower)
 {
 	bool few_sockets, disk_first, busy = false;
 	unsigned disk_count, count;
 
-	if (!submit_anything_waits(reactor))
-		return false;
-	if (reactor->retry_ns > 0) {
-		if (kernel_clock_ns() < reactor->retry_ns)
-			return false;
-		reactor->retry_ns = 0;
-	}
 	few_sockets = op_queue_waiting(&reactor->queues[OP_KIND_SOCKET]) <
 		      reactor->config.socket_batch_min;
 	/* Before the polls, but behind the disk's operations, which take longer. */
 	disk_first = op_queue_waiting(&reactor->queues[OP_KIND_DISK]) > 0;
 	if (few_sockets && !disk_first)
-		busy = submit_few_sockets(reactor);
-	count = batch_append(reactor, OP_KIND_DISK, 0);
+		busy = submit_few_sockets(reactor, lower);
+	count = batch_append(reactor, OP_KIND_DISK, 0, lower);
 	disk_count = take_out_helped(reactor, count);
 	busy |= disk_count < count;
 	count = disk_count;
 	if (!few_sockets)
-		count = batch_append(reactor, OP_KIND_SOCKET, count);
-	count = batch_append(reactor, OP_KIND_RESERVED, count);
-	count = batch_append(reactor, OP_KIND_POLL, count);
+		count = batch_append(reactor, OP_KIND_SOCKET, count, lower);
+	count = batch_append(reactor, OP_KIND_RESERVED, count, lower);
+	count = batch_append(reactor, OP_KIND_POLL, count, lower);
 	if (disk_count > 0 && count - disk_count > OTHERS_BESIDE_DISK) {
 		batch_submit(reactor, reactor->batch, disk_count);
 		batch_submit(reactor, reactor->batch + disk_count, count - disk_count);
@@ -241,16 +259,50 @@ submit_waiting(struct reactor *reactor)
 		batch_submit(reactor, reactor->batch, count);
 	}
 	if (few_sockets && disk_first)
-		busy |= submit_few_sockets(reactor);
+		busy |= submit_few_sockets(reactor, lower);
 	return busy || count > 0;
 }
 
-void
+/* The kernel had no slot, and it is not time yet to ask it again. */
+static bool
+refused_lately(struct reactor *reactor)
+{
+	if (reactor->retry_ns == 0)
+		return false;
+	if (kernel_clock_ns() < reactor->retry_ns)
+		return true;
+	reactor->retry_ns = 0;
+	return false;
+}
+
+bool
+submit_waiting(struct reactor *reactor)
+{
+	unsigned lower, more;
+	bool busy;
+
+	if (!submit_anything_waits(reactor) || refused_lately(reactor))
+		return false;
+	lower = lower_max(reactor);
+	more = lower == 1 ? LOWER_PER_BATCH - 1 : 0;
+	busy = submit_batch(reactor, lower);
+	for (; busy && more > 0 && !ring_has_events(reactor) && reactor->retry_ns == 0; more--) {
+		if (!submit_batch(reactor, lower))
+			break;
+	}
+	return busy;
+}
+
+unsigned
 submit_latency_sockets(struct reactor *reactor)
 {
 	struct op_queue *sockets = &reactor->queues[OP_KIND_SOCKET];
+	unsigned count;
 
-	if (op_queue_waiting(sockets) > 0 &&
-	    op_queue_waiting(sockets) < reactor->config.socket_batch_min)
-		submit_directly(reactor, reactor->batch, op_queue_list(sockets, reactor->batch, 0));
+	if (op_queue_waiting(sockets) == 0 ||
+	    op_queue_waiting(sockets) >= reactor->config.socket_batch_min)
+		return 0;
+	count = op_queue_list(sockets, reactor->batch, 0);
+	submit_directly(reactor, reactor->batch, count);
+	return count;
 }

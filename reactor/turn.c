@@ -69,34 +69,46 @@ run_one(struct reactor *reactor, struct op *op)
 {
 	enum priority priority = op->priority;
 
-	reactor->latency_ops -= priority == PRIORITY_LATENCY;
+	if (priority == PRIORITY_LATENCY) {
+		reactor->latency_ops--;
+		reactor->latency_done_ns = kernel_clock_ns();
+	}
 	op->state = OP_STATE_IDLE;
 	COUNT(reactor, ops_done[priority], 1);
 	op->done(op, op->result);
 	return priority;
 }
 
+/* Take up to COUNT calls of what BUDGET and reactor_wait leave.  Returns how many. */
+static unsigned
+take_calls(struct reactor *reactor, unsigned count, unsigned *budget)
+{
+	if (count > *budget)
+		count = *budget;
+	if (count > reactor->calls_left)
+		count = reactor->calls_left;
+	*budget -= count;
+	reactor->calls_left -= count;
+	return count;
+}
+
 /* Call done of what is ready now, within the turn's budget; what becomes ready meanwhile waits for the next turn, unless it is
- * of a higher class. */
+ * of a higher class, or a receive or send of the latency class: so an answer does not wait for what a turn begins with. */
 static bool
 run_ready(struct reactor *reactor)
 {
-	unsigned left = run_queue_count(&reactor->ready);
+	unsigned budget = CALLS_PER_TURN, left;
 	bool latency_ran = false;
 	struct op *op;
 
-	if (left == 0)
+	if (run_queue_count(&reactor->ready) == 0)
 		return false;
-	if (left > CALLS_PER_TURN)
-		left = CALLS_PER_TURN;
-	if (left > reactor->calls_left)
-		left = reactor->calls_left;
-	reactor->calls_left -= left;
+	left = take_calls(reactor, run_queue_count(&reactor->ready), &budget);
 	while (left > 0 && (op = run_queue_take(&reactor->ready)) != NULL) {
 		left--;
 		if (run_one(reactor, op) == PRIORITY_LATENCY) {
 			latency_ran = true;
-			submit_latency_sockets(reactor);
+			left += take_calls(reactor, submit_latency_sockets(reactor), &budget);
 		} else if (latency_ran || (reactor->latency_ops > 0 && ring_has_events(reactor))) {
 			break;
 		}
@@ -181,7 +193,9 @@ turn_take(struct reactor *reactor)
 	bool busy;
 
 	COUNT(reactor, turns, 1);
-	busy = submit_waiting(reactor);
+	/* What has come for the latency class does not wait for what the lower ones submit. */
+	busy = reactor->latency_ops > 0 && ring_has_events(reactor) && reap(reactor);
+	busy |= submit_waiting(reactor);
 	busy |= reap(reactor);
 	busy |= run_ready(reactor);
 	busy |= run_messages(reactor);

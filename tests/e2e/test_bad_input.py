@@ -10,7 +10,7 @@ import time
 import nbd
 
 from harness import MIB, Skip
-from harness import check, equal, random_bytes, read_text, same_bytes, test, write_text
+from harness import check, equal, is_sanitized, random_bytes, read_text, same_bytes, test, write_text
 
 EXIT_SECONDS = 5
 EXIT_SECONDS_SLOW = 15  # under the sanitizers
@@ -287,6 +287,19 @@ def too_few_aio_slots_name_the_sysctl_and_a_value(env):
             "fs.aio-max-nr",
         )
     check(any(int(word) > 100 for word in digits_of(log)), f"no value to set: {log}")
+
+
+@test()
+def kernel_without_aio_poll_names_the_version(env):
+    if is_sanitized(env.binary):
+        raise Skip("the address sanitizer must be the first: nothing can be preloaded")
+    library = os.path.join(os.path.dirname(env.binary), "release/tests/e2e/no_aio_poll.so")
+    check(os.path.exists(library), f"no {library}; build it first")
+    arguments = ["--export", f"disk={env.file(MIB)}", "--listen", "127.0.0.1:0"]
+    log = expect_refusal(
+        env, arguments, "cannot poll with AIO: Linux 4.18 or later is needed", prefix=["env", f"LD_PRELOAD={library}"]
+    )
+    equal(log.count("error:"), 1, f"errors in {log}")
 
 
 @test(quick=True, alone=True)

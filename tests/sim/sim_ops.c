@@ -104,6 +104,7 @@ ops_on_taken(struct iocb *iocb)
 	SIM_CHECK(sim_op->op.priority != PRIORITY_BACKGROUND ||
 		  kernel_sim_slots_used_by(objects->kind, PRIORITY_BACKGROUND) <
 			  objects->background_slots);
+	turns_check_batch(sim_op->objects, sim_op->op.priority);
 	ops_leave_queue(sim_op, STAGE_KERNEL);
 	sim_op->cookie = cookie_make(sim_op);
 	return sim_op->cookie;
@@ -165,6 +166,8 @@ ops_on_done(struct op *op, long result)
 	SIM_CHECK(op_idle(op));
 	turns_check_prompt(sim_op);
 	turns_check_shares(op->priority);
+	if (op->priority == PRIORITY_LATENCY)
+		run.latency_done_ns = kernel_sim_now_ns();
 	SIM_CHECK(result == sim_op->expected);
 	SIM_CHECK(kernel_sim_now_ns() - sim_op->submitted_ns <= objects->age_ns_max);
 	if (objects == &run.disk && sim_op->stage == STAGE_EVENT &&

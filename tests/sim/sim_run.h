@@ -48,7 +48,12 @@ struct objects {
 	enum priority lowest; /* class that was given to the kernel in this turn */
 	enum kernel_sim_kind kind;
 	unsigned expected,
-		seen; /* in this turn: at least so many, and so many, are given to the kernel */
+		seen;	 /* in this turn: at least so many, and so many, are given to the kernel */
+	unsigned urgent; /* of those expected, of the latency class */
+	bool may_hold;	 /* the others, in this turn */
+	unsigned held;	 /* turns in a row that did */
+	uint64_t batch;	 /* the number of the last io_submit that had some */
+	unsigned batch_lower;
 	uint64_t order[PRIORITY_COUNT],
 		order_taken
 			[PRIORITY_COUNT]; /* of submission: the last one given, the last one the kernel saw */
@@ -159,6 +164,7 @@ struct sim_run {
 
 	unsigned latency;		/* operations of the latency class that are not idle */
 	bool latency_seen;		/* in this turn */
+	uint64_t latency_done_ns;	/* the last call of one; 0: none */
 	unsigned ready[PRIORITY_COUNT]; /* waiting for done */
 	unsigned ready_start[PRIORITY_COUNT]; /* of those, since this turn began */
 	unsigned passed_over
@@ -198,6 +204,12 @@ smaller(unsigned a, unsigned b)
 }
 
 /* ---- sim_turns.c ---- */
+
+/* Whether the latency class is in use and was called in the last NS. */
+bool turns_latency_busy(uint64_t ns);
+
+/* One of CLASS is taken out of OBJECTS' queue by io_submit. */
+void turns_check_batch(struct objects *objects, enum priority class);
 
 /* The time that the core has not slept. */
 uint64_t turns_awake_ns(void);

@@ -1,108 +1,18 @@
-/* reactor/parking.h on the real kernel: each parked descriptor is reported once, none that was removed, and thousands
- * of idle ones cost one poll and no turn. */
-#include "tests/unit/reactor_fixture.h"
+/* reactor/parking.h on the real kernel: a parked descriptor is reported once, a watched one each time, and neither after it was
+ * removed; what is refused. */
+#include "tests/unit/parking_fixture.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "reactor/parking.h"
-
 TestSuite(parking, .init = reactor_fixture_init, .fini = reactor_fixture_fini, .timeout = 60);
-
-#define IDLE_COUNT 9000
-
-/* One parked descriptor that counts its calls. */
-struct guest {
-	struct parked parked;
-	unsigned ready_count;
-};
-
-static struct parking parking;
-static unsigned ready_total, stopped_count;
-
-static void
-note_ready(struct parked *parked)
-{
-	struct guest *guest = container_of(parked, struct guest, parked);
-
-	cr_assert_not(submitting);
-	cr_assert_not(parked_is_parked(parked));
-	guest->ready_count++;
-	ready_total++;
-}
-
-/* It is the owner's again: whatever still used it would see rubbish. */
-static void
-note_stopped(struct parking *stopped)
-{
-	cr_assert_not(submitting);
-	cr_assert_eq(stopped, &parking);
-	memset(stopped, 0xff, sizeof(*stopped));
-	stopped_count++;
-}
-
-static void
-start(void)
-{
-	cr_assert_eq(parking_start(&parking, reactor, POLLIN), 0);
-}
-
-static void
-park(struct guest *guest, int fd)
-{
-	submitting = true;
-	cr_assert_eq(parking_add(&parking, &guest->parked, fd), 0);
-	submitting = false;
-	cr_assert(parked_is_parked(&guest->parked));
-}
-
-static void
-park_new(struct guest *guest, int fd)
-{
-	guest->ready_count = 0;
-	parked_init(&guest->parked, note_ready);
-	park(guest, fd);
-}
-
-static void
-turn_until_ready(unsigned total)
-{
-	uint64_t until_ns = kernel_clock_ns() + PATIENCE_NS;
-
-	while (ready_total < total) {
-		cr_assert_lt(kernel_clock_ns(), until_ns);
-		reactor_turn(reactor);
-	}
-	cr_assert_eq(ready_total, total);
-}
-
-/* The way to the end that every test takes: what is parked was removed before. */
-static void
-stop(void)
-{
-	uint64_t until_ns = kernel_clock_ns() + PATIENCE_NS;
-
-	submitting = true;
-	parking_stop(&parking, note_stopped);
-	submitting = false;
-	cr_assert_eq(stopped_count, 0);
-	while (stopped_count == 0) {
-		cr_assert_lt(kernel_clock_ns(), until_ns);
-		reactor_turn(reactor);
-	}
-	turn_for_a_while();
-	cr_assert_eq(stopped_count, 1);
-}
 
 /* ---- watched ---- */
 
@@ -139,7 +49,7 @@ Test(parking, watched_is_reported_each_time_that_something_comes)
 	struct guest guest;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	watch_new(&guest, fds[0]);
 	watch(&guest, fds[0]); /* harmless */
@@ -157,7 +67,7 @@ Test(parking, watched_is_reported_each_time_that_something_comes)
 	cr_assert_eq(guest.parked.events & EPOLLHUP, EPOLLHUP);
 	parking_remove(&guest.parked);
 	close(fds[0]);
-	stop();
+	parking_end();
 }
 
 Test(parking, muted_is_not_reported_until_it_is_watched_again)
@@ -165,7 +75,7 @@ Test(parking, muted_is_not_reported_until_it_is_watched_again)
 	struct guest guest;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	watch_new(&guest, fds[0]);
 	turn_for_a_while();
@@ -181,7 +91,7 @@ Test(parking, muted_is_not_reported_until_it_is_watched_again)
 	turn_until_ready(1);
 	parking_remove(&guest.parked);
 	close(fds[0]);
-	stop();
+	parking_end();
 }
 
 static struct guest pair[2];
@@ -197,7 +107,7 @@ Test(parking, muted_in_a_batch_is_not_reported)
 {
 	int fds[2][2];
 
-	start();
+	parking_begin();
 	for (unsigned i = 0; i < 2; i++) {
 		make_pipe(fds[i]);
 		watch_new(&pair[i], fds[i][0]);
@@ -213,7 +123,7 @@ Test(parking, muted_in_a_batch_is_not_reported)
 		parking_remove(&pair[i].parked);
 		close_pipe(fds[i]);
 	}
-	stop();
+	parking_end();
 }
 
 static int more_fd;
@@ -233,7 +143,7 @@ Test(parking, busy_set_is_not_polled_for_each_event)
 	uint64_t submitted;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	more_fd = fds[1];
 	watch_new(&guest, fds[0]);
@@ -247,7 +157,7 @@ Test(parking, busy_set_is_not_polled_for_each_event)
 	cr_assert_eq(counters->ops_submitted, submitted);
 	parking_remove(&guest.parked);
 	close_pipe(fds);
-	stop();
+	parking_end();
 }
 
 /* ---- one descriptor ---- */
@@ -257,7 +167,7 @@ Test(parking, parked_is_reported_when_data_comes)
 	struct guest guest;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	park_new(&guest, fds[0]);
 	turn_for_a_while();
@@ -266,7 +176,7 @@ Test(parking, parked_is_reported_when_data_comes)
 	turn_until_ready(1);
 	parking_remove(&guest.parked);
 	close_pipe(fds);
-	stop();
+	parking_end();
 }
 
 Test(parking, parked_that_is_ready_already_is_reported_soon)
@@ -274,7 +184,7 @@ Test(parking, parked_that_is_ready_already_is_reported_soon)
 	struct guest guest;
 	int fds[2];
 
-	start();
+	parking_begin();
 	turn_for_a_while();
 	make_pipe(fds);
 	write_byte(fds[1]);
@@ -283,7 +193,7 @@ Test(parking, parked_that_is_ready_already_is_reported_soon)
 	turn_until_ready(1);
 	parking_remove(&guest.parked);
 	close_pipe(fds);
-	stop();
+	parking_end();
 }
 
 Test(parking, peers_end_is_reported)
@@ -291,7 +201,7 @@ Test(parking, peers_end_is_reported)
 	struct guest guests[3];
 	int pipe_fds[2], closed[2], shut[2];
 
-	start();
+	parking_begin();
 	make_pipe(pipe_fds);
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, closed), 0);
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, shut), 0);
@@ -313,7 +223,7 @@ Test(parking, peers_end_is_reported)
 	close(pipe_fds[0]);
 	close(closed[0]);
 	close_pipe(shut);
-	stop();
+	parking_end();
 }
 
 Test(parking, reported_is_not_reported_again_until_parked)
@@ -321,7 +231,7 @@ Test(parking, reported_is_not_reported_again_until_parked)
 	struct guest guest;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	park_new(&guest, fds[0]);
 	write_byte(fds[1]);
@@ -340,7 +250,7 @@ Test(parking, reported_is_not_reported_again_until_parked)
 	turn_until_ready(3);
 	parking_remove(&guest.parked);
 	close_pipe(fds);
-	stop();
+	parking_end();
 }
 
 Test(parking, removed_is_not_reported)
@@ -348,7 +258,7 @@ Test(parking, removed_is_not_reported)
 	struct guest guest;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	park_new(&guest, fds[0]);
 	turn_for_a_while();
@@ -362,7 +272,7 @@ Test(parking, removed_is_not_reported)
 	turn_until_ready(1);
 	parking_remove(&guest.parked);
 	close_pipe(fds);
-	stop();
+	parking_end();
 }
 
 Test(parking, removed_with_its_event_under_way_is_not_reported)
@@ -370,7 +280,7 @@ Test(parking, removed_with_its_event_under_way_is_not_reported)
 	struct guest guest;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	park_new(&guest, fds[0]);
 	turn_for_a_while();
@@ -379,7 +289,7 @@ Test(parking, removed_with_its_event_under_way_is_not_reported)
 	turn_for_a_while();
 	cr_assert_eq(ready_total, 0);
 	close_pipe(fds);
-	stop();
+	parking_end();
 }
 
 Test(parking, remove_before_close_forgets_a_file_that_is_open_elsewhere)
@@ -387,7 +297,7 @@ Test(parking, remove_before_close_forgets_a_file_that_is_open_elsewhere)
 	struct guest *guest = malloc(sizeof(*guest));
 	int fds[2], other;
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	other = dup(fds[0]);
 	cr_assert_geq(other, 0);
@@ -400,7 +310,7 @@ Test(parking, remove_before_close_forgets_a_file_that_is_open_elsewhere)
 	cr_assert_eq(ready_total, 0);
 	close(other);
 	close(fds[1]);
-	stop();
+	parking_end();
 }
 
 static void
@@ -416,7 +326,7 @@ Test(parking, ready_may_remove_and_free_its_own)
 	struct guest *guest = malloc(sizeof(*guest));
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	guest->ready_count = 0;
 	parked_init(&guest->parked, remove_and_free);
@@ -424,307 +334,7 @@ Test(parking, ready_may_remove_and_free_its_own)
 	write_byte(fds[1]);
 	turn_until_ready(1);
 	close_pipe(fds);
-	stop();
-}
-
-/* ---- a batch ---- */
-
-#define GROUP 40 /* fits in a batch */
-
-static struct guest *group[GROUP];
-static int group_fds[GROUP];
-
-static void
-group_park(void (*ready)(struct parked *parked))
-{
-	for (unsigned i = 0; i < GROUP; i++) {
-		group_fds[i] = eventfd(1, EFD_CLOEXEC);
-		cr_assert_geq(group_fds[i], 0);
-		group[i] = calloc(1, sizeof(*group[i]));
-		parked_init(&group[i]->parked, ready);
-		park(group[i], group_fds[i]);
-	}
-}
-
-static void
-group_free(void)
-{
-	for (unsigned i = 0; i < GROUP; i++) {
-		if (group[i] == NULL)
-			continue;
-		parking_remove(&group[i]->parked);
-		free(group[i]);
-	}
-	for (unsigned i = 0; i < GROUP; i++)
-		close(group_fds[i]);
-}
-
-/* The first one that is told ends all others, as a server does that shuts down. */
-static void
-free_all_others(struct parked *parked)
-{
-	note_ready(parked);
-	for (unsigned i = 0; i < GROUP; i++) {
-		if (&group[i]->parked == parked)
-			continue;
-		parking_remove(&group[i]->parked);
-		free(group[i]);
-		group[i] = NULL;
-	}
-}
-
-Test(parking, ready_may_free_others_of_its_batch)
-{
-	start();
-	group_park(free_all_others);
-	turn_until_ready(1);
-	turn_for_a_while();
-	cr_assert_eq(ready_total, 1);
-	group_free();
-	stop();
-}
-
-/* Each one that is told takes its neighbour, which may be in the same batch, out and in again. */
-static void
-park_neighbour_again(struct parked *parked)
-{
-	note_ready(parked);
-	for (unsigned i = 0; i < GROUP; i += 2) {
-		struct parked *neighbour = &group[i + 1]->parked;
-
-		if (&group[i]->parked != parked)
-			continue;
-		cr_assert(parked_is_parked(neighbour));
-		parking_remove(neighbour);
-		cr_assert_eq(parking_add(&parking, neighbour, group_fds[i + 1]), 0);
-	}
-}
-
-Test(parking, removed_and_parked_again_in_a_batch_is_reported_once)
-{
-	start();
-	group_park(park_neighbour_again);
-	turn_until_ready(GROUP);
-	turn_for_a_while();
-	cr_assert_eq(ready_total, GROUP);
-	for (unsigned i = 0; i < GROUP; i++)
-		cr_assert_eq(group[i]->ready_count, 1);
-	group_free();
-	stop();
-}
-
-static void
-stop_all(struct parked *parked)
-{
-	note_ready(parked);
-	for (unsigned i = 0; i < GROUP; i++)
-		parking_remove(&group[i]->parked);
-	parking_stop(&parking, note_stopped);
-}
-
-Test(parking, ready_may_stop_all)
-{
-	start();
-	group_park(stop_all);
-	turn_for_a_while();
-	cr_assert_eq(ready_total, 1);
-	cr_assert_eq(stopped_count, 1);
-	group_free();
-}
-
-/* ---- many ---- */
-
-static struct guest guests[IDLE_COUNT];
-static int fds_many[IDLE_COUNT];
-
-static void
-raise_fd_limit(void)
-{
-	struct rlimit limit;
-
-	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-	limit.rlim_cur = limit.rlim_max;
-	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-	if (limit.rlim_max < IDLE_COUNT + 100)
-		cr_skip_test("the hard limit of open files is below 9,100");
-}
-
-static void
-park_many(unsigned count, unsigned value)
-{
-	raise_fd_limit();
-	for (unsigned i = 0; i < count; i++) {
-		fds_many[i] = eventfd(value, EFD_CLOEXEC | EFD_NONBLOCK);
-		cr_assert_geq(fds_many[i], 0);
-		park_new(&guests[i], fds_many[i]);
-	}
-}
-
-static void
-remove_many(unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		parking_remove(&guests[i].parked);
-		close(fds_many[i]);
-	}
-}
-
-Test(parking, turn_is_shared_when_many_are_ready)
-{
-	const unsigned count = 1000;
-	unsigned turns = 0;
-
-	start();
-	park_many(count, 1);
-	while (ready_total < count) {
-		unsigned before = ready_total;
-
-		cr_assert(reactor_turn(reactor));
-		cr_assert_leq(ready_total - before, 2 * PARKING_BATCH);
-		turns++;
-	}
-	cr_assert_geq(turns, count / (2 * PARKING_BATCH));
-	turn_until_idle();
-	for (unsigned i = 0; i < count; i++)
-		cr_assert_eq(guests[i].ready_count, 1);
-	remove_many(count);
-	stop();
-}
-
-Test(parking, stop_while_more_is_deferred)
-{
-	const unsigned count = 1000;
-
-	start();
-	park_many(count, 1);
-	while (ready_total == 0)
-		reactor_turn(reactor);
-	cr_assert_lt(ready_total, count);
-	remove_many(count);
-	stop();
-	cr_assert_lt(ready_total, count);
-}
-
-Test(parking, exactly_one_full_batch_arms_the_poll_again)
-{
-	start();
-	park_many(PARKING_BATCH + 1, 1);
-	parking_remove(&guests[PARKING_BATCH].parked);
-	turn_until_ready(PARKING_BATCH);
-	turn_until_idle();
-	park(&guests[PARKING_BATCH], fds_many[PARKING_BATCH]);
-	turn_until_ready(PARKING_BATCH + 1);
-	remove_many(PARKING_BATCH + 1);
-	stop();
-}
-
-/* One seed repeats a test: SEED=n. */
-static void
-seed_random(void)
-{
-	const char *text = getenv("SEED");
-	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 10) : (unsigned)time(NULL);
-
-	cr_log_info("SEED=%u", seed);
-	srandom(seed);
-}
-
-/* With one slot for polls: the set's poll is the only one that any of this takes. */
-static void
-create_with_one_poll_slot(void)
-{
-	reactor_destroy(reactor);
-	create_reactor(1, 1, 0);
-	start();
-}
-
-Test(parking, random_subsets_of_many_are_each_reported_once)
-{
-	const struct reactor_counters *counters;
-	unsigned expected = 0;
-
-	seed_random();
-	create_with_one_poll_slot();
-	park_many(IDLE_COUNT, 0);
-	turn_until_idle();
-	counters = reactor_counters(reactor);
-	cr_assert_eq(counters->ops_submitted, 2, "the reactor's own poll and the set's");
-	for (unsigned round = 0; round < 20; round++) {
-		unsigned share = 1u << (unsigned)(random() % 11);
-
-		for (unsigned i = 0; i < IDLE_COUNT; i++) {
-			guests[i].ready_count = 0;
-			if ((unsigned)random() % share == 0)
-				cr_assert_eq(eventfd_write(fds_many[i], 1), 0);
-		}
-		turn_until_idle();
-		for (unsigned i = 0; i < IDLE_COUNT; i++) {
-			eventfd_t value = 0;
-			bool written = eventfd_read(fds_many[i], &value) == 0;
-
-			expected += written;
-			cr_assert_eq(guests[i].ready_count, written, "guest %u in round %u", i,
-				     round);
-			cr_assert_eq(parked_is_parked(&guests[i].parked), !written);
-			if (written)
-				park(&guests[i], fds_many[i]);
-		}
-	}
-	turn_until_idle();
-	cr_assert_eq(ready_total, expected);
-	cr_assert_gt(expected, IDLE_COUNT); /* a round with share 1 or 2 is as good as certain */
-	cr_assert_eq(counters->ops_submitted - counters->events, 2);
-	remove_many(IDLE_COUNT);
-	stop();
-}
-
-#define IDLE_NS (300 * MS)
-
-static uint64_t idle_turns;
-static bool idle_slept;
-
-/* Watch the reactor rest, then wake it through a parked descriptor. */
-static void *
-watch_rest(void *argument)
-{
-	const struct reactor_counters *counters = reactor_counters(reactor);
-	uint64_t before;
-
-	wait_for_sleep(0);
-	before = __atomic_load_n(&counters->turns, __ATOMIC_RELAXED);
-	usleep((useconds_t)(IDLE_NS / 1000));
-	idle_slept = reactor_sleeping(reactor);
-	idle_turns = __atomic_load_n(&counters->turns, __ATOMIC_RELAXED) - before;
-	CHECK(eventfd_write(fds_many[IDLE_COUNT / 2], 1) == 0);
-	return argument;
-}
-
-static void
-stop_running(struct parked *parked)
-{
-	note_ready(parked);
-	reactor_stop(reactor);
-}
-
-Test(parking, many_idle_take_no_turn_and_wake_a_sleeping_reactor)
-{
-	pthread_t thread;
-	uint64_t cpu_ns;
-
-	create_with_one_poll_slot();
-	park_many(IDLE_COUNT, 0);
-	guests[IDLE_COUNT / 2].parked.ready = stop_running;
-	cr_assert_eq(pthread_create(&thread, NULL, watch_rest, NULL), 0);
-	cpu_ns = thread_cpu_ns();
-	reactor_run(reactor);
-	cpu_ns = thread_cpu_ns() - cpu_ns;
-	cr_assert_eq(pthread_join(thread, NULL), 0);
-	cr_assert(idle_slept);
-	cr_assert_eq(idle_turns, 0);
-	cr_assert_lt(cpu_ns, IDLE_NS / 10);
-	cr_assert_eq(ready_total, 1);
-	cr_assert_eq(guests[IDLE_COUNT / 2].ready_count, 1);
-	remove_many(IDLE_COUNT);
+	parking_end();
 }
 
 /* ---- the end ---- */
@@ -733,9 +343,9 @@ Test(parking, stop_before_the_first_turn)
 {
 	unsigned fds = process_fds();
 
-	start();
+	parking_begin();
 	cr_assert_eq(process_fds(), fds + 1);
-	stop();
+	parking_end();
 	cr_assert_eq(process_fds(), fds);
 }
 
@@ -744,9 +354,9 @@ Test(parking, stop_when_armed_and_start_again)
 	unsigned fds = process_fds();
 
 	for (unsigned i = 0; i < 3; i++) {
-		start();
+		parking_begin();
 		turn_for_a_while();
-		stop();
+		parking_end();
 		stopped_count = 0;
 		cr_assert_eq(process_fds(), fds);
 	}
@@ -763,7 +373,7 @@ Test(parking, invalid_arguments_are_refused)
 	cr_assert_eq(parking_start(&parking, NULL, POLLIN), -EINVAL);
 	cr_assert_eq(parking_start(&parking, reactor, 0), -EINVAL);
 	cr_assert_eq(parking_start(&parking, reactor, POLLIN | 0x4000), -EINVAL);
-	start();
+	parking_begin();
 	make_pipe(fds);
 	write_byte(fds[1]);
 	parked_init(&guest.parked, NULL);
@@ -776,7 +386,7 @@ Test(parking, invalid_arguments_are_refused)
 	turn_for_a_while();
 	cr_assert_eq(ready_total, 0);
 	close_pipe(fds);
-	stop();
+	parking_end();
 }
 
 Test(parking, parked_is_not_parked_twice)
@@ -784,7 +394,7 @@ Test(parking, parked_is_not_parked_twice)
 	struct guest guest, other;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	park_new(&guest, fds[0]);
 	cr_assert_eq(parking_add(&parking, &guest.parked, fds[0]), -EINVAL);
@@ -799,7 +409,7 @@ Test(parking, parked_is_not_parked_twice)
 	turn_until_ready(2);
 	parking_remove(&other.parked);
 	close_pipe(fds);
-	stop();
+	parking_end();
 }
 
 Test(parking, another_descriptor_needs_a_remove_before)
@@ -807,7 +417,7 @@ Test(parking, another_descriptor_needs_a_remove_before)
 	struct guest guest;
 	int fds[2], others[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	make_pipe(others);
 	write_byte(fds[1]);
@@ -823,7 +433,7 @@ Test(parking, another_descriptor_needs_a_remove_before)
 	parking_remove(&guest.parked);
 	close_pipe(fds);
 	close_pipe(others);
-	stop();
+	parking_end();
 }
 
 Test(parking, files_that_cannot_be_polled_are_refused)
@@ -832,7 +442,7 @@ Test(parking, files_that_cannot_be_polled_are_refused)
 	int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	int directory = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	start();
+	parking_begin();
 	cr_assert_geq(file, 0);
 	cr_assert_geq(directory, 0);
 	parked_init(&guest.parked, note_ready);
@@ -844,7 +454,7 @@ Test(parking, files_that_cannot_be_polled_are_refused)
 	parking_remove(&guest.parked); /* harmless: nothing of it was kept */
 	turn_for_a_while();
 	close(directory);
-	stop();
+	parking_end();
 }
 
 static void
@@ -858,7 +468,7 @@ Test(parking, nothing_is_parked_after_stop)
 	struct guest guest;
 	int fds[2];
 
-	start();
+	parking_begin();
 	make_pipe(fds);
 	parked_init(&guest.parked, note_ready);
 	parking_stop(&parking, ignore_stopped);
@@ -872,6 +482,6 @@ Test(parking, no_descriptor_is_an_error)
 	limit_fds(0);
 	cr_assert_eq(parking_start(&parking, reactor, POLLIN), -EMFILE);
 	limit_fds(1);
-	start();
-	stop();
+	parking_begin();
+	parking_end();
 }

@@ -1,19 +1,28 @@
 /* reactor/reactor.h: what a flood of lower classes costs an operation of the latency class.
  *
- * A thread writes a byte to a socket, the reactor's latency-class poll sees it, a receive takes it and a send answers; the
- * thread measures the way there and back.  The flood: operations that complete themselves again, each with 5 us of work,
+ * A thread writes a byte to a socket, the latency-class poll of a core that spins sees it, a receive takes it and a send answers.
+ * Measured is how long the core runs from before the byte is written until it has answered: not how long it or the thread waits
+ * for a CPU, which others on this machine decide.  The flood: operations that complete themselves again, each with 5 us of work,
  * and reads of a file that are submitted again.  Rounds with and without the flood alternate, so that a machine that is
- * busy with other things disturbs both. */
+ * busy with other things disturbs both.
+ *
+ * The p99 may be twice the unloaded one and the time of one io_submit of one read (its p99), which nothing interrupts: some 12 us on a
+ * virtio disk, more than all of an unloaded answer (decision 9).  That no more than this comes first is shown by
+ * test_reactor_urgent.c, which counts. */
+#include "tests/unit/kernel_faults.h"
 #include "tests/unit/reactor_fixture.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define FLOOD_OPS     400
@@ -23,11 +32,10 @@
 #define PINGS_MAX     150 /* a round */
 #define PING_PAUSE_US 50
 #define DELAY_NS_MAX  20000
-/* A core that happens to spin answers within 10 us; each of the three hops may wait for one call of the flood, and for one
- * batch of its reads.  What is held to is twice the time of a core that sleeps, if that is more. */
-#define UNLOADED_NS_MIN 60000
-#define WARM_UP		20 /* pings that are not counted, as the flood has to start */
-#define TRIES		5  /* of the whole, before it is a failure */
+#define WARM_UP	      20 /* pings that are not counted, as the flood has to start */
+#define TRIES	      5	 /* of the whole, before it is a failure */
+#define POLL_US	      2000
+#define SUBMITS_MAX   20000
 
 static int fds[2]; /* the reactor's, and the other thread's */
 static struct op ping_poll, ping_receive, ping_send;
@@ -39,9 +47,36 @@ static unsigned flood_active;
 static uint64_t flood_calls;
 static struct op flood_ops[FLOOD_OPS], flood_reads[FLOOD_READS];
 static int flood_file;
+static clockid_t core_clock;
+static uint64_t
+	answered_ns; /* of core_ns; written before answers is, and not again before it was read */
+static atomic_uint answers;
+static uint64_t submits_ns[SUBMITS_MAX]; /* how long io_submit took for one read */
+static unsigned submit_count;
 static struct notice control; /* bit 0: flood; bit 1: do not; bit 2: stop */
 
+/* How long the core has run so far.  Any thread. */
+static uint64_t
+core_ns(void)
+{
+	struct timespec time;
+
+	(void)clock_gettime(core_clock, &time);
+	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
 /* ---- the reactor's side ---- */
+
+static long
+submit_measured(io_context_t context, long count, struct iocb **iocbs)
+{
+	uint64_t started_ns = core_ns();
+	long taken = kernel_submit_unchanged(context, count, iocbs);
+
+	if (count == 1 && iocbs[0]->aio_lio_opcode == IO_CMD_PREAD && submit_count < SUBMITS_MAX)
+		submits_ns[submit_count++] = core_ns() - started_ns;
+	return taken;
+}
 
 static void
 ping_again(void)
@@ -76,6 +111,8 @@ ping_sent(struct op *op, long result)
 {
 	(void)op;
 	(void)result;
+	answered_ns = core_ns();
+	atomic_fetch_add(&answers, 1);
 	ping_again();
 }
 
@@ -156,42 +193,39 @@ obey(struct notice *notice, uint32_t bits)
 
 static uint64_t unloaded_ns[SAMPLES], loaded_ns[SAMPLES];
 static unsigned pings = PINGS_MAX;
-static int stat_fds[2]; /* the reactor's thread, the other one */
+static int stat_fd;
 static unsigned disturbed;
 static unsigned lost; /* pings without an answer */
 
 static uint64_t
 ping(void)
 {
-	uint64_t started_ns = kernel_clock_ns();
+	unsigned before = atomic_load(&answers);
+	uint64_t started_ns = core_ns();
 	char byte = 'x';
 
 	if (write(fds[1], &byte, 1) != 1 || read(fds[1], &byte, 1) != 1)
 		lost++;
-	return kernel_clock_ns() - started_ns;
+	while (atomic_load(&answers) == before)
+		sched_yield();
+	return answered_ns - started_ns;
 }
 
-/* How long the two threads have waited for a CPU so far; 0 if the kernel does not say.  Source: proc(5), schedstat. */
+/* How long this thread has waited for a CPU so far; 0 if the kernel does not say.  Source: proc(5), schedstat. */
 static uint64_t
 delay_ns(void)
 {
-	uint64_t sum_ns = 0;
+	unsigned long long ran_ns, waited_ns;
+	char text[100];
+	ssize_t bytes = pread(stat_fd, text, sizeof(text) - 1, 0);
 
-	for (unsigned i = 0; i < 2; i++) {
-		unsigned long long ran_ns, waited_ns;
-		char text[100];
-		ssize_t bytes = pread(stat_fds[i], text, sizeof(text) - 1, 0);
-
-		if (bytes <= 0)
-			return 0;
-		text[bytes] = '\0';
-		if (sscanf(text, "%llu %llu", &ran_ns, &waited_ns) == 2)
-			sum_ns += waited_ns;
-	}
-	return sum_ns;
+	if (bytes <= 0)
+		return 0;
+	text[bytes] = '\0';
+	return sscanf(text, "%llu %llu", &ran_ns, &waited_ns) == 2 ? waited_ns : 0;
 }
 
-/* A ping during which another process had the CPU says nothing about the reactor: it is tried again, within reason. */
+/* A ping during which its thread had no CPU says nothing about the reactor: it is tried again, within reason. */
 static void
 ping_round(uint64_t *samples_ns)
 {
@@ -211,17 +245,10 @@ ping_round(uint64_t *samples_ns)
 	}
 }
 
-/* Of the calling thread. */
-static int
-open_stat(void)
-{
-	return open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-}
-
 static void *
 ping_all(void *argument)
 {
-	stat_fds[1] = open_stat();
+	stat_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		ping_round(&unloaded_ns[i * pings]);
 		reactor_notify(reactor, &control, 1);
@@ -229,7 +256,7 @@ ping_all(void *argument)
 		reactor_notify(reactor, &control, 2);
 		usleep(20000); /* the flood ebbs */
 	}
-	close(stat_fds[1]);
+	close(stat_fd);
 	reactor_notify(reactor, &control, 4);
 	return argument;
 }
@@ -273,25 +300,27 @@ init_ping(struct op *op, void (*done)(struct op *op, long result), enum priority
 	op->priority = priority;
 }
 
-/* Returns the loaded p99, so many hundredths of the unloaded one or of UNLOADED_NS_MIN. */
-static unsigned
+/* Returns whether the loaded p99 is as good as the head of this file says. */
+static bool
 measure(const char *what, enum priority ping_priority, enum priority class)
 {
 	struct figures unloaded, loaded;
 	pthread_t thread;
+	uint64_t submit_ns = 0;
 	unsigned ratio;
 
 	flood_priority = class;
-	flood_calls = 0;
-	create_reactor(64, POLL_SLOTS, 200);
+	flood_calls = submit_count = 0;
+	create_reactor(64, POLL_SLOTS, POLL_US);
 	notice_init(&control, obey);
 	init_ping(&ping_poll, ping_polled, ping_priority);
 	init_ping(&ping_receive, ping_received, ping_priority);
 	init_ping(&ping_send, ping_sent, ping_priority);
 	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
 	flood_file = open_file();
-	stat_fds[0] = open_stat();
+	cr_assert_eq(pthread_getcpuclockid(pthread_self(), &core_clock), 0);
 	disturbed = 0;
+	submit_fault = submit_measured;
 	ping_again();
 	cr_assert_eq(pthread_create(&thread, NULL, ping_all, NULL), 0);
 	reactor_run(reactor);
@@ -300,32 +329,34 @@ measure(const char *what, enum priority ping_priority, enum priority class)
 	cr_assert_gt(flood_calls, ROUNDS * pings); /* it was one */
 	while (flood_active > 0)
 		reactor_turn(reactor);
+	submit_fault = NULL;
 	reactor_destroy(reactor);
 	close_pipe(fds);
 	close(flood_file);
-	close(stat_fds[0]);
 	unloaded = summary(unloaded_ns);
 	loaded = summary(loaded_ns);
 	ratio = (unsigned)(loaded.p99_ns * 100 / unloaded.p99_ns);
+	if (submit_count > 0) {
+		qsort(submits_ns, submit_count, sizeof(submits_ns[0]), compare);
+		submit_ns = submits_ns[submit_count * 99 / 100];
+	}
 	printf("%s: unloaded p50 %.1f us, p99 %.1f us; flooded p50 %.1f us, p99 %.1f us; %u.%02u "
-	       "times; %u disturbed\n",
+	       "times; one read p99 %.1f us of %u; %llu calls; %u disturbed\n",
 	       what, (double)unloaded.p50_ns / 1e3, (double)unloaded.p99_ns / 1e3,
 	       (double)loaded.p50_ns / 1e3, (double)loaded.p99_ns / 1e3, ratio / 100, ratio % 100,
-	       disturbed);
+	       (double)submit_ns / 1e3, submit_count, (unsigned long long)flood_calls, disturbed);
 	fflush(stdout);
-	if (unloaded.p99_ns < UNLOADED_NS_MIN)
-		ratio = (unsigned)(loaded.p99_ns * 100 / UNLOADED_NS_MIN);
-	return ratio;
+	return loaded.p99_ns <= 2 * unloaded.p99_ns + submit_ns;
 }
 
 static void
 assert_within_twice(const char *what, enum priority class)
 {
 	for (unsigned i = 0; i < TRIES; i++) {
-		if (measure(what, PRIORITY_LATENCY, class) <= 200)
+		if (measure(what, PRIORITY_LATENCY, class))
 			return;
 	}
-	cr_assert_fail("more than twice the unloaded p99 in each of %d tries", TRIES);
+	cr_assert_fail("more than twice the unloaded p99 and a read in each of %d tries", TRIES);
 }
 
 TestSuite(reactor_priority, .timeout = 120);

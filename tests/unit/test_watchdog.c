@@ -2,12 +2,16 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "reactor/core.h"
+#include "reactor/log.h"
 #include "reactor/watchdog.h"
 
 #define STALL_MS 40
+#define STALLS	 9 /* more than are logged in a minute */
 
 struct fixture {
 	struct cores cores;
@@ -34,6 +38,30 @@ fixture_stop(struct fixture *fixture)
 	cores_stop(&fixture->cores);
 }
 
+/* ---- what it logs ---- */
+
+static atomic_uint stalls_logged, frames_logged,
+	names_logged;	      /* lines; names: that have the function's */
+static atomic_uint last_core; /* the field */
+
+static void
+note_line(void *context, const struct log_entry *entry)
+{
+	(void)context;
+	if (strstr(entry->text, "has been busy with one turn for more than") != NULL)
+		atomic_fetch_add(&stalls_logged, 1);
+	if (strstr(entry->text, ":   ") != NULL)
+		atomic_fetch_add(&frames_logged, 1);
+	if (strstr(entry->text, "watchdog_test_stalls_here") != NULL)
+		atomic_fetch_add(&names_logged, 1);
+	for (unsigned i = 0; i < entry->fields.count; i++) {
+		if (strcmp(entry->fields.fields[i].key, "core") == 0)
+			atomic_store(&last_core, (unsigned)entry->fields.fields[i].number);
+	}
+}
+
+/* ---- cores that stall ---- */
+
 /* Keeps its core busy for some time when it is delivered. */
 struct hog {
 	struct message message;
@@ -41,14 +69,24 @@ struct hog {
 	atomic_bool done;
 };
 
+void watchdog_test_stalls_here(uint64_t busy_ns);
+
+/* Not static: a backtrace has the names of those that are exported. */
+__attribute__((noinline)) void
+watchdog_test_stalls_here(uint64_t busy_ns)
+{
+	uint64_t until_ns = kernel_clock_ns() + busy_ns;
+
+	while (kernel_clock_ns() < until_ns)
+		;
+}
+
 static void
 hog_deliver(struct message *message)
 {
 	struct hog *hog = container_of(message, struct hog, message);
-	uint64_t until_ns = kernel_clock_ns() + hog->busy_ns;
 
-	while (kernel_clock_ns() < until_ns)
-		;
+	watchdog_test_stalls_here(hog->busy_ns);
 	atomic_store(&hog->done, true);
 }
 
@@ -109,6 +147,39 @@ Test(watchdog, busy_core_that_takes_turns_does_not_stall)
 		fixture_stop(&fixture);
 	}
 	cr_assert_eq(stalls, 0);
+}
+
+/* With its core as a field, and a backtrace that has the function. */
+Test(watchdog, stall_is_logged_with_where_the_core_is)
+{
+	struct fixture fixture;
+
+	log_set_sink(note_line, NULL);
+	atomic_store(&last_core, UINT32_MAX);
+	fixture_start(&fixture);
+	hog_run(&fixture, 10 * STALL_MS);
+	cr_assert_geq(atomic_load(&stalls_logged), 1);
+	cr_assert_eq(atomic_load(&names_logged), atomic_load(&stalls_logged));
+	cr_assert_gt(atomic_load(&frames_logged), 2 * atomic_load(&stalls_logged));
+	cr_assert_eq(atomic_load(&last_core), fixture.cores.cores[0].cpu);
+	fixture_stop(&fixture);
+	log_set_sink(NULL, NULL);
+}
+
+Test(watchdog, all_stalls_are_counted_and_five_a_minute_are_logged)
+{
+	struct fixture fixture;
+
+	log_set_sink(note_line, NULL);
+	fixture_start(&fixture);
+	for (unsigned i = 0; i < STALLS; i++) {
+		hog_run(&fixture, 3 * STALL_MS);
+		usleep(2 * STALL_MS * 1000);
+	}
+	cr_assert_geq(watchdog_stall_count(fixture.watchdog), STALLS);
+	cr_assert_eq(atomic_load(&stalls_logged), 5);
+	fixture_stop(&fixture);
+	log_set_sink(NULL, NULL);
 }
 
 Test(watchdog, unusable_time_is_refused)

@@ -1,6 +1,5 @@
 /* What is remembered of where a volume's data is: a byte for each cell of it, at most EXTENT_MAP_CELLS_MAX of them, however large it is.
- * Cells never change their size.  A volume that grows gets more of them, up to EXTENT_MAP_CELLS_GROWN; nothing is remembered of what is
- * behind those.
+ * A volume that grows gets more of them, up to EXTENT_MAP_CELLS_GROWN; then larger ones take their place, and all is learned anew.
  *
  * Nothing that holds data may ever be called zeros.  So who learns what a cell is like (the examiner) says so first, and what was learned
  * counts only if no write has ended in the cell meanwhile:
@@ -18,25 +17,35 @@
 #define EXTENT_MAP_CELLS_GROWN	  (4 * EXTENT_MAP_CELLS_MAX)
 #define EXTENT_MAP_CELL_BYTES_MIN ((uint64_t)1 << 16)
 
-struct extent_map {
-	/* Private. */
-	unsigned cell_shift;
-	/* Atomic, relaxed: only extent_map_grow changes them.  size_bytes: of the part that has cells. */
-	uint64_t size_bytes;
-	uint64_t cell_count;
-	bool examined; /* atomic, between begin and end */
+/* Private: cells of one size. */
+struct extent_cells {
+	unsigned shift;
+	/* Atomic, relaxed: only extent_map_grow changes them. */
+	uint64_t size_bytes; /* of the part that has cells */
+	uint64_t count;
 	/* Atomic.  The kernel has the write before its owner stores here (release), and whoever sees the store (acquire) can read
 	 * what was written. */
 	uint8_t *
 		cells; /* room for EXTENT_MAP_CELLS_GROWN, of which what was never written takes no memory */
+	struct extent_cells *
+		older; /* smaller ones, all unknown: kept for who found them before they were replaced */
+};
+
+struct extent_map {
+	/* Private. */
+	/* Atomic: who sees it (acquire) sees what is in it.  A writer that finds older ones though others were there has ended before
+	 * the examiner of those asked. */
+	struct extent_cells *current;
+	bool examined; /* atomic, between begin and end */
 };
 
 /* Create the map of a volume of SIZE_BYTES, of which nothing is known.  Returns 0 or -ENOMEM. */
 int extent_map_init(struct extent_map *map, uint64_t size_bytes) MUST_USE;
 void extent_map_fini(struct extent_map *map);
 
-/* The volume has SIZE_BYTES now, more than before; nothing is known of the new part, nor of the cell that had the end in it.
- * Before anybody may ask for what is behind the old end; one thread at a time. */
+/* The volume has SIZE_BYTES now, more than before; nothing is known of the new part, nor of the cell that had the end in it.  Cells that
+ * begin to be too many are replaced by larger ones, of which nothing is known; where there is no memory for these, nothing is remembered
+ * of what is behind the last cell.  Before anybody may ask for what is behind the old end; one thread at a time. */
 void extent_map_grow(struct extent_map *map, uint64_t size_bytes);
 
 /* All ranges: bytes from START to END, within the volume and not empty. */

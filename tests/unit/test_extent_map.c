@@ -136,23 +136,50 @@ Test(extent_map, growing_beside_the_examiner_leaves_the_last_cell_unknown)
 	extent_map_fini(&map);
 }
 
-Test(extent_map, remembers_nothing_behind_its_last_cell)
+/* Growth a thousandfold, in steps: nothing is known after a step that changes the cells, and all can be learned. */
+Test(extent_map, larger_cells_replace_those_that_become_too_many)
 {
-	uint64_t end = EXTENT_MAP_CELLS_GROWN * CELL;
+	uint64_t room = EXTENT_MAP_CELLS_GROWN * CELL, cell_bytes = CELL;
 	struct extent_map map;
 	uint32_t flags;
 
 	cr_assert_eq(extent_map_init(&map, CELL), 0);
-	for (unsigned i = 1; i <= 2; i++) {
-		extent_map_grow(&map, end * 2 * i);
-		cr_assert_eq(extent_map_cell_end(&map, 0), CELL);
-		examine(&map, end - CELL, end + CELL, HOLE);
-		cr_assert_eq(extent_map_peek(&map, end - CELL, end), VOLUME_PEEK_ZERO);
-		cr_assert_eq(extent_map_peek(&map, end - CELL, end + 1), VOLUME_PEEK_UNKNOWN);
-		cr_assert_eq(extent_map_peek(&map, end, end + 1), VOLUME_PEEK_UNKNOWN);
-		cr_assert_eq(extent_map_run(&map, end, end + 1, &flags), 0);
-		extent_map_wrote(&map, end - 1, end + 1);
-		cr_assert_eq(extent_map_peek(&map, end - CELL, end), VOLUME_PEEK_UNKNOWN);
+	extent_map_grow(&map, room);
+	cr_assert_eq(extent_map_cell_end(&map, 0), CELL);
+	examine(&map, 0, room, HOLE);
+	for (unsigned i = 1; i <= 5; i++) {
+		uint64_t size_bytes = room << 3 * i;
+
+		extent_map_grow(&map, size_bytes);
+		cr_assert_gt(extent_map_cell_end(&map, 0), cell_bytes);
+		cell_bytes = extent_map_cell_end(&map, 0);
+		cr_assert_leq(size_bytes / cell_bytes, EXTENT_MAP_CELLS_MAX);
+		cr_assert_eq(extent_map_run(&map, 0, size_bytes, &flags), 0);
+		cr_assert_eq(extent_map_peek(&map, 0, 1), VOLUME_PEEK_UNKNOWN);
+		examine(&map, 0, size_bytes, HOLE);
+		cr_assert_eq(extent_map_run(&map, 0, size_bytes, &flags), size_bytes);
+		extent_map_wrote(&map, size_bytes - 1, size_bytes);
+		cr_assert_eq(extent_map_peek(&map, size_bytes - 1, size_bytes),
+			     VOLUME_PEEK_UNKNOWN);
 	}
+	extent_map_fini(&map);
+}
+
+/* What it has asked for may have been written since, by who told it the larger cells only, or neither. */
+Test(extent_map, an_examiner_whose_cells_are_replaced_learns_nothing)
+{
+	uint64_t size_bytes = 2 * EXTENT_MAP_CELLS_GROWN * CELL;
+	struct extent_map map;
+	uint32_t flags;
+
+	cr_assert_eq(extent_map_init(&map, 4 * CELL), 0);
+	extent_map_begin(&map, 0, 4 * CELL);
+	extent_map_grow(&map, size_bytes);
+	extent_map_wrote(&map, CELL, CELL + 1);
+	extent_map_learn(&map, 0, 4 * CELL, HOLE);
+	extent_map_end(&map, 0, 4 * CELL);
+	cr_assert_eq(extent_map_run(&map, 0, size_bytes, &flags), 0);
+	examine(&map, 0, size_bytes, HOLE);
+	cr_assert_eq(extent_map_run(&map, 0, size_bytes, &flags), size_bytes);
 	extent_map_fini(&map);
 }

@@ -155,7 +155,10 @@ static int
 fault_close(struct volume *volume)
 {
 	struct fault_volume *fault = fault_of(volume);
-	int error = volume_close(fault->inner);
+	int error;
+
+	fault->inner->export_name = volume->export_name;
+	error = volume_close(fault->inner);
 
 	for (unsigned i = 0; i < fault->core_count; i++)
 		free(fault->cores[i].requests);

@@ -409,6 +409,20 @@ log_helped(const struct file_volume *file)
 			 file->volume.path, (unsigned long long)reads, (unsigned long long)writes);
 }
 
+static void
+log_last_flush(struct volume *volume, int error)
+{
+	struct volume_request last = { .volume = volume, .export_name = volume->export_name };
+	struct log_fields fields = failure_log_fields(&last);
+	char where[FAILURE_LOG_WHERE_BYTES];
+
+	failure_log_where(&last, where, sizeof(where));
+	log_line_about(
+		LOG_LEVEL_ERROR, &fields,
+		"%s: the last flush, when closing, failed: %s; acknowledged writes may be lost",
+		where, strerror(-error));
+}
+
 int
 file_close(struct volume *volume)
 {
@@ -417,8 +431,7 @@ file_close(struct volume *volume)
 
 	if (!volume->read_only && fdatasync(file->fd) != 0) {
 		error = -errno;
-		log_error("%s: the last flush failed: %s; writes may be lost", volume->path,
-			  strerror(-error));
+		log_last_flush(volume, error);
 	}
 	if (file->lock != NULL)
 		range_lock_destroy(file->lock);

@@ -23,6 +23,8 @@ struct volume_ops;
 struct volume {
 	const struct volume_ops *ops;
 	char *path; /* for messages */
+	const char *
+		export_name; /* for those that are no request's: set by who opened it; NULL: not said */
 	/* Atomic, see volume_size; exact: need not be a multiple of block_bytes. */
 	uint64_t size_bytes;
 	uint32_t

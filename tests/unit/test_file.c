@@ -1,5 +1,6 @@
 /* Volumes in files, on two real cores and a real file system, against a model in memory. */
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -10,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "disk/file_volume.h"
 #include "disk/volume.h"
 #include "tests/unit/medium.h"
 
@@ -339,6 +341,31 @@ Test(file, one_writer_excludes_everybody)
 	cr_assert_eq(open_file(path, true, &second), -EBUSY);
 	cr_assert_null(second);
 	cr_assert_eq(volume_close(first), 0);
+	(void)unlink(path);
+}
+
+/* A pipe, which can't be synced, in the place of the file. */
+Test(file, last_flush_that_fails_is_told_with_export_and_path, .init = cr_redirect_stderr)
+{
+	char path[64], expected[256], said[1024];
+	struct volume *volume;
+	int ends[2];
+	size_t bytes;
+
+	image_create(path, 4096);
+	cr_assert_eq(open_file(path, false, &volume), 0);
+	volume->export_name = "disk";
+	cr_assert_eq(pipe(ends), 0);
+	cr_assert_geq(dup2(ends[0], file_of(volume)->fd), 0);
+	cr_assert_eq(volume_close(volume), -EINVAL);
+	fflush(stderr);
+	bytes = fread(said, 1, sizeof(said) - 1, cr_get_redirected_stderr());
+	said[bytes] = '\0';
+	(void)snprintf(expected, sizeof(expected),
+		       "error: export \"disk\": %s: the last flush, when closing, failed: Invalid "
+		       "argument; acknowledged writes may be lost\n",
+		       path);
+	cr_assert_not_null(strstr(said, expected), "%s", said);
 	(void)unlink(path);
 }
 

@@ -156,6 +156,7 @@ open_entry(struct volume_set *set, unsigned offer, const char *name,
 	error = open_beside(find_reader(set, offer, options), options, &entry->volume);
 	if (error < 0)
 		goto err_after_options;
+	entry->volume->export_name = entry->name;
 	if (set->cores != NULL)
 		error = start(set, entry->volume);
 	if (error < 0)
@@ -187,8 +188,9 @@ volume_set_acquire(struct volume_set *set, unsigned offer, const char *name,
 	if (error < 0)
 		return error;
 	if (entry->options.cache != options->cache)
-		log_warning("export \"%s\": %s is open with cache = %s, which stays until the "
-			    "daemon is started again",
+		log_warning("export \"%s\": %s is open with cache = %s, which stays; to change it, "
+			    "reload without this export and, when its clients have gone, with it, "
+			    "or restart the daemon",
 			    name, entry->volume->path, volume_cache_names[entry->options.cache]);
 	entry->users++;
 	entry->last_offer = offer;

@@ -216,6 +216,15 @@ def a_read_only_export_can_become_writable(env):
     check(lock_is_held(first.removeprefix("path = ")), "the writer's image is not locked")
 
 
+def other_cache(server):
+    """Whether "first" goes through the page cache: only then prefetching is offered."""
+    client = server.connect("first")
+    try:
+        return client.can_cache()
+    finally:
+        client.shutdown()
+
+
 @test(quick=True)
 def an_open_image_keeps_its_cache(env):
     """Direct I/O and the page cache beside each other would lose writes: a warning, and the old way for all."""
@@ -224,7 +233,9 @@ def an_open_image_keeps_its_cache(env):
     client = server.connect("first")
     client.pwrite(b"a" * 512, 0)
     server.change({"first": f"{first}\ncache = host"})
-    check("is open with cache = none, which stays" in server.daemon.log(), "no warning")
+    check("is open with cache = none, which stays; to change it, reload without this export" in server.daemon.log(),
+          "no warning")
+    check(not other_cache(server), "the cache has changed")
     other = server.connect("first")
     other.pwrite(b"b" * 100, 512)
     equal(client.pread(612, 0), b"a" * 512 + b"b" * 100, "what both have written")
@@ -236,6 +247,7 @@ def an_open_image_keeps_its_cache(env):
     warnings = server.daemon.log().count("is open with cache")
     server.change({"first": f"{first}\ncache = host"})
     equal(server.connect("first").pread(612, 0), b"a" * 512 + b"b" * 100, "what both had written")
+    check(other_cache(server), "the cache has not changed")
     equal(server.daemon.log().count("is open with cache"), warnings, "warnings")
 
 

@@ -24,6 +24,14 @@ is_whole_blocks(const struct file_volume *file, const struct volume_request *req
 	       request->offset + request->length <= request->tail_start;
 }
 
+/* Tell file_zeroes.c.  Stored only where it changes: all cores look at it. */
+static void
+note_use(struct file_volume *file)
+{
+	if (!__atomic_load_n(&file->used, __ATOMIC_RELAXED))
+		__atomic_store_n(&file->used, true, __ATOMIC_RELAXED);
+}
+
 static void
 file_submit(struct volume *volume, struct volume_request *request)
 {
@@ -32,12 +40,14 @@ file_submit(struct volume *volume, struct volume_request *request)
 	request->tail_start = __atomic_load_n(&file->tail_start, __ATOMIC_ACQUIRE);
 	switch (request->command) {
 	case VOLUME_COMMAND_READ:
+		note_use(file);
 		if (file->cached)
 			file_submit_cached_read(request);
 		else
 			file_submit_read(request);
 		break;
 	case VOLUME_COMMAND_WRITE:
+		note_use(file);
 		if (file->cached)
 			file_submit_cached_write(request);
 		else if (is_whole_blocks(file, request))

@@ -47,9 +47,12 @@ struct file_volume {
 	struct extent_map map; /* its examiner is a call of FILE_KEY_EXAMINER */
 	/* file_zeroes.c's. */
 	void *zeros;
-	uint64_t slice_bytes;	  /* atomic, a power of two */
-	uint64_t slice_free_ns;	  /* when the next may begin; belongs to the helper that runs one */
+	uint64_t slice_bytes; /* atomic, a power of two */
+	uint64_t
+		slice_free_ns; /* when the next may begin; belongs to the helper that runs one, as does the next */
+	uint64_t slice_shared_ns; /* others count as beside it until then */
 	uint64_t slice_bytes_min; /* of the device: a power of two, or 0 */
+	bool used; /* atomic: something was read or written since it was last made false */
 };
 
 static inline struct file_volume *

@@ -24,7 +24,7 @@
 /* What one slice may copy. */
 #define COPY_BYTES_MAX ((uint64_t)256 << 10)
 
-/* A slice of a TRIM or of zeros is as many pieces as begin within its time: of what is filled with zeros, or given back by a
+/* A slice of TRIMs and zeros is as many pieces as begin within its time: of what is filled with zeros, or given back by a
  * system call, and of what is found to have nothing.  Any of them takes some microseconds. */
 #define CLEAR_NS	     10000u
 #define CLEAR_BYTES_MAX	     ((uint64_t)64 << 10)
@@ -356,25 +356,31 @@ memory_run(struct op *op, long result)
 		reactor_complete(request->core->reactor, op, 0);
 }
 
-/* Do a slice of the TRIM or the zeros that have waited longest, and put them behind the others. */
+/* Work for a slice's time on the TRIMs and zeros that have waited longest; one that needs more goes behind the others. */
 static void
 clear_next(struct task *task)
 {
 	struct memory_core *home = container_of(task, struct memory_core, task);
-	struct volume_request *request =
-		container_of(list_take_first(&home->waiting), struct volume_request, op.node);
 	uint64_t end_ns = kernel_clock_ns() + CLEAR_NS;
+	struct list_node over, *node;
 
+	list_init(&over);
 	do {
-		request->progress_bytes += clear_part(home->memory, request,
-						      request->offset + request->progress_bytes);
-	} while (!is_over(request) && kernel_clock_ns() < end_ns);
-	if (!is_over(request))
-		list_append(&home->waiting, &request->op.node);
+		struct volume_request *request;
+
+		node = list_take_first(&home->waiting);
+		request = container_of(node, struct volume_request, op.node);
+		do {
+			request->progress_bytes += clear_part(
+				home->memory, request, request->offset + request->progress_bytes);
+		} while (!is_over(request) && kernel_clock_ns() < end_ns);
+		list_append(is_over(request) ? &over : &home->waiting, node);
+	} while (!list_empty(&home->waiting) && kernel_clock_ns() < end_ns);
 	if (!list_empty(&home->waiting))
 		reactor_defer_idle(home->reactor, task);
-	if (is_over(request))
-		volume_finish(request, 0);
+	/* Last: with its last request the volume may be gone. */
+	while ((node = list_take_first(&over)) != NULL)
+		volume_finish(container_of(node, struct volume_request, op.node), 0);
 }
 
 static void

@@ -22,8 +22,8 @@
 #define TRIES_MAX 2
 /* One that is answered within so many turns would have been found by trying. */
 #define HOT_TURNS 8
-/* And only where few are told of at a time: with more of them each costs less than a try in vain. */
-#define HOT_TOLD 8
+/* And only where not too many are told of at a time: in a crowd each costs less than a try in vain. */
+#define HOT_TOLD 40
 /* Waits that were answered so while the reactor never rested, before a stream that was tried in vain is hot again, at most. */
 #define SIGNS_MAX 64
 

@@ -101,20 +101,24 @@ class Trial:
         self.pairs = []  # (p90 and p99 without, p90 and p99 with)
 
     def pair(self):
+        """Returns how many seconds the command took."""
         self.volume.fill(self.client)
         without, beside = Reader(self.client, self.volume.content), Reader(self.client, self.volume.content)
         end = time.monotonic() + WITHOUT_SECONDS
         while time.monotonic() < end:
             without.read()
+        began = time.monotonic()
         cookie = self.trimmer.request(self.number, START_BYTES, self.volume.bytes - START_BYTES)
         self.trimmer.sock.setblocking(False)
         while not is_answered(self.trimmer.sock):
             beside.read()
+        took = time.monotonic() - began
         self.trimmer.sock.settimeout(30)
         equal(self.trimmer.reply(), (cookie, 0, b""), "the answer")
         check(beside.slow_share() < SLOW_SHARE_MAX, f"{beside.slow_share():.0%} of the time went to reads of more than {SLOW_SECONDS} s")
         if len(beside.seconds) >= PAIR_READS_MIN:
             self.pairs.append([reader.percentile(percent) for reader in (without, beside) for percent in PERCENTILES])
+        return took
 
     def ratios(self):
         """How many times the p90 and the p99 without it those with it are, in the median pair."""
@@ -162,3 +166,23 @@ def terabytes_at_once_double_no_readers_p99(env, medium, command):
         check(max(trial.ratios()) <= RATIO_MAX, trial.told())
     if command == "zeroes":
         same_bytes(trial.client.read(START_BYTES, 4096), bytes(4096), "what was zeroed")
+
+
+@test(seconds=60, alone=True)
+def trims_with_nobody_beside_them_take_no_pauses(env):
+    volume = Volume(env, FILE, random_bytes(DATA_BYTES))
+    daemon = env.serve("--config", env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\n{volume.settings}\n"))
+    trial = Trial(env, daemon, volume, "trim")
+    alone, beside = [], []
+    for _ in range(env.size(5, 1)):
+        volume.fill(trial.client)
+        time.sleep(0.2)  # so that its use before is forgotten
+        began = time.monotonic()
+        error, _ = trial.trimmer.call(trial.number, START_BYTES, volume.bytes - START_BYTES)
+        alone.append(time.monotonic() - began)
+        equal(error, 0, "error of a TRIM")
+        beside.append(trial.pair())
+    times = statistics.median(beside) / statistics.median(alone)
+    if not env.quick:  # nor is there a figure under the sanitizers
+        print(f"     a TRIM beside reads takes {times:.1f} times as long as one alone, {statistics.median(alone) * 1e3:.0f} ms")
+        check(times > 1.3, f"beside reads {times:.2f} times as long")

@@ -250,7 +250,7 @@ Test(file_zeroes, model_here_smaller_than_a_block, .timeout = 120)
 
 Test(file_zeroes, model_of_neighbours_in_the_same_blocks, .timeout = 120)
 {
-	check_against_model(MEDIUM_HERE, 11 * 512, 2000);
+	check_against_model(MEDIUM_HERE, 11 * 512, 700);
 }
 
 /* A write of a part of a block beside zeros of all of it: what was there before may not come back. */

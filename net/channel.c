@@ -231,8 +231,9 @@ channel_send(struct channel *channel, struct iovec *parts, unsigned part_count)
 bool
 channel_receiving(const struct channel *channel)
 {
-	return channel->tls == NULL ? stream_receiving(&channel->stream)
-				    : channel->receiving != NULL || channel->securing;
+	return channel->tls == NULL
+		       ? stream_receiving(&channel->stream)
+		       : channel->receiving != NULL || channel->securing || channel->parked;
 }
 
 bool
@@ -308,6 +309,7 @@ channel_of_awake(struct stream *stream)
 {
 	struct channel *channel = channel_of(stream);
 
+	channel->parked = false;
 	if (channel->tls != NULL && tls_session_unpark(channel->tls) < 0)
 		channel->on_received(channel, -ENOMEM); /* UNTESTED: no fault for malloc */
 	else
@@ -335,6 +337,7 @@ channel_park(struct channel *channel)
 	    tls_session_may_read(channel->tls) || !stream_park(&channel->stream))
 		return false;
 	channel->receiving = NULL;
+	channel->parked = true;
 	tls_session_park(channel->tls);
 	return true;
 }
@@ -348,6 +351,7 @@ channel_abandon(struct channel *channel)
 	channel->receiving = NULL;
 	channel->sending = NULL;
 	channel->securing = false;
+	channel->parked = false;
 }
 
 void

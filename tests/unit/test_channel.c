@@ -407,8 +407,10 @@ Test(channel, plain_it_is_a_stream)
 	begin_receive(SMALL_BYTES);
 	turn_for_a_while();
 	cr_assert(channel_park(&channel));
+	cr_assert(channel_receiving(&channel));
 	cr_assert_eq(write(peer, data, 1), 1);
 	turn_until(&seen.awake_count, 1);
+	cr_assert_not(channel_receiving(&channel));
 	CALL(channel_end_sending(&channel));
 	cr_assert_eq(read(peer, got, 1), 0);
 	close_channel();
@@ -623,12 +625,13 @@ Test(channel, parked_it_wakes_up_and_goes_on)
 			cr_assert_lt(kernel_clock_ns(), until_ns);
 			turn();
 		}
-		cr_assert_not(channel_receiving(&channel));
+		cr_assert(channel_receiving(&channel), "as of a stream that is parked");
 		turn_for_a_while();
 		cr_assert_eq(seen.awake_count, i - 1);
 		cr_assert_eq(gnutls_record_send(client, data, SMALL_BYTES), SMALL_BYTES);
 		client_pass(SIZE_MAX);
 		turn_until(&seen.awake_count, i);
+		cr_assert_not(channel_receiving(&channel));
 		begin_receive(SMALL_BYTES);
 		turn_until(&seen.received_count, i);
 		cr_assert_eq(seen.received, SMALL_BYTES);
@@ -637,6 +640,29 @@ Test(channel, parked_it_wakes_up_and_goes_on)
 	begin_receive(SMALL_BYTES);
 	turn_for_a_while();
 	(void)channel_park(&channel);
+	close_channel();
+}
+
+/* As a server that stops ends those that are parked: without waking them up. */
+Test(channel, parked_it_ends_in_order)
+{
+	uint64_t until_ns = kernel_clock_ns() + PATIENCE_NS;
+	ssize_t result;
+
+	open_secured();
+	begin_receive(SMALL_BYTES);
+	while (!channel_park(&channel)) {
+		cr_assert_lt(kernel_clock_ns(), until_ns);
+		turn();
+	}
+	CALL(channel_end_sending(&channel));
+	turn_for_a_while();
+	cr_assert_eq(channel_unsent_bytes(&channel), 0);
+	cr_assert(channel_receiving(&channel), "still parked");
+	do
+		result = gnutls_record_recv(client, got, SMALL_BYTES);
+	while (result == GNUTLS_E_AGAIN && kernel_clock_ns() < until_ns);
+	cr_assert_eq(result, 0, "the end of TLS: %zd", result);
 	close_channel();
 }
 

@@ -77,6 +77,7 @@ int
 extent_map_init(struct extent_map *map, uint64_t size_bytes)
 {
 	map->examined = false;
+	map->doubted = false;
 	map->current = cells_create(size_bytes);
 	return map->current == NULL ? -ENOMEM : 0;
 }
@@ -130,6 +131,24 @@ extent_map_grow(struct extent_map *map, uint64_t size_bytes)
 	/* All unknown, and no memory but for what late writers touch: an examiner that goes on with the larger learns nothing, for it has not
 	 * begun there. */
 	(void)madvise(cells->cells, EXTENT_MAP_CELLS_GROWN, MADV_DONTNEED);
+}
+
+void
+extent_map_doubt(struct extent_map *map, bool doubted)
+{
+	struct extent_cells *cells = cells_of(map);
+
+	/* What an examiner asked before counts no more: its cells are taken from it. */
+	for (uint64_t cell = 0; !doubted && cell < count_of(cells); cell++)
+		set(cells, cell, CELL_UNKNOWN);
+	/* Who doubts goes on, to whoever writes then, by way of locks and messages. */
+	__atomic_store_n(&map->doubted, doubted, __ATOMIC_RELEASE);
+}
+
+static bool
+is_doubted(const struct extent_map *map)
+{
+	return __atomic_load_n(&map->doubted, __ATOMIC_ACQUIRE);
 }
 
 static uint64_t
@@ -248,7 +267,7 @@ extent_map_run(const struct extent_map *map, uint64_t start, uint64_t end, uint3
 	uint64_t cell = start >> cells->shift, stop = cells_end(cells, end), run_end;
 	uint8_t first;
 
-	if (cell >= stop)
+	if (cell >= stop || is_doubted(map))
 		return 0;
 	first = get(cells, cell);
 	if (!is_known(first))
@@ -266,7 +285,7 @@ extent_map_peek(const struct extent_map *map, uint64_t start, uint64_t end)
 	const struct extent_cells *cells = cells_of(map);
 	bool data = false, zero = false;
 
-	if (((end - 1) >> cells->shift) >= count_of(cells))
+	if (((end - 1) >> cells->shift) >= count_of(cells) || is_doubted(map))
 		return VOLUME_PEEK_UNKNOWN;
 	for (uint64_t cell = start >> cells->shift; cell < cells_end(cells, end); cell++) {
 		uint8_t is = get(cells, cell);

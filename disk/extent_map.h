@@ -37,6 +37,7 @@ struct extent_map {
 	 * the examiner of those asked. */
 	struct extent_cells *current;
 	bool examined; /* atomic, between begin and end */
+	bool doubted;  /* atomic */
 };
 
 /* Create the map of a volume of SIZE_BYTES, of which nothing is known.  Returns 0 or -ENOMEM. */
@@ -47,6 +48,10 @@ void extent_map_fini(struct extent_map *map);
  * begin to be too many are replaced by larger ones, of which nothing is known; where there is no memory for these, nothing is remembered
  * of what is behind the last cell.  Before anybody may ask for what is behind the old end; one thread at a time. */
 void extent_map_grow(struct extent_map *map, uint64_t size_bytes);
+
+/* doubted: from now on others may write without saying so, and nothing is known; else they may not any more, and all is learned anew.
+ * Before they can begin, and when they have ended; any thread. */
+void extent_map_doubt(struct extent_map *map, bool doubted);
 
 /* All ranges: bytes from START to END, within the volume and not empty. */
 

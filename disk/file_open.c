@@ -165,7 +165,16 @@ lock_file(const char *path, int fd, short type)
 int
 file_lock(struct volume *volume, bool locked)
 {
-	return lock_file(volume->path, file_of(volume)->fd, locked ? F_RDLCK : F_UNLCK);
+	struct file_volume *file = file_of(volume);
+	int error;
+
+	/* A writer's volume of the same file has a map of its own, and this one hears nothing of its writes. */
+	if (!locked)
+		extent_map_doubt(&file->map, true);
+	error = lock_file(volume->path, file->fd, locked ? F_RDLCK : F_UNLCK);
+	if (locked && error == 0)
+		extent_map_doubt(&file->map, false);
+	return error;
 }
 
 /* Find what the file system, or the page cache, holds as a whole; UNIT_BYTES: the file's unit. */

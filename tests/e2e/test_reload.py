@@ -216,6 +216,23 @@ def a_read_only_export_can_become_writable(env):
     check(lock_is_held(first.removeprefix("path = ")), "the writer's image is not locked")
 
 
+@test(quick=True)
+def what_was_a_hole_is_read_when_somebody_else_writes_it(env):
+    """A reader from when the export was read-only must not go on from what it remembers of an image that others write now."""
+    path = env.file(MIB)
+    server = Server(env, {"first": f"path = {path}\nread-only = yes"})
+    reader = server.connect("first")
+    for _ in range(2):
+        equal(reader.pread(MIB, 0), bytes(MIB), "an image that is one hole")
+    server.change({"first": f"path = {path}", "second": "path = /nonexistent"}, works=False)
+    equal(reader.pread(MIB, 0), bytes(MIB), "an image that is one hole")
+    server.change({"first": f"path = {path}"})
+    data = random_bytes(MIB)
+    server.connect("first").pwrite(data, 0)
+    same_bytes(reader.pread(MIB, 0), data, "what a reader from before sees of a writer")
+    same_bytes(reader.pread(4096, 65536), data[65536:69632], "a short read of it")
+
+
 def other_cache(server):
     """Whether "first" goes through the page cache: only then prefetching is offered."""
     client = server.connect("first")

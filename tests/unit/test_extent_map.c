@@ -183,3 +183,27 @@ Test(extent_map, an_examiner_whose_cells_are_replaced_learns_nothing)
 	cr_assert_eq(extent_map_run(&map, 0, size_bytes, &flags), size_bytes);
 	extent_map_fini(&map);
 }
+
+/* What others do is not heard of: not even what they undo. */
+Test(extent_map, doubted_it_knows_nothing_and_then_learns_anew)
+{
+	struct extent_map map;
+	uint32_t flags;
+
+	cr_assert_eq(extent_map_init(&map, 2 * CELL), 0);
+	examine(&map, 0, 2 * CELL, HOLE);
+	extent_map_doubt(&map, true);
+	cr_assert_eq(extent_map_peek(&map, 0, CELL), VOLUME_PEEK_UNKNOWN);
+	cr_assert_eq(extent_map_run(&map, 0, 2 * CELL, &flags), 0);
+	examine(&map, 0, CELL, HOLE);
+	cr_assert_eq(extent_map_peek(&map, 0, CELL), VOLUME_PEEK_UNKNOWN);
+	extent_map_begin(&map, CELL, 2 * CELL);
+	extent_map_doubt(&map, false);
+	extent_map_learn(&map, CELL, 2 * CELL, HOLE);
+	extent_map_end(&map, CELL, 2 * CELL);
+	cr_assert_eq(extent_map_peek(&map, 0, CELL), VOLUME_PEEK_UNKNOWN);
+	cr_assert_eq(extent_map_peek(&map, CELL, 2 * CELL), VOLUME_PEEK_UNKNOWN);
+	examine(&map, 0, 2 * CELL, HOLE);
+	cr_assert_eq(extent_map_peek(&map, 0, 2 * CELL), VOLUME_PEEK_ZERO);
+	extent_map_fini(&map);
+}

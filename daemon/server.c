@@ -287,10 +287,9 @@ server_tidy(struct server *server)
 	struct offer *offer;
 
 	while ((offer = graveyard_take(&server->graveyard)) != NULL) {
-		/* Its last request is done, but a message about a locked range may still be on its way: from the request's core to the
-		 * volume's, and an answer. */
-		service_barrier(&server->service);
-		service_barrier(&server->service);
+		/* Its last request is done, but messages about a locked range may still be on their way. */
+		for (unsigned i = 0; i < VOLUME_CLOSE_ROUNDS; i++)
+			service_barrier(&server->service);
 		(void)offer_destroy(offer);
 	}
 }

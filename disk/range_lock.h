@@ -21,6 +21,10 @@
 /* Exclusive holders of one volume at one time, on all cores; more wait for their turn. */
 #define RANGE_EXCLUSIVE_MAX 64
 
+/* How often each core must have delivered all that had been sent to it until then, behind the last holder's end, before no message
+ * is under way: its release, that to each core, and the answers. */
+#define RANGE_LOCK_ROUNDS 3
+
 struct range_lock;
 struct range_slot;
 
@@ -47,7 +51,7 @@ struct range_exclusive {
  * Returns 0 or -ENOMEM; then *lock is unchanged. */
 int range_lock_create(struct cores *cores, unsigned home_index, struct range_lock **lock) MUST_USE;
 
-/* Nobody may hold or wait for a range, and no message about one may be under way, unless no core runs: then it goes unread. */
+/* Nobody may hold or wait for a range, and no message about one may be under way (RANGE_LOCK_ROUNDS), unless no core runs: then it goes unread. */
 void range_lock_destroy(struct range_lock *lock);
 
 /* Enter WRITE (start, end and granted set) on CORE, which is the caller's.  Returns true if it may go ahead; false if it

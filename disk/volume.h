@@ -168,9 +168,11 @@ int volume_refresh(struct volume *volume, uint64_t *found_bytes) MUST_USE;
  * take it again.  Returns 0, or -EBUSY (logged) if somebody else has locked it meanwhile. */
 int volume_lock(struct volume *volume, bool locked) MUST_USE;
 
+#define VOLUME_CLOSE_ROUNDS RANGE_LOCK_ROUNDS
+
 /* Write all to stable storage and free VOLUME.  Blocks: not on a core.  No request may be in flight,
- * nor a message of a core about one: no core runs, or each has delivered all that was sent to it since the last request ended,
- * and all that came of that.
+ * nor a message of a core about one: no core runs, or each has delivered all that had been sent to it, VOLUME_CLOSE_ROUNDS times
+ * since the last request ended.
  * Returns 0, or the negative errno of the last flush (logged): then data may be lost. */
 int volume_close(struct volume *volume);
 

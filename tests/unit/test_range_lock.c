@@ -247,6 +247,41 @@ Test(range_lock, more_exclusive_holders_than_slots_all_get_their_turn)
 	free(holders);
 }
 
+/* ---- the end of a lock */
+
+/* Two cores whose turns the test takes itself: each delivers what had been sent to it. */
+static void
+deliver_round(struct cores *cores)
+{
+	for (unsigned c = 0; c < cores->count; c++)
+		(void)reactor_turn(cores->cores[c].reactor);
+}
+
+Test(range_lock, after_its_rounds_no_message_is_under_way)
+{
+	struct reactor_config config = { .disk_slots = 4, .poll_slots = 4 };
+	struct core core[CORES] = { { .index = 0 }, { .index = 1 } };
+	struct cores cores = { .count = CORES, .cores = core };
+	struct range_lock *lock;
+	struct holder holder = { .exclusive = { .end = 4096, .granted = exclusive_granted } };
+
+	for (unsigned c = 0; c < CORES; c++)
+		cr_assert_eq(reactor_create(&config, &core[c].reactor), 0);
+	cr_assert_eq(range_lock_create(&cores, 0, &lock), 0);
+	range_exclusive_begin(lock, &core[1], &holder.exclusive);
+	for (unsigned i = 0; i < 10; i++)
+		deliver_round(&cores);
+	cr_assert(atomic_load(&holder.granted));
+	range_exclusive_end(&holder.exclusive);
+	for (unsigned i = 0; i < RANGE_LOCK_ROUNDS; i++)
+		deliver_round(&cores);
+	range_lock_destroy(lock);
+	for (unsigned i = 0; i < 10; i++)
+		deliver_round(&cores); /* what is left over uses what is freed */
+	for (unsigned c = 0; c < CORES; c++)
+		reactor_destroy(core[c].reactor);
+}
+
 /* ---- many holders at random on both cores, checked block by block */
 
 #define HOLDERS_PER_CORE 24

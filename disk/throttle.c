@@ -95,24 +95,44 @@ is_unlimited(const struct throttle *throttle)
 	return get(&throttle->requests_per_s) == 0 && get(&throttle->bytes_per_s) == 0;
 }
 
-/* Move CLOCK on by what COUNT costs at PER_SECOND; 0: nothing.  Returns when the turn begins. */
+/* What COUNT costs at PER_SECOND: something, unless one of them is 0. */
 static uint64_t
-reserve(uint64_t *clock, uint64_t count, uint64_t per_second, uint64_t burst_ns, uint64_t now_ns)
+cost_of(uint64_t count, uint64_t per_second)
 {
-	uint64_t before = get(clock), base;
 	__uint128_t cost_ns;
 
-	if (per_second == 0 || count == 0)
+	if (count == 0 || per_second == 0)
+		return 0;
+	cost_ns = (__uint128_t)count * SECOND_NS / per_second + 1;
+	return cost_ns < COST_NS_MAX ? (uint64_t)cost_ns : COST_NS_MAX;
+}
+
+/* Move CLOCK on by COST_NS; 0: nothing.  Returns when the turn begins. */
+static uint64_t
+reserve(uint64_t *clock, uint64_t cost_ns, uint64_t burst_ns, uint64_t now_ns)
+{
+	uint64_t before = get(clock), base;
+
+	if (cost_ns == 0)
 		return now_ns;
-	cost_ns = (__uint128_t)count * SECOND_NS / per_second;
-	if (cost_ns > COST_NS_MAX)
-		cost_ns = COST_NS_MAX;
 	/* Relaxed: only the clock itself matters. */
 	do
 		base = before > now_ns ? before : now_ns;
-	while (!__atomic_compare_exchange_n(clock, &before, base + (uint64_t)cost_ns, true,
-					    __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	while (!__atomic_compare_exchange_n(clock, &before, base + cost_ns, true, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED));
 	return base - burst_ns > now_ns && base > burst_ns ? base - burst_ns : now_ns;
+}
+
+/* Move CLOCK back by COST_NS; what is before now does not count. */
+static void
+give_back(uint64_t *clock, uint64_t cost_ns)
+{
+	uint64_t before = get(clock);
+
+	/* Relaxed: as above. */
+	while (!__atomic_compare_exchange_n(clock, &before, before > cost_ns ? before - cost_ns : 0,
+					    true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
 }
 
 /* The same by both clocks, for a request of BYTES. */
@@ -120,10 +140,11 @@ static uint64_t
 reserve_turn(struct throttle *throttle, uint64_t bytes, uint64_t now_ns)
 {
 	uint64_t burst_ns = get(&throttle->burst_ns);
-	uint64_t by_requests = reserve(&throttle->requests_clock_ns, 1,
-				       get(&throttle->requests_per_s), burst_ns, now_ns);
-	uint64_t by_bytes = reserve(&throttle->bytes_clock_ns, bytes, get(&throttle->bytes_per_s),
-				    burst_ns, now_ns);
+	uint64_t by_requests =
+		reserve(&throttle->requests_clock_ns, cost_of(1, get(&throttle->requests_per_s)),
+			burst_ns, now_ns);
+	uint64_t by_bytes = reserve(&throttle->bytes_clock_ns,
+				    cost_of(bytes, get(&throttle->bytes_per_s)), burst_ns, now_ns);
 
 	return by_requests > by_bytes ? by_requests : by_bytes;
 }
@@ -221,9 +242,16 @@ throttle_change(struct throttle *throttle, const struct throttle_limits *limits)
 void
 throttle_cancel(struct throttle_wait *wait)
 {
+	struct throttle *throttle;
+
 	if (!throttle_waiting(wait))
 		return;
+	throttle = wait->core->throttle;
 	list_remove(&wait->node);
+	/* Else a client could move the clocks on as far as it likes, by asking for much and leaving, again and again.  Where the limits
+	 * have changed since its turn was given out, or do now, that is a little more or less than it took: once. */
+	give_back(&throttle->requests_clock_ns, cost_of(1, get(&throttle->requests_per_s)));
+	give_back(&throttle->bytes_clock_ns, cost_of(wait->bytes, get(&throttle->bytes_per_s)));
 	/* Nothing may be left of it when the last one who waited is gone: the throttle may be destroyed. */
 	if (list_empty(&wait->core->waiting))
 		reactor_timer_stop(wait->core->reactor, &wait->core->timer);

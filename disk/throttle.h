@@ -55,7 +55,8 @@ void throttle_wait_init(struct throttle_wait *wait, void (*granted)(struct throt
 bool throttle_take(struct throttle *throttle, const struct core *core, struct throttle_wait *wait,
 		   uint64_t bytes) MUST_USE;
 
-/* Forget WAIT's turn, which counts as used.  Harmless if it waits for none.  On its core. */
+/* Give WAIT's turn back: those who come later need not wait for it, as those do who came before this.  Harmless if it waits for none.  On
+ * its core. */
 void throttle_cancel(struct throttle_wait *wait);
 
 /* Whether WAIT waits. */

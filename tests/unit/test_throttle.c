@@ -334,3 +334,43 @@ Test(throttle, same_limits_again_are_no_new_burst, .timeout = 30)
 	cr_assert_leq(turns(&fixture, 0), 51 + 100);
 	fixture_stop(&fixture);
 }
+
+/* Takes turns that are far away, and gives each back. */
+static void
+come_and_go(struct message *message)
+{
+	struct taker *taker = container_of(message, struct taker, message);
+
+	for (unsigned i = 0; i < 1000; i++) {
+		if (!throttle_take(taker->throttle, taker->core, &taker->wait, taker->bytes))
+			throttle_cancel(&taker->wait);
+	}
+	atomic_store(&taker->stopped, true);
+}
+
+/* Nobody has to wait for what nobody will use. */
+Test(throttle, turns_that_are_given_back_cost_nothing, .timeout = 30)
+{
+	struct throttle_limits limits = { .requests_per_s = 1000,
+					  .bytes_per_s = 1 << 20,
+					  .burst_ms = 1 };
+	struct fixture fixture;
+	struct taker *leaver = &fixture.takers[0];
+	uint64_t elapsed_ns;
+
+	fixture_start(&fixture, &limits);
+	*leaver = (struct taker){ .throttle = fixture.throttle,
+				  .core = &fixture.cores.cores[0],
+				  .bytes = 64 << 10,
+				  .message.deliver = come_and_go };
+	throttle_wait_init(&leaver->wait, on_granted);
+	reactor_send(leaver->core->reactor, &leaver->message);
+	while (!atomic_load(&leaver->stopped))
+		usleep(100);
+	fixture.count = 1;
+	add_taker(&fixture, 1, 1 << 10);
+	let_run(300, &elapsed_ns);
+	/* One of the leaver's turns came at once, and cost 62 ms. */
+	cr_assert_geq(turns(&fixture, 1), 100);
+	fixture_stop(&fixture);
+}

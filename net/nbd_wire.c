@@ -59,8 +59,12 @@ nbd_header_parse(const uint8_t *bytes, enum nbd_style style, struct nbd_header *
 uint64_t
 nbd_header_payload_bytes(const struct nbd_header *header, enum nbd_style style)
 {
-	bool follows = style == NBD_STYLE_EXTENDED ? (header->flags & NBD_CMD_FLAG_PAYLOAD_LEN) != 0
-						   : header->command == NBD_CMD_WRITE;
+	bool announced =
+		style == NBD_STYLE_EXTENDED && (header->flags & NBD_CMD_FLAG_PAYLOAD_LEN) != 0;
+	/* A WRITE always sends what is to be written.  With extended headers it must say so, but a client that forgets the flag works with
+	 * QEMU; and if its bytes were taken for requests, those who write through it could make some of their own.
+	 * Source: the specification's branch extension-ext-header, "Command flags", bit 5; QEMU's nbd/server.c. */
+	bool follows = announced || header->command == NBD_CMD_WRITE;
 
 	return follows ? header->length : 0;
 }
@@ -131,9 +135,6 @@ nbd_header_validate(const struct nbd_header *header, const struct nbd_session *s
 		return refuse(NBD_EINVAL, "a command that was not offered, or not negotiated", why);
 	if ((header->flags & ~allowed_flags(header, session)) != 0)
 		return refuse(NBD_EINVAL, "a flag that is not valid for this command", why);
-	if (session->style == NBD_STYLE_EXTENDED && header->command == NBD_CMD_WRITE &&
-	    (header->flags & NBD_CMD_FLAG_PAYLOAD_LEN) == 0)
-		return refuse(NBD_EINVAL, "no payload (the flag PAYLOAD_LEN is missing)", why);
 	return commands[header->command].has_range ? validate_range(header, session, why)
 						   : NBD_SUCCESS;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "reactor/log.h"
 #include "tests/unit/kernel_faults.h"
 #include "tests/unit/medium.h"
 #include "tests/unit/volume_fixture.h"
@@ -144,5 +145,52 @@ Test(flush_group, durable_zeros_share_the_sync_and_its_failure, .timeout = 60)
 	cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), -EIO);
 	trial_begin(&fixture, &trial, 0, NULL);
 	cr_assert_eq(trial_wait(&trial), -EIO);
+	stop(&fixture, path);
+}
+
+static atomic_bool failing, told;
+
+static long
+fail_while_told(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_FDSYNC && atomic_exchange(&failing, false))
+		return -EIO;
+	return kernel_submit_unchanged(context, count, iocbs);
+}
+
+/* The core that says what failed stops there for a while. */
+static void
+hold_first_line(void *context, const struct log_entry *entry)
+{
+	(void)entry;
+	(void)context;
+	if (atomic_exchange(&told, true))
+		return;
+	while (atomic_load(&hold))
+		usleep(100);
+}
+
+/* The kernel tells of a loss once: another core's flush, meanwhile, could be told that all is well. */
+Test(flush_group, none_succeeds_beside_one_that_has_failed, .timeout = 60)
+{
+	struct volume_fixture fixture;
+	struct trial failed, beside;
+	char path[64];
+
+	start(&fixture, path);
+	submit_fault = fail_while_told;
+	atomic_store(&failing, true);
+	atomic_store(&hold, true);
+	log_set_sink(hold_first_line, NULL);
+	begin_flush(&fixture, &failed, 0);
+	while (!atomic_load(&told))
+		usleep(100);
+	begin_flush(&fixture, &beside, 1);
+	usleep(50000);
+	cr_assert(!trial_finished(&beside) || trial_wait(&beside) == -EIO);
+	atomic_store(&hold, false);
+	cr_assert_eq(trial_wait(&failed), -EIO);
+	cr_assert_eq(trial_wait(&beside), -EIO);
+	log_set_sink(NULL, NULL);
 	stop(&fixture, path);
 }

@@ -2,7 +2,9 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "tests/unit/kernel_faults.h"
@@ -281,5 +283,22 @@ Test(file_cached, failed_sync_of_a_durable_write_is_never_forgotten)
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), -EIO);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 0, 1000, bytes), 0);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, 1000, bytes), 0);
+	image_stop(&image);
+}
+
+/* Nothing was written that its sync could make durable, so that the sync succeeds. */
+Test(file_cached, durable_write_that_fails_is_not_saved_by_a_sync)
+{
+	struct rlimit none = { .rlim_cur = 0, .rlim_max = RLIM_INFINITY };
+	struct image image;
+
+	image_start(&image, MIB);
+	submit_fault = watch_syncs;
+	(void)signal(SIGXFSZ, SIG_IGN);
+	cr_assert_eq(setrlimit(RLIMIT_FSIZE, &none), 0);
+	cr_assert_eq(write_durably(&image, 0), -EFBIG);
+	none.rlim_cur = RLIM_INFINITY;
+	cr_assert_eq(setrlimit(RLIMIT_FSIZE, &none), 0);
+	cr_assert_eq(write_durably(&image, 0), 0);
 	image_stop(&image);
 }

@@ -43,7 +43,7 @@ take_slice(struct volume_request *request)
 
 	if (request->length > PREFETCH_BYTES_MAX)
 		end = request->offset + PREFETCH_BYTES_MAX;
-	if (request->slice_start >= end) {
+	if (request->slice_start >= end || volume_abandoned(request)) {
 		file_complete(request, 0);
 		return;
 	}

@@ -449,6 +449,10 @@ take_step(struct volume_request *request)
 {
 	struct file_volume *file = file_of(request->volume);
 
+	if (volume_abandoned(request)) {
+		file_complete(request, 0);
+		return;
+	}
 	while (request->step < STEP_SYNC && !find_slice(request))
 		next_step(request);
 	switch ((enum step)request->step) {

@@ -374,6 +374,8 @@ clear_next(struct task *task)
 			request->progress_bytes += clear_part(
 				home->memory, request, request->offset + request->progress_bytes);
 		} while (!is_over(request) && kernel_clock_ns() < end_ns);
+		if (volume_abandoned(request))
+			request->progress_bytes = request->length;
 		list_append(is_over(request) ? &over : &home->waiting, node);
 	} while (!list_empty(&home->waiting) && kernel_clock_ns() < end_ns);
 	if (!list_empty(&home->waiting))

@@ -78,6 +78,9 @@ struct volume_request {
 	 * from offset on; no two neighbours have the same flags.  They end within the range, but need not reach its end. */
 	struct volume_extent *extents;
 	uint32_t extents_max, extent_count;
+	/* NULL, or true, from some time on, when nobody wants the result any more: what is served in slices then ends early, with any
+	 * result, and perhaps not done.  Belongs to CORE; outlives the request. */
+	const bool *abandoned;
 	struct core *core;
 	/* Called once on CORE, never from within volume_submit.  error: 0, or a negative errno. */
 	void (*done)(struct volume_request *request, int error);
@@ -202,6 +205,13 @@ enum volume_peek volume_peek(const struct volume *volume, uint64_t offset, uint6
  * -EIO what the device said, or the file is shorter than it was; -ENOSPC, -EDQUOT no room; or, for a FLUSH, -EIO for
  * ever after one flush has failed: what it should have written may be lost. */
 void volume_submit(struct volume *volume, struct volume_request *request);
+
+/* For the kinds, between slices, on the request's core: whether REQUEST may end here. */
+static inline bool
+volume_abandoned(const struct volume_request *request)
+{
+	return request->abandoned != NULL && *request->abandoned;
+}
 
 /* For the kinds: REQUEST, submitted, is over, with ERROR, 0 or a negative errno.  Logs a failure, remembers one of a sync, and calls
  * done.  On the request's core, never from within submit. */

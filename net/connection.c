@@ -233,6 +233,7 @@ connection_drop(struct connection *connection, const char *why)
 			    connection->peer, export == NULL ? "" : export->name,
 			    export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
+	connection->dropped = true;
 	channel_abandon(&connection->channel);
 	transmission_discard(connection);
 	connection_maybe_close(connection);

@@ -85,6 +85,7 @@ struct connection {
 	size_t front_sent_bytes;  /* of the first one's part */
 	struct nbd_request
 		*in_pieces;  /* READ whose chunk is sent in part: no other reply may come between */
+	bool dropped;	     /* its requests are abandoned: volume.h */
 	bool refusal_logged; /* of a request */
 	uint64_t slow_ns;    /* requests that take longer are logged; 0: none */
 };

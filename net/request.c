@@ -47,6 +47,7 @@ request_get(struct connection *connection)
 	request->served_bytes = 0;
 	request->buffer_bytes = 0;
 	request->io.core = home->core;
+	request->io.abandoned = &connection->dropped;
 	request->io.durable = false;
 	request->io.export_name = connection->session.export->name;
 	request->io.priority = connection->session.export->priority;

@@ -186,3 +186,19 @@ def trims_with_nobody_beside_them_take_no_pauses(env):
     if not env.quick:  # nor is there a figure under the sanitizers
         print(f"     a TRIM beside reads takes {times:.1f} times as long as one alone, {statistics.median(alone) * 1e3:.0f} ms")
         check(times > 1.3, f"beside reads {times:.2f} times as long")
+
+
+@test(quick=True)
+def trims_of_a_client_that_has_gone_hold_nobody_up(env):
+    """Not the daemon's end either: what is left of them is not done."""
+    path = env.file(14 * TIB)
+    daemon = env.serve("--config", env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\npath = {path}\n"))
+    client = env.keep(Wire(daemon.address))
+    client.go("disk", style=EXTENDED)
+    client.send(b"".join(wire.pack_extended_request(wire.CMD_TRIM, 0, 14 * TIB, cookie=index) for index in range(128)))
+    time.sleep(0.1)
+    client.close()
+    began = time.monotonic()
+    daemon.stop()
+    seconds = time.monotonic() - began
+    check(seconds < 3, f"{seconds:.1f} s to stop")

@@ -419,3 +419,19 @@ Test(file_zeroes, a_trim_of_terabytes_ends, .timeout = 60)
 	cr_assert_lt(used_bytes(&image), MIB / 2);
 	image_stop(&image);
 }
+
+/* Of a request that nobody waits for no further slice is begun. */
+Test(file_zeroes, what_is_abandoned_ends_between_slices)
+{
+	static const bool abandoned = true;
+	struct image image;
+
+	image_start(&image, MEDIUM_HERE, (uint64_t)8 << 40);
+	fill(&image, MIB);
+	cr_assert_eq(run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
+								  .length = (uint64_t)8 << 40,
+								  .abandoned = &abandoned }),
+		     0);
+	cr_assert_geq(used_bytes(&image), MIB);
+	image_stop(&image);
+}

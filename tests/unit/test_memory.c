@@ -222,6 +222,27 @@ check_passes_long_zeros(struct trial *short_one)
 	volume_fixture_stop(&fixture);
 }
 
+/* No further slice of them is begun. */
+Test(memory, zeros_that_are_abandoned_end_early)
+{
+	static const bool abandoned = true;
+	const uint64_t size_bytes = (uint64_t)256 << 20;
+	struct trial trial = { .request = { .command = VOLUME_COMMAND_WRITE_ZEROES,
+					    .length = size_bytes,
+					    .no_hole = true,
+					    .abandoned = &abandoned } };
+	struct volume_fixture fixture;
+	uint64_t before;
+
+	start(&fixture, size_bytes);
+	before = resident_bytes(size_bytes);
+	trial_begin(&fixture, &trial, 0, NULL);
+	cr_assert_eq(trial_wait(&trial), 0);
+	cr_assert_lt(resident_bytes(size_bytes) - before, size_bytes / 2);
+	trial_end(&trial);
+	volume_fixture_stop(&fixture);
+}
+
 Test(memory, long_request_holds_no_core_up, .timeout = 60)
 {
 	struct trial read = { .request = { .command = VOLUME_COMMAND_READ, .length = 512 } };

@@ -257,7 +257,7 @@ channel_of_received(struct stream *stream, ssize_t result)
 	struct channel *channel = channel_of(stream);
 
 	if (result > 0)
-		channel->moved++;
+		channel->moved_bytes += (size_t)result;
 	if (channel->tls == NULL) {
 		channel->on_received(channel, result);
 		return;
@@ -282,7 +282,7 @@ channel_of_sent(struct stream *stream, ssize_t result)
 	struct channel *channel = channel_of(stream);
 
 	if (result > 0)
-		channel->moved++;
+		channel->moved_bytes += (size_t)result;
 	if (channel->tls == NULL) {
 		channel->on_sent(channel, result);
 		return;

@@ -20,7 +20,7 @@ struct channel {
 	void (*on_closed)(struct channel *channel);
 	/* The end of channel_secure.  error: 0; or -EPROTO as above, and an alert is on its way to the client; or the network's. */
 	void (*on_secured)(struct channel *channel, int error);
-	unsigned moved; /* receives and sends of the socket that moved something, counted */
+	uint64_t moved_bytes; /* that the socket has received and sent */
 	/* Private. */
 	struct stream stream;
 	struct tls_session *tls;     /* owned; NULL: plain */

@@ -506,8 +506,8 @@ is_idle(const struct connection *connection)
 bool
 connection_park_if_idle(struct connection *connection)
 {
-	if (!is_idle(connection) || connection->channel.moved != connection->moved_idle) {
-		connection->moved_idle = connection->channel.moved;
+	if (!is_idle(connection) || connection->channel.moved_bytes != connection->moved_idle) {
+		connection->moved_idle = connection->channel.moved_bytes;
 		return false;
 	}
 	if (!channel_park(&connection->channel))

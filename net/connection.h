@@ -63,8 +63,8 @@ struct connection {
 	bool tls_follows;	     /* likewise */
 
 	/* Whether it uses what it holds: see service_hungry. */
-	unsigned moved_seen; /* of channel.moved */
-	unsigned moved_idle; /* at the last look of service.c's idle_look */
+	uint64_t moved_seen; /* of channel.moved_bytes */
+	uint64_t moved_idle; /* at the last look of service_idle.c */
 	unsigned stalled_looks;
 
 	/* Transmission. */

@@ -40,6 +40,7 @@ request_get(struct connection *connection)
 		starve(connection);
 		return NULL;
 	}
+	CHECK(home->unused_request_count > 0);
 	home->unused_request_count--;
 	tls_line_count_request(&home->tls_line);
 	request = container_of(node, struct nbd_request, node);

@@ -3,9 +3,11 @@
 #include "net/connection.h"
 #include "net/service_parts.h"
 
-/* How often to look for those who let others starve, and how many looks without progress make one. */
-#define HUNGER_NS	  ((uint64_t)500000000)
-#define STALLED_LOOKS_MAX 4
+/* How often to look for those who let others starve, and how many looks without progress make one: that its socket moves so much
+ * between two.  Less keeps a large buffer for minutes. */
+#define HUNGER_NS	   ((uint64_t)500000000)
+#define STALLED_LOOKS_MAX  4
+#define PROGRESS_BYTES_MIN 16384u
 
 static void feed_starved(struct task *task);
 static void hunger_expired(struct timer *timer);
@@ -55,12 +57,13 @@ is_stalled(struct connection *connection)
 {
 	unsigned own_hunger = connection->starved != NULL ? 1 : 0;
 	bool waits_for_peer = connection->request_count > own_hunger && connection->io_count == 0;
+	uint64_t moved_bytes = connection->channel.moved_bytes - connection->moved_seen;
 
-	if (!waits_for_peer || connection->channel.moved != connection->moved_seen)
+	if (!waits_for_peer || moved_bytes >= PROGRESS_BYTES_MIN)
 		connection->stalled_looks = 0;
 	else
 		connection->stalled_looks++;
-	connection->moved_seen = connection->channel.moved;
+	connection->moved_seen = connection->channel.moved_bytes;
 	return connection->stalled_looks >= STALLED_LOOKS_MAX;
 }
 
@@ -77,8 +80,8 @@ hunger_expired(struct timer *timer)
 
 		if (is_stalled(connection))
 			connection_drop(connection,
-					"took no replies, or sent no payload, for 2 s while others "
-					"waited for the buffers it held");
+					"took hardly any reply, or sent hardly any payload, for "
+					"2 s while others waited for the buffers it held");
 	}
 	service_hungry(home);
 }

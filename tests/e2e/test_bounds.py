@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import threading
 import time
 
 import wire
@@ -227,6 +228,39 @@ def clients_that_hold_all_buffers_without_reading_are_dropped(env):
     seconds = read_beside(other, content, MIB, 3)
     check(seconds < 15, f"{seconds:.1f} s for three reads")
     check("while others waited" in daemon.log(), "no log line about who was dropped")
+
+
+def drip(clients, stop):
+    """A byte of each one's payload now and then, which the server takes."""
+    while not stop.wait(0.1):
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.sock.send(b"x")
+
+
+@test()
+def clients_that_hold_all_buffers_and_drip_are_dropped(env):
+    """To send next to nothing is no use of what others wait for."""
+    content = random_bytes(MIB)
+    image = env.image(FILE, 4 * MIB, content)
+    daemon = env.serve("--config", env.config(
+        f"[reactor]\ncores = {two_cores().split(',')[0].split('-')[0]}\nbuffer-memory = {BUFFER_MEMORY_MIB}M\n"
+        f"[server]\nlisten = {env.listen_text()}\n[export disk]\npath = {image.path}\n"
+    ))
+    other = connect(env, daemon)
+    clients = [connect(env, daemon) for _ in range(BUFFER_MEMORY_MIB)]
+    for client in clients:
+        client.send(wire.pack_request(wire.CMD_WRITE, 2 * MIB, 2 * MIB, cookie=1))
+    stop = threading.Event()
+    dripper = threading.Thread(target=drip, args=[clients, stop])
+    dripper.start()
+    try:
+        time.sleep(0.2)
+        other.sock.settimeout(10)
+        same_bytes(other.read(0, MIB), content, "another client's read")
+    finally:
+        stop.set()
+        dripper.join()
 
 
 def ask_without_reading(client):

@@ -62,7 +62,8 @@ static bool
 may_share(const struct volume_entry *entry, unsigned offer, const char *name,
 	  const struct volume_options *options)
 {
-	return entry->last_offer != offer && does_for(&entry->options, options) &&
+	return !entry->unlocked && entry->last_offer != offer &&
+	       does_for(&entry->options, options) &&
 	       (!has_own_content(options) || strcmp(entry->name, name) == 0);
 }
 
@@ -96,11 +97,32 @@ find_reader(struct volume_set *set, unsigned offer, const struct volume_options 
 		struct volume_entry *entry = container_of(node, struct volume_entry, node);
 
 		reading.cache = entry->options.cache;
-		if (!options->read_only && entry->last_offer != offer &&
+		if (!options->read_only && !entry->unlocked && entry->last_offer != offer &&
 		    volume_options_equal(&entry->options, &reading))
 			return entry;
 	}
 	return NULL;
+}
+
+static void
+lock_again(struct volume_entry *reader)
+{
+	reader->writer = NULL;
+	reader->unlocked = volume_lock(reader->volume, true) < 0;
+}
+
+/* WRITER is closed: whom it was opened beside has the image for itself again. */
+static void
+lock_readers_again(const struct volume_entry *writer)
+{
+	struct list_node *node;
+
+	list_for_each(node, &writer->set->entries) {
+		struct volume_entry *reader = container_of(node, struct volume_entry, node);
+
+		if (reader->writer == writer)
+			lock_again(reader);
+	}
 }
 
 /* Open what OPTIONS say beside READER, whose lock would be in the way; NULL: there is none.  It keeps to reading, and from now on
@@ -116,8 +138,10 @@ open_beside(struct volume_entry *reader, const struct volume_options *options,
 	error = volume_lock(reader->volume, false);
 	if (error == 0)
 		error = volume_open(options, volume);
-	if (error < 0 && volume_lock(reader->volume, true) < 0)
-		return -EBUSY;
+	if (error < 0)
+		lock_again(reader);
+	else
+		reader->unlocked = true;
 	return error;
 }
 
@@ -144,18 +168,22 @@ static int
 open_entry(struct volume_set *set, unsigned offer, const char *name,
 	   const struct volume_options *options, struct volume_entry **result)
 {
+	struct volume_entry *reader = find_reader(set, offer, options);
 	struct volume_entry *entry = calloc(1, sizeof(*entry));
 	int error = -ENOMEM;
 
 	if (entry == NULL)
 		return error;
+	entry->set = set;
 	entry->name = strdup(name);
 	if (entry->name == NULL || volume_options_copy(options, &entry->options) < 0)
 		goto err_after_name;
 	warn_of_new_content(set, name, options);
-	error = open_beside(find_reader(set, offer, options), options, &entry->volume);
+	error = open_beside(reader, options, &entry->volume);
 	if (error < 0)
 		goto err_after_options;
+	if (reader != NULL)
+		reader->writer = entry;
 	entry->volume->export_name = entry->name;
 	if (set->cores != NULL)
 		error = start(set, entry->volume);
@@ -168,6 +196,7 @@ open_entry(struct volume_set *set, unsigned offer, const char *name,
 
 err_after_open:
 	(void)volume_close(entry->volume);
+	lock_readers_again(entry);
 err_after_options:
 	volume_options_clear(&entry->options);
 err_after_name:
@@ -207,6 +236,7 @@ volume_set_release(struct volume_entry *entry)
 		return 0;
 	error = volume_close(entry->volume);
 	list_remove(&entry->node);
+	lock_readers_again(entry);
 	volume_options_clear(&entry->options);
 	free(entry->name);
 	free(entry);

@@ -22,6 +22,9 @@ struct volume_entry {
 	char *name;		       /* of the export that it was opened for */
 	unsigned users;
 	unsigned last_offer;
+	struct volume_set *set;
+	bool unlocked; /* a reader beside a writer: for those who have it, and nobody else */
+	const struct volume_entry *writer; /* until that is closed */
 	struct list_node node;
 };
 

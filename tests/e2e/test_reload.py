@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 import nbd
 
@@ -208,6 +209,7 @@ def a_read_only_export_can_become_writable(env):
     server = Server(env, {"first": f"{first}\nread-only = yes"})
     reader = server.connect("first")
     server.change({"first": first, "second": "path = /nonexistent"}, works=False)
+    check(lock_is_held(first.removeprefix("path = ")), "the reader's image is not locked any more")
     server.change({"first": first})
     writer = server.connect("first")
     writer.pwrite(b"z" * 512, 0)
@@ -231,6 +233,23 @@ def what_was_a_hole_is_read_when_somebody_else_writes_it(env):
     server.connect("first").pwrite(data, 0)
     same_bytes(reader.pread(MIB, 0), data, "what a reader from before sees of a writer")
     same_bytes(reader.pread(4096, 65536), data[65536:69632], "a short read of it")
+
+
+@test(quick=True)
+def an_export_that_is_read_only_again_is_locked_again(env):
+    """Though a client is there still from before it was writable, whose volume has no lock any more."""
+    first = image(env, b"x")
+    path = first.removeprefix("path = ")
+    server = Server(env, {"first": f"{first}\nread-only = yes"})
+    reader = server.connect("first")
+    server.change({"first": first})
+    server.connect("first").shutdown()
+    server.change({"first": f"{first}\nread-only = yes"})
+    again = server.connect("first")
+    for _ in range(20):  # while the writer's volume is closed
+        check(lock_is_held(path), "nothing keeps others from writing the image")
+        time.sleep(0.01)
+    equal((reader.pread(1, 0), again.pread(1, 0)), (b"x", b"x"), "what is read")
 
 
 def other_cache(server):

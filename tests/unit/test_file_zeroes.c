@@ -2,8 +2,10 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -433,5 +435,43 @@ Test(file_zeroes, what_is_abandoned_ends_between_slices)
 								  .abandoned = &abandoned }),
 		     0);
 	cr_assert_geq(used_bytes(&image), MIB);
+	image_stop(&image);
+}
+
+/* Whether the file system refuses to make holes in IMAGE.  Returns false if it can't be told to: only root may, and not everywhere. */
+static bool
+set_refusing(const struct image *image, bool refusing)
+{
+	int fd = open(image->path, O_RDONLY | O_CLOEXEC), flags;
+	bool done;
+
+	cr_assert_geq(fd, 0);
+	done = ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0;
+	flags = refusing ? flags | FS_APPEND_FL : flags & ~FS_APPEND_FL;
+	done = done && ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
+	cr_assert_eq(close(fd), 0);
+	return done;
+}
+
+/* What could not be zeroed is not remembered as zeros. */
+Test(file_zeroes, zeros_that_fail_are_data_still)
+{
+	uint8_t bytes[4096];
+	struct image image;
+	int error;
+
+	image_start(&image, MEDIUM_HERE, MIB);
+	fill(&image, MIB);
+	if (!set_refusing(&image, true)) {
+		image_stop(&image);
+		cr_skip_test("this file system can't be told to refuse, or by root only");
+	}
+	error = run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							     .length = MIB });
+	cr_assert(set_refusing(&image, false));
+	cr_assert_eq(error, -EPERM);
+	cr_assert_neq(volume_peek(image.fixture.volume, 0, MIB), VOLUME_PEEK_ZERO);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, 4096, bytes), 0);
+	cr_assert_eq(bytes[500], 0x5a);
 	image_stop(&image);
 }

@@ -397,6 +397,7 @@ handshake_sent(struct connection *connection)
 				    connection->session.export->priority);
 		log_connected(connection);
 		end_handshake(connection);
+		service_connection_began(connection);
 	}
 	connection_resume(connection);
 }

@@ -309,18 +309,30 @@ any_is_slow(const struct service_settings *settings)
 
 /* Nor may those stay, perhaps, whose export is not offered any more may have to go. */
 static void
-drop_removed(struct service_core *home, struct list_node *connections)
+drop_if_removed(struct connection *connection)
+{
+	const struct export *export = connection->session.export;
+	const struct export_table *exports = &connection->home->settings->exports;
+
+	if (export != NULL && export_find(exports, export->name, strlen(export->name)) == NULL)
+		connection_finish(connection);
+}
+
+static void
+drop_removed(struct list_node *connections)
 {
 	struct list_node *node, *after;
 
-	list_for_each_safe(node, after, connections) {
-		struct connection *connection = container_of(node, struct connection, node);
-		const struct export *export = connection->session.export;
+	list_for_each_safe(node, after, connections)
+		drop_if_removed(container_of(node, struct connection, node));
+}
 
-		if (export != NULL && export_find(&home->settings->exports, export->name,
-						  strlen(export->name)) == NULL)
-			connection_finish(connection);
-	}
+void
+service_connection_began(struct connection *connection)
+{
+	/* The handshake may have begun before. */
+	if (connection->home->drops)
+		drop_if_removed(connection);
 }
 
 static void
@@ -335,9 +347,10 @@ change_core(struct message *message)
 		settle_all(&home->parked);
 	}
 	service_settings_put(before);
-	if (home->service->next_drops) {
-		drop_removed(home, &home->connections);
-		drop_removed(home, &home->parked);
+	home->drops = home->service->next_drops;
+	if (home->drops) {
+		drop_removed(&home->connections);
+		drop_removed(&home->parked);
 	}
 	sem_post(&home->service->done);
 }

@@ -45,6 +45,7 @@ struct service_core {
 	struct timer log_flush;	  /* runs while lines were left out here: net/client_log.h */
 	struct timer drain_deadline;
 	bool draining;
+	bool drops;		/* connections of exports that are not in the settings */
 	struct message message; /* from service_start, service_change and service_stop */
 } __attribute__((aligned(64)));
 
@@ -107,6 +108,9 @@ void service_fini(struct service *service);
 /* CONNECTION begins, or goes on after it was parked; it is parked. */
 void service_connection_active(struct connection *connection);
 void service_connection_parked(struct connection *connection);
+
+/* CONNECTION has the export that it asked for; it ends at once if a reload has taken that away meanwhile. */
+void service_connection_began(struct connection *connection);
 
 /* Where the streams of CORE's connections are parked; NULL: nowhere. */
 struct stream_parking *service_parking(struct service_core *core);

@@ -10,8 +10,10 @@ import time
 
 import nbd
 
+import wire
 from harness import FILE, MIB, READY_SECONDS
 from harness import Failure, check, equal, random_bytes, same_bytes, start_process, test, wait_until
+from wire import Wire
 
 
 class Server:
@@ -115,6 +117,21 @@ def a_removed_export_can_be_taken_from_those_who_have_it(env):
     server.change({"second": second}, "removed-exports = drop")
     wait_until(lambda: refused(lambda: client.pread(512, 0)), 10, "the connection ends")
     equal(len(other.pread(512, 0)), 512, "bytes for a client of another export")
+
+
+@test(quick=True)
+def a_removed_export_is_not_left_to_those_who_come_meanwhile(env):
+    """Whose handshake began before: they know it, but do not get it."""
+    first, second = image(env), image(env)
+    server = Server(env, {"first": first, "second": second})
+    clients = [env.keep(Wire(server.daemon.address)) for _ in range(2)]
+    for client in clients:
+        client.greet()
+    server.change({"second": second}, "removed-exports = drop")
+    for client, name in zip(clients, ("first", "second")):
+        client.ask_info(wire.OPT_GO, name)
+    clients[0].expect_closed()
+    equal(len(clients[1].read(0, 512)), 512, "bytes for a client of another export")
 
 
 @test(quick=True)

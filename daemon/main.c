@@ -7,6 +7,7 @@
 
 #include "build/config.h"
 #include "daemon/config.h"
+#include "daemon/inspection.h"
 #include "daemon/log_output.h"
 #include "daemon/log_thread.h"
 #include "daemon/notify.h"
@@ -209,7 +210,7 @@ run(struct config *config, int argc, char **argv)
 		printf("millraced %s\n", MILLRACE_VERSION);
 		return EXIT_SUCCESS;
 	}
-	if (options.check && server_check(config, stdout) < 0)
+	if (options.check && inspection_run(config, stdout) < 0)
 		error = -EINVAL;
 	if (error < 0)
 		return EXIT_FAILURE;

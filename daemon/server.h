@@ -6,7 +6,6 @@
 #include "daemon/config.h"
 #include "reactor/check.h"
 #include <stdbool.h>
-#include <stdio.h>
 
 struct server;
 
@@ -47,9 +46,5 @@ void server_busy(struct server *server, const char *what);
 /* Accept no more, answer what was asked, flush and close the volumes, free all.
  * Returns 0, or the negative errno of a last flush that failed (logged). */
 int server_stop(struct server *server);
-
-/* Look at everything CONFIG names without serving it, and write what would be done to OUT.
- * Returns 0, or a negative errno if the server could not start (each reason is logged). */
-int server_check(const struct config *config, FILE *out) MUST_USE;
 
 #endif

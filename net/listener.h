@@ -24,10 +24,16 @@ struct listener {
 	struct log_limit complaints;
 };
 
+/* Look whether ADDRESS, if it is a Unix socket, could be opened: whether its directory is there and may be written, and nothing but a
+ * socket stands in its place.  Of other addresses nothing is known before listener_open.  Opens and changes nothing.
+ * Returns 0, or a negative errno, logged with the address and what to do: -EEXIST what is there is no socket; those of stat(2) and access(2)
+ * for its directory. */
+int listener_check(const struct address *address) MUST_USE;
+
 /* Open a socket that listens on ADDRESS.  A stale Unix socket is replaced.  Not yet accepting; the callbacks may
  * be set before or after.  On failure the reason is logged, with the address and what to do.
  * Returns 0, or a negative errno; then LISTENER is not usable.
- * Errors: -EADDRINUSE, -EACCES, -EADDRNOTAVAIL and others of bind(2). */
+ * Errors: those of listener_check; -EADDRINUSE, -EACCES, -EADDRNOTAVAIL and others of bind(2). */
 int listener_open(struct listener *listener, const struct address *address) MUST_USE;
 
 /* Take FD, a listening stream socket of the families that an address may have, which a service manager made; it is the

@@ -35,6 +35,7 @@ MODULES = (
     "test_faults",
     "test_bounds",
     "test_bad_input",
+    "test_check",
     "test_floods",
     "test_access",
     "test_tls",

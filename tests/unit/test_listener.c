@@ -90,7 +90,41 @@ Test(listener, file_that_is_no_socket_is_left_alone)
 
 	cr_assert_geq(fd, 0);
 	(void)close(fd);
-	cr_assert_eq(listener_open(&listener, &address), -EADDRINUSE);
+	cr_assert_eq(listener_check(&address), -EEXIST);
+	cr_assert_eq(listener_open(&listener, &address), -EEXIST);
 	cr_assert(exists("build/unit-listener-file"));
+	address = address_of("unix:build/unit-listener-file/socket");
+	cr_assert_eq(listener_check(&address), -ENOTDIR);
 	(void)unlink("build/unit-listener-file");
+}
+
+Test(listener, a_check_finds_what_opening_would_and_makes_nothing)
+{
+	struct address missing = address_of("unix:build/unit-listener-gone/socket");
+	struct address new = address_of("unix:build/unit-listener-new");
+	struct address taken = address_of("unix:build/unit-listener-taken");
+	struct address port = address_of("192.0.2.1:1");
+	struct listener listener;
+
+	cr_assert_eq(listener_check(&missing), -ENOENT);
+	cr_assert_eq(listener_open(&listener, &missing), -ENOENT);
+	cr_assert_eq(listener_check(&new), 0);
+	cr_assert_not(exists("build/unit-listener-new"));
+	/* Who listens there, or whose address it is, is a matter of the moment. */
+	cr_assert_eq(listener_open(&listener, &taken), 0);
+	cr_assert_eq(listener_check(&taken), 0);
+	listener_close(&listener);
+	cr_assert_eq(listener_check(&port), 0);
+}
+
+Test(listener, a_check_finds_a_directory_that_cannot_be_written)
+{
+	struct address address = address_of("unix:build/unit-listener-closed/socket");
+
+	cr_assert_eq(mkdir("build/unit-listener-closed", 0555), 0);
+	if (geteuid() == 0)
+		cr_assert_eq(seteuid(65534), 0); /* in this test's own process */
+	cr_assert_eq(listener_check(&address), -EACCES);
+	(void)seteuid(getuid());
+	cr_assert_eq(rmdir("build/unit-listener-closed"), 0);
 }

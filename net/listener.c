@@ -17,6 +17,8 @@
 #define ACCEPTS_PER_TURN 8 /* each takes some 50 us, and those that are connected wait meanwhile */
 #define PAUSE_NS	 100000000 /* after running out of something; others may give it back */
 
+static int open_socket(struct listener *listener, const struct address *address, bool shares);
+
 static int
 log_open_error(const struct address *address, int error)
 {
@@ -112,8 +114,32 @@ listener_check(const struct address *address)
 	return error < 0 ? log_open_error(address, error) : 0;
 }
 
+void
+listener_share(struct listener *listener, bool shares)
+{
+	int flag = shares;
+
+	(void)setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &flag, sizeof(flag));
+}
+
 int
 listener_open(struct listener *listener, const struct address *address)
+{
+	return open_socket(listener, address, false);
+}
+
+int
+listener_open_beside(struct listener *listener, const struct address *address)
+{
+	int error = open_socket(listener, address, true);
+
+	if (error == 0)
+		listener_share(listener, false);
+	return error;
+}
+
+static int
+open_socket(struct listener *listener, const struct address *address, bool shares)
 {
 	int family = address->storage.ss_family;
 	int one = 1, error = listener_check(address);
@@ -127,6 +153,8 @@ listener_open(struct listener *listener, const struct address *address)
 		remove_stale_socket(address);
 	else
 		(void)setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (shares)
+		listener_share(listener, true);
 	if (family == AF_INET6)
 		(void)setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
 	if (bind(listener->fd, (const struct sockaddr *)&address->storage, address->bytes) != 0 ||

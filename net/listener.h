@@ -36,6 +36,16 @@ int listener_check(const struct address *address) MUST_USE;
  * Errors: those of listener_check; -EADDRINUSE, -EACCES, -EADDRNOTAVAIL and others of bind(2). */
 int listener_open(struct listener *listener, const struct address *address) MUST_USE;
 
+/* The same, where other listeners of this process collide with ADDRESS (see address_collides) that share with it until this returns: until all of
+ * them are closed, the kernel gives a connection to the one whose address is nearer.  Not all can share: vsock has no such thing, and
+ * nobody can with what another user opened, which is what this process was before it changed its user. */
+int listener_open_beside(struct listener *listener, const struct address *address) MUST_USE;
+
+/* Let LISTENER share its port, or not any more.  From a listener_open_beside on the kernel lets every process of this user have the port that
+ * asks for it in the same way, until nothing of it is open; who opens as listener_open does is refused.
+ * Source: socket(7), SO_REUSEPORT; sk_reuseport_match in Linux's net/ipv4/inet_connection_sock.c. */
+void listener_share(struct listener *listener, bool shares);
+
 /* Take FD, a listening stream socket of the families that an address may have, which a service manager made; it is the
  * listener's from then on, but a Unix socket's path stays the manager's.  The rest as listener_open.
  * Returns 0, or a negative errno, logged; then FD is the caller's.

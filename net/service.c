@@ -147,6 +147,24 @@ add_listener(struct service *service, struct service_listener *added, struct add
 		*bound = added->listener.address;
 }
 
+/* Returns whether there is any listener that collides with ADDRESS. */
+static bool
+share_colliding(struct service *service, const struct address *address, bool shares)
+{
+	struct list_node *node;
+	bool found = false;
+
+	list_for_each(node, &service->listeners) {
+		struct service_listener *added = container_of(node, struct service_listener, node);
+
+		if (!address_collides(&added->listener.address, address))
+			continue;
+		listener_share(&added->listener, shares);
+		found = true;
+	}
+	return found;
+}
+
 int
 service_listen(struct service *service, const struct address *address, struct address *bound)
 {
@@ -155,7 +173,16 @@ service_listen(struct service *service, const struct address *address, struct ad
 
 	if (added == NULL)
 		return -ENOMEM;
-	error = listener_open(&added->listener, address);
+	/* One that is there may be about to go: 127.0.0.1 where every address is wanted now. */
+	if (share_colliding(service, address, true)) {
+		error = listener_open_beside(&added->listener, address);
+		(void)share_colliding(service, address, false);
+		if (error == -EADDRINUSE)
+			log_error("it may be this daemon itself, which cannot share a port with "
+				  "what it opened as another user or was given: restart it");
+	} else {
+		error = listener_open(&added->listener, address);
+	}
 	if (error < 0)
 		free(added);
 	else

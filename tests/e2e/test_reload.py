@@ -14,7 +14,11 @@ import time
 import nbd
 
 from harness import MIB, READY_SECONDS
-from harness import Failure, check, equal, random_bytes, same_bytes, start_process, test, wait_until
+from harness import Failure, Skip, check, equal, random_bytes, same_bytes, start_process, test, wait_until
+
+
+EVERY = "0.0.0.0"
+NOT_OURS = "192.0.2.1:1"  # an address for documentation: no machine has it
 
 
 class Server:
@@ -23,7 +27,7 @@ class Server:
     def __init__(self, env, exports, server="", directory=None):
         self.env = env
         self.path = os.path.join(directory, "millrace.conf") if directory else env.path("millrace.conf")
-        self.port = free_port()
+        self.host, self.port = "127.0.0.1", free_port()
         self.write(exports, server)
         self.daemon = env.serve("--config", self.path)
 
@@ -31,7 +35,7 @@ class Server:
         """EXPORTS: the sections' texts by name.  Whoever reads meanwhile sees the old ones."""
         sections = "".join(f"[export {name}]\n{text}\n" for name, text in exports.items())
         with open(self.path + ".new", "w", encoding="utf-8") as file:
-            file.write(f"[server]\nlisten = 127.0.0.1:{self.port}\n{server}\n{sections}")
+            file.write(f"[server]\nlisten = {self.host}:{self.port}\n{server}\n{sections}")
         os.rename(self.path + ".new", self.path)
 
     def reload(self, works=True):
@@ -171,6 +175,40 @@ def listeners_come_and_go_and_connections_stay(env):
     check(not os.path.exists(path), "the Unix socket is still there")
     for handle in [client, *handles, server.connect("first")]:
         equal(len(handle.pread(512, 0)), 512, "bytes")
+
+
+@test(quick=True)
+def one_address_becomes_every_address_and_back(env):
+    """The new listener's port is the old one's until that is closed; another daemon may not have it."""
+    first = image(env)
+    server = Server(env, {"first": first})
+    client, one = server.connect("first"), server.host
+    for host, works in ((EVERY, True), (EVERY, False), (one, True), (one, False)):
+        server.host = host
+        # The second time something else fails when the port has been opened, and all stays as it was.
+        server.change({"first": first}, "" if works else f"listen = {NOT_OURS}", works)
+        equal(len(server.connect("first").pread(512, 0)), 512, "bytes over a new connection")
+        other = env.launch(["--export", f"disk={env.file(MIB)}", "--listen", f"{one}:{server.port}"])
+        other.judged = True
+        equal(other.wait_exit(), 1, "exit status of another daemon with this port")
+    equal(len(client.pread(512, 0)), 512, "bytes for who was there")
+    listening = [line for line in server.daemon.log_lines() if "listening on" in line]
+    equal(listening[-1], f"info: no longer listening on {EVERY}:{server.port}", "the last change of listeners")
+
+
+@test(quick=True)
+def port_that_was_opened_as_another_user_needs_a_restart(env):
+    if os.geteuid() != 0:
+        raise Skip("needs root to be somebody else first")
+    exports = {"disk": "type = null\nsize = 1M"}
+    directory = tempfile.mkdtemp(prefix="millrace-e2e-")
+    env.stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    os.chmod(directory, 0o755)
+    server = Server(env, exports, "user = nobody", directory)
+    server.host = EVERY
+    server.change(exports, "user = nobody", works=False)
+    check("this daemon itself" in server.daemon.log(), "it does not say who has the port")
+    server.connect("disk").shutdown()
 
 
 @test(quick=True)

@@ -48,6 +48,37 @@ Test(listener, port_in_use_is_refused)
 	listener_close(&first);
 }
 
+/* The address of LISTENER, an IPv4 one, with HOST instead. */
+static struct address
+with_host(const struct listener *listener, in_addr_t host)
+{
+	struct address address = listener->address;
+
+	((struct sockaddr_in *)&address.storage)->sin_addr.s_addr = htonl(host);
+	return address;
+}
+
+Test(listener, one_and_every_address_share_a_port_only_while_both_are_told)
+{
+	struct address any = address_of("127.0.0.1:0"), every, other;
+	struct listener first, second, third;
+
+	cr_assert_eq(listener_open(&first, &any), 0);
+	every = with_host(&first, INADDR_ANY);
+	cr_assert_eq(listener_open(&second, &every), -EADDRINUSE);
+	cr_assert_eq(listener_open_beside(&second, &every), -EADDRINUSE);
+	listener_share(&first, true);
+	cr_assert_eq(listener_open(&second, &every), -EADDRINUSE);
+	cr_assert_eq(listener_open_beside(&second, &every), 0);
+	listener_share(&first, false);
+
+	other = with_host(&first, INADDR_LOOPBACK + 1);
+	cr_assert_eq(listener_open(&third, &other), -EADDRINUSE);
+	listener_close(&first);
+	cr_assert_eq(listener_open(&third, &other), -EADDRINUSE);
+	listener_close(&second);
+}
+
 Test(listener, closing_removes_the_unix_socket)
 {
 	struct address address = address_of("unix:build/unit-listener-close");

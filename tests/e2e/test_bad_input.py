@@ -143,7 +143,8 @@ def refuse_image(env, path, *mentions, prefix=()):
 
 @test(quick=True)
 def missing_image_is_named(env):
-    refuse_image(env, env.path("absent.img"), "No such file")
+    refuse_image(env, env.path("absent.img"), "No such file", "truncate -s")
+    refuse_image(env, "/dev/millrace-absent", "No such file", "PrivateDevices=no")
 
 
 @test(quick=True)

@@ -28,6 +28,7 @@ block_signals(sigset_t *signals)
 	sigaddset(signals, SIGTERM);
 	sigaddset(signals, SIGINT);
 	sigaddset(signals, SIGHUP);
+	sigaddset(signals, SIGUSR1);
 	sigaddset(signals, SERVER_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -156,6 +157,9 @@ serve_until_told(struct config *config, const sigset_t *signals, struct log_thre
 		if (received == SIGHUP) {
 			server_busy(server, "reloading");
 			reload(server, log, argc, argv);
+		} else if (received == SIGUSR1) {
+			server_busy(server, "reporting");
+			server_report(server);
 		} else if (received == SERVER_SIGNAL) {
 			server_busy(server, "closing what is not served any more");
 			server_tidy(server);

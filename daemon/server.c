@@ -293,6 +293,14 @@ server_tidy(struct server *server)
 	}
 }
 
+void
+server_report(struct server *server)
+{
+	log_info("report: serving %zu exports", server_export_count(server));
+	service_report(&server->service);
+	log_info("report: that is all");
+}
+
 size_t
 server_export_count(const struct server *server)
 {

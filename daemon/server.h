@@ -36,6 +36,9 @@ int server_reload(struct server *server, struct config *config) MUST_USE;
 /* Close what nobody uses any more.  Blocks for as long as the volumes' last flushes take. */
 void server_tidy(struct server *server);
 
+/* Log what is served, and to whom, in a bounded number of lines of level info. */
+void server_report(struct server *server);
+
 /* How many exports are offered. */
 size_t server_export_count(const struct server *server);
 

@@ -237,16 +237,19 @@ start_idle(struct message *message)
 	sem_post(&home->service->done);
 }
 
+static void
+tell_core(struct service_core *home, void (*deliver)(struct message *))
+{
+	home->message.deliver = deliver;
+	reactor_send(home->core->reactor, &home->message);
+}
+
 /* Tell all cores, each by its own message, which each must have had before the next can be told: see wait_done. */
 static void
 tell_cores(struct service *service, void (*deliver)(struct message *))
 {
-	for (unsigned i = 0; i < service->core_count; i++) {
-		struct service_core *home = &service->per_core[i];
-
-		home->message.deliver = deliver;
-		reactor_send(home->core->reactor, &home->message);
-	}
+	for (unsigned i = 0; i < service->core_count; i++)
+		tell_core(&service->per_core[i], deliver);
 }
 
 static void
@@ -394,6 +397,27 @@ service_barrier(struct service *service)
 {
 	tell_cores(service, pass_barrier);
 	wait_done(service, service->core_count);
+}
+
+/* ---- reporting ---- */
+
+static void
+report(struct message *message)
+{
+	struct service_core *home = container_of(message, struct service_core, message);
+
+	service_report_core(home);
+	sem_post(&home->service->done);
+}
+
+void
+service_report(struct service *service)
+{
+	/* One after the other, so that their lines do not mix. */
+	for (unsigned i = 0; i < service->core_count; i++) {
+		tell_core(&service->per_core[i], report);
+		wait_done(service, 1);
+	}
 }
 
 /* ---- stopping ---- */

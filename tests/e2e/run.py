@@ -58,6 +58,7 @@ MODULES = (
     "test_bench_processes",
     "test_cost",
     "test_reload",
+    "test_report",
     "test_grow",
 )
 LOG_LINES_SHOWN = 60

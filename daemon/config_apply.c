@@ -13,7 +13,7 @@
 #include "daemon/config_type.h"
 #include "daemon/config_value.h"
 
-static bool is_listened_on(const struct address *left, const struct address *right);
+static bool looks_like_several(const char *text);
 static void write_visible(FILE *out, const char *text);
 static int check_export(const struct config *config, const struct config_export *export,
 			const char *where, FILE *errors);
@@ -96,13 +96,16 @@ config_apply_listen(struct config *config, const char *text, const char *where, 
 	struct address address;
 	const char *why;
 
+	if (looks_like_several(text))
+		return config_mistake(errors, where,
+				      "several addresses in one; give each a listen of its own");
 	if (address_parse(text, &address, &why))
 		return config_mistake(errors, where, "%s", why);
 	if (config->listen_count == CONFIG_LISTEN_MAX)
 		return config_mistake(errors, where, "too many addresses; at most %d",
 				      CONFIG_LISTEN_MAX);
 	for (size_t i = 0; i < config->listen_count; i++) {
-		if (is_listened_on(&config->listen[i], &address))
+		if (address_collides(&config->listen[i], &address))
 			return config_mistake(
 				errors, where, "%s listens there already; keep one of them",
 				config->listen_origins[i] ? config->listen_origins[i] : "another");
@@ -141,18 +144,21 @@ config_apply_size(const char *text, struct config_export *export, const char *wh
 	return key->type->set(key, &target, text);
 }
 
-/* Port 0, any that is free, is another one each time. */
+/* Whether something behind a comma or a space in TEXT looks like another address.  A Unix socket's path may have either in it, and
+ * colons: there only what is hardly part of a path counts. */
 static bool
-is_listened_on(const struct address *left, const struct address *right)
+looks_like_several(const char *text)
 {
-	char texts[2][ADDRESS_TEXT_BYTES];
-	size_t bytes;
+	static const char separators[] = ",; \t";
+	bool is_path = strncmp(text, "unix:", 5) == 0;
 
-	address_format(left, texts[0], sizeof(texts[0]));
-	address_format(right, texts[1], sizeof(texts[1]));
-	bytes = strlen(texts[0]);
-	return strcmp(texts[0], texts[1]) == 0 &&
-	       (bytes < 2 || strcmp(texts[0] + bytes - 2, ":0") != 0);
+	for (text += strcspn(text, separators); *text; text += strcspn(text, separators)) {
+		text += strspn(text, separators);
+		if (strncmp(text, "unix:", 5) == 0 || strncmp(text, "vsock:", 6) == 0 ||
+		    text[0] == '[' || (!is_path && strchr(text, ':')))
+			return true;
+	}
+	return false;
 }
 
 /* Write TEXT with "?" for control characters: what is quoted from a file can neither begin a line

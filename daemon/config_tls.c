@@ -6,7 +6,6 @@
 
 #include "daemon/config.h"
 #include "daemon/config_apply.h"
-#include "reactor/log.h"
 
 static int
 check_files(const struct config *config, FILE *errors)
@@ -64,11 +63,19 @@ config_tls_check(const struct config *config, FILE *errors)
 	return error;
 }
 
-void
-config_tls_log(const struct config *config)
+struct tls_files
+config_tls_files(const struct config *config)
 {
-	log_error("%s: TLS cannot be offered with what [tls] names",
-		  config_origin(config, "tls", "mode", "[tls]"));
+	struct tls_files files = config->tls;
+
+	files.origins = (struct tls_origins){
+		.ca = config_origin(config, "tls", "ca", NULL),
+		.certificate = config_origin(config, "tls", "certificate", NULL),
+		.key = config_origin(config, "tls", "key", NULL),
+		.psk_file = config_origin(config, "tls", "psk-file", NULL),
+		.priority = config_origin(config, "tls", "priority", NULL),
+	};
+	return files;
 }
 
 void

@@ -7,6 +7,7 @@
 
 #include "build/config.h"
 #include "daemon/config.h"
+#include "daemon/inspection.h"
 #include "daemon/log_output.h"
 #include "daemon/log_thread.h"
 #include "daemon/notify.h"
@@ -27,6 +28,7 @@ block_signals(sigset_t *signals)
 	sigaddset(signals, SIGTERM);
 	sigaddset(signals, SIGINT);
 	sigaddset(signals, SIGHUP);
+	sigaddset(signals, SIGUSR1);
 	sigaddset(signals, SERVER_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -155,6 +157,9 @@ serve_until_told(struct config *config, const sigset_t *signals, struct log_thre
 		if (received == SIGHUP) {
 			server_busy(server, "reloading");
 			reload(server, log, argc, argv);
+		} else if (received == SIGUSR1) {
+			server_busy(server, "reporting");
+			server_report(server);
 		} else if (received == SERVER_SIGNAL) {
 			server_busy(server, "closing what is not served any more");
 			server_tidy(server);
@@ -209,7 +214,7 @@ run(struct config *config, int argc, char **argv)
 		printf("millraced %s\n", MILLRACE_VERSION);
 		return EXIT_SUCCESS;
 	}
-	if (options.check && server_check(config, stdout) < 0)
+	if (options.check && inspection_run(config, stdout) < 0)
 		error = -EINVAL;
 	if (error < 0)
 		return EXIT_FAILURE;

@@ -219,14 +219,11 @@ limits_of(const struct config *config)
 static int
 load_tls(struct offer *offer)
 {
-	int error;
+	struct tls_files files = config_tls_files(&offer->config);
 
 	if (offer->config.tls_mode == TLS_MODE_OFF)
 		return 0;
-	error = tls_credentials_load(&offer->config.tls, &offer->settings.limits.tls);
-	if (error < 0)
-		config_tls_log(&offer->config);
-	return error;
+	return tls_credentials_load(&files, &offer->settings.limits.tls);
 }
 
 /* ---- the whole ---- */

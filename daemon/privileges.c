@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "daemon/config.h"
+#include "daemon/config_tls.h"
 #include "daemon/seccomp_filter.h"
 #include "reactor/log.h"
 
@@ -44,14 +45,19 @@ privileges_drop(const struct config *config)
 static int
 find_user(const struct config *config, struct passwd **user)
 {
+	const char *where = config_origin(config, "server", "user", "user");
+
 	errno = 0;
 	*user = getpwnam(config->user);
-	if (*user)
+	if (!*user) {
+		log_error("%s: %s; create it (systemd-sysusers, adduser --system), or name another",
+			  where, errno ? strerror(errno) : "no such user");
+		return -ENOENT;
+	}
+	if (geteuid() == 0 || geteuid() == (*user)->pw_uid)
 		return 0;
-	log_error("%s: %s; create it (systemd-sysusers, adduser --system), or name another",
-		  config_origin(config, "server", "user", "user"),
-		  errno ? strerror(errno) : "no such user");
-	return -ENOENT;
+	log_error("%s: only root can change to it; start as root, or take user out", where);
+	return -EPERM;
 }
 
 /* glibc changes all threads.  The kernel drops all capabilities with root's uid.  Source: nptl(7), capabilities(7). */
@@ -66,10 +72,6 @@ become(const struct config *config)
 		return error;
 	if (geteuid() == user->pw_uid)
 		return 0; /* systemd has done it */
-	if (geteuid() != 0) {
-		log_error("%s: only root can change to it; start as root, or take user out", where);
-		return -EPERM;
-	}
 	if (initgroups(user->pw_name, user->pw_gid) != 0 ||
 	    setresgid(user->pw_gid, user->pw_gid, user->pw_gid) != 0 ||
 	    setresuid(user->pw_uid, user->pw_uid, user->pw_uid) != 0) {
@@ -83,22 +85,24 @@ become(const struct config *config)
 
 /* What root has read, and nobody else may: now is the time to say so, not when a certificate must be changed. */
 static void
-warn_unreadable(const char *path, const char *user)
+warn_unreadable(const char *path, const char *origin, const char *user)
 {
 	if (path != NULL && access(path, R_OK) != 0 && errno == EACCES)
 		log_warning("%s: user %s may not read it, so that every reload will fail: let its "
 			    "group read it (chgrp %u %s, chmod 640 %s), and enter the directories "
 			    "above",
-			    path, user, (unsigned)getegid(), path, path);
+			    origin, user, (unsigned)getegid(), path, path);
 }
 
 static void
 warn_of_reloads(const struct config *config)
 {
+	struct tls_files files = config_tls_files(config);
+
 	if (config->user == NULL || config->tls_mode == TLS_MODE_OFF)
 		return;
-	warn_unreadable(config->tls.certificate, config->user);
-	warn_unreadable(config->tls.key, config->user);
-	warn_unreadable(config->tls.ca, config->user);
-	warn_unreadable(config->tls.psk_file, config->user);
+	warn_unreadable(files.certificate, files.origins.certificate, config->user);
+	warn_unreadable(files.key, files.origins.key, config->user);
+	warn_unreadable(files.ca, files.origins.ca, config->user);
+	warn_unreadable(files.psk_file, files.origins.psk_file, config->user);
 }

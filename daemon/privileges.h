@@ -8,7 +8,8 @@
 
 struct config;
 
-/* Look whether the user that CONFIG names is there.  Returns 0, or a negative errno, logged: -ENOENT no such user. */
+/* Look whether the user that CONFIG names is there, and this process can become it.  Returns 0, or a negative errno, logged: -ENOENT no such
+ * user; -EPERM it is somebody else, and not root. */
 int privileges_check(const struct config *config) MUST_USE;
 
 /* Give up what CONFIG says, in all threads of the process; those that are started later inherit it.

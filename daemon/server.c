@@ -8,8 +8,6 @@
 #include <unistd.h>
 
 #include "daemon/alive.h"
-#include "daemon/config_tls.h"
-#include "daemon/core_choice.h"
 #include "daemon/heartbeat.h"
 #include "daemon/limits.h"
 #include "daemon/listeners.h"
@@ -294,6 +292,14 @@ server_tidy(struct server *server)
 	}
 }
 
+void
+server_report(struct server *server)
+{
+	log_info("report: serving %zu exports", server_export_count(server));
+	service_report(&server->service);
+	log_info("report: that is all");
+}
+
 size_t
 server_export_count(const struct server *server)
 {
@@ -323,52 +329,5 @@ server_stop(struct server *server)
 	alive_stop(server->alive);
 	graveyard_fini(&server->graveyard);
 	free(server);
-	return error;
-}
-
-static int
-check_tls(const struct config *config)
-{
-	struct tls_credentials *credentials;
-	int error;
-
-	if (config->tls_mode == TLS_MODE_OFF)
-		return 0;
-	error = tls_credentials_load(&config->tls, &credentials);
-	if (error == 0)
-		tls_credentials_put(credentials);
-	else
-		config_tls_log(config);
-	return error;
-}
-
-int
-server_check(const struct config *config, FILE *out)
-{
-	int error;
-
-	config_describe(config, out);
-	core_choice_describe("", &config->cores, out);
-	limits_describe(config, out);
-	error = limits_check(config);
-	if (privileges_check(config) < 0)
-		error = -ENOENT;
-	if (check_tls(config) < 0)
-		error = -EINVAL;
-	for (size_t i = 0; i < config->export_count; i++) {
-		const struct config_export *export = &config->exports[i];
-		struct volume_options options = config_volume_options(export);
-		uint64_t size_bytes;
-		int result = volume_check(&options, &size_bytes);
-
-		if (result < 0) {
-			log_error("%s: export \"%s\" cannot be served",
-				  config_export_origin(export, "path"), export->name);
-			error = result;
-			continue;
-		}
-		fprintf(out, "export \"%s\": %llu bytes\n", export->name,
-			(unsigned long long)size_bytes);
-	}
 	return error;
 }

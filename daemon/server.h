@@ -6,7 +6,6 @@
 #include "daemon/config.h"
 #include "reactor/check.h"
 #include <stdbool.h>
-#include <stdio.h>
 
 struct server;
 
@@ -37,6 +36,9 @@ int server_reload(struct server *server, struct config *config) MUST_USE;
 /* Close what nobody uses any more.  Blocks for as long as the volumes' last flushes take. */
 void server_tidy(struct server *server);
 
+/* Log what is served, and to whom, in a bounded number of lines of level info. */
+void server_report(struct server *server);
+
 /* How many exports are offered. */
 size_t server_export_count(const struct server *server);
 
@@ -47,9 +49,5 @@ void server_busy(struct server *server, const char *what);
 /* Accept no more, answer what was asked, flush and close the volumes, free all.
  * Returns 0, or the negative errno of a last flush that failed (logged). */
 int server_stop(struct server *server);
-
-/* Look at everything CONFIG names without serving it, and write what would be done to OUT.
- * Returns 0, or a negative errno if the server could not start (each reason is logged). */
-int server_check(const struct config *config, FILE *out) MUST_USE;
 
 #endif

@@ -36,8 +36,12 @@ log_open_error(const char *path, bool read_only, int error)
 
 	switch (error) {
 	case -ENOENT:
-		fix = "; create it first, for example with truncate -s 10G, or set create and "
-		      "size";
+		fix = strncmp(path, "/dev/", 5) == 0
+			      ? "; if the device is there, this process may not see it: in a unit "
+				"set PrivateDevices=no and DeviceAllow="
+			      : "; create it first, for example with truncate -s 10G, or set "
+				"create "
+				"and size";
 		break;
 	case -EACCES:
 	case -EPERM:

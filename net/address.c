@@ -33,6 +33,7 @@ static const char *parse_vsock(const char *text, struct address *address);
 static const char *parse_inet(const char *text, struct address *address);
 static const char *split(const char *text, struct host_port *parts);
 static const char *look_up(const struct host_port *parts, int family, struct address *address);
+static bool is_every(const struct address *address);
 static size_t unix_path_bytes(const struct address *address);
 static void format_vsock(const struct sockaddr_vm *vm, char *text, size_t text_bytes);
 static bool inet_names(const struct address *address, struct host_port *parts);
@@ -99,6 +100,26 @@ address_format_uri(const struct address *address, char *text, size_t text_bytes)
 	}
 	address_format(address, authority, sizeof(authority));
 	snprintf(text, text_bytes, "nbd://%s", authority);
+}
+
+bool
+address_collides(const struct address *left, const struct address *right)
+{
+	char texts[2][ADDRESS_TEXT_BYTES];
+	const char *ports[2];
+
+	if (left->storage.ss_family != right->storage.ss_family)
+		return false;
+	address_format(left, texts[0], sizeof(texts[0]));
+	address_format(right, texts[1], sizeof(texts[1]));
+	if (left->storage.ss_family == AF_UNIX)
+		return strcmp(texts[0], texts[1]) == 0;
+	ports[0] = strrchr(texts[0], ':');
+	ports[1] = strrchr(texts[1], ':');
+	if (!ports[0] || !ports[1] || strcmp(ports[0], ports[1]) != 0 ||
+	    strcmp(ports[0], ":0") == 0)
+		return false;
+	return strcmp(texts[0], texts[1]) == 0 || is_every(left) || is_every(right);
 }
 
 bool
@@ -193,7 +214,7 @@ split(const char *text, struct host_port *parts)
 	} else if (memchr(host, ':', host_bytes)) {
 		return "an IPv6 address needs brackets; expected [IPV6]:PORT";
 	}
-	if (host_bytes == 0)
+	if (host_bytes == 0 || (host_bytes == 1 && host[0] == '*'))
 		return "the host is missing; 0.0.0.0:PORT and [::]:PORT mean every address";
 	if (host_bytes >= sizeof(parts->host))
 		return "the host name is too long; at most 1024 bytes";
@@ -226,6 +247,24 @@ look_up(const struct host_port *parts, int family, struct address *address)
 	address->bytes = found->ai_addrlen;
 	freeaddrinfo(found);
 	return NULL;
+}
+
+/* Whether ADDRESS, of the Internet or vsock, stands for all of this machine's. */
+static bool
+is_every(const struct address *address)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)&address->storage;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&address->storage;
+	const struct sockaddr_vm *vm = (const struct sockaddr_vm *)&address->storage;
+
+	switch (address->storage.ss_family) {
+	case AF_INET:
+		return in->sin_addr.s_addr == htonl(INADDR_ANY);
+	case AF_INET6:
+		return IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
+	default:
+		return address->storage.ss_family == AF_VSOCK && vm->svm_cid == VMADDR_CID_ANY;
+	}
 }
 
 /* Bytes of the path in sun_path, which need not end in a NUL; 0 for an unnamed or abstract socket.

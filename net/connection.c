@@ -136,6 +136,7 @@ on_closed(struct channel *channel)
 	end_handshake(connection);
 	reactor_timer_stop(home->core->reactor, &connection->linger);
 	list_remove(&connection->node);
+	traffic_add(&home->traffic_of_gone, &connection->traffic);
 	free(connection->room);
 	service_settings_put(connection->settings);
 	free(connection);

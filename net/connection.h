@@ -13,6 +13,7 @@
 #include "net/handshake.h"
 #include "net/limit.h"
 #include "net/service.h"
+#include "net/traffic.h"
 #include "reactor/list.h"
 
 /* Room for a whole option, for any number of headers, or for a few short writes. */
@@ -69,9 +70,10 @@ struct connection {
 
 	/* Transmission. */
 	struct nbd_session session; /* of the handshake, when that is over */
-	unsigned request_count;	    /* held */
-	unsigned io_count;	    /* with the volume */
-	size_t buffer_bytes;	    /* held */
+	struct traffic traffic;
+	unsigned request_count; /* held */
+	unsigned io_count;	/* with the volume */
+	size_t buffer_bytes;	/* held */
 	struct nbd_request
 		*receiving;    /* WRITE whose payload is coming, or waits for its last piece */
 	uint32_t payload_left; /* bytes to come of its piece; 0: the piece is with the volume */

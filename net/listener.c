@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +16,8 @@
 #define BACKLOG		 4096
 #define ACCEPTS_PER_TURN 8 /* each takes some 50 us, and those that are connected wait meanwhile */
 #define PAUSE_NS	 100000000 /* after running out of something; others may give it back */
+
+static int open_socket(struct listener *listener, const struct address *address, bool shares);
 
 static int
 log_open_error(const struct address *address, int error)
@@ -40,6 +44,16 @@ log_open_error(const struct address *address, int error)
 		break;
 	case -ENOENT:
 		fix = "; create the socket's directory first";
+		break;
+	case -ENOTDIR:
+		fix = "; what is to be the socket's directory is a file: choose another path";
+		break;
+	case -EROFS:
+		fix = "; choose another directory, or let this one be written (in a unit: "
+		      "ReadWritePaths=)";
+		break;
+	case -EEXIST:
+		fix = ", and is no socket; remove it, or choose another path";
 		break;
 	default:
 		break;
@@ -74,12 +88,64 @@ remove_stale_socket(const struct address *address)
 	(void)close(fd);
 }
 
+/* The directory of the socket at PATH may be entered and written.  Returns 0, or a negative errno. */
+static int
+check_directory(const char *path)
+{
+	char copy[sizeof(((struct sockaddr_un *)NULL)->sun_path) + 1];
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	return faccessat(AT_FDCWD, dirname(copy), W_OK | X_OK, AT_EACCESS) == 0 ? 0 : -errno;
+}
+
+int
+listener_check(const struct address *address)
+{
+	const struct sockaddr_un *name = (const struct sockaddr_un *)&address->storage;
+	struct stat status;
+	int error;
+
+	if (!is_unix(address))
+		return 0;
+	if (lstat(name->sun_path, &status) == 0)
+		/* A service manager's, or one that listener_open replaces. */
+		return S_ISSOCK(status.st_mode) ? 0 : log_open_error(address, -EEXIST);
+	error = errno == ENOENT ? check_directory(name->sun_path) : -errno;
+	return error < 0 ? log_open_error(address, error) : 0;
+}
+
+void
+listener_share(struct listener *listener, bool shares)
+{
+	int flag = shares;
+
+	(void)setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &flag, sizeof(flag));
+}
+
 int
 listener_open(struct listener *listener, const struct address *address)
 {
-	int family = address->storage.ss_family;
-	int one = 1;
+	return open_socket(listener, address, false);
+}
 
+int
+listener_open_beside(struct listener *listener, const struct address *address)
+{
+	int error = open_socket(listener, address, true);
+
+	if (error == 0)
+		listener_share(listener, false);
+	return error;
+}
+
+static int
+open_socket(struct listener *listener, const struct address *address, bool shares)
+{
+	int family = address->storage.ss_family;
+	int one = 1, error = listener_check(address);
+
+	if (error < 0)
+		return error;
 	listener->fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (listener->fd < 0)
 		return log_open_error(address, -errno);
@@ -87,12 +153,13 @@ listener_open(struct listener *listener, const struct address *address)
 		remove_stale_socket(address);
 	else
 		(void)setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (shares)
+		listener_share(listener, true);
 	if (family == AF_INET6)
 		(void)setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
 	if (bind(listener->fd, (const struct sockaddr *)&address->storage, address->bytes) != 0 ||
 	    listen(listener->fd, BACKLOG) != 0) {
-		int error = log_open_error(address, -errno);
-
+		error = log_open_error(address, -errno);
 		(void)close(listener->fd);
 		return error;
 	}

@@ -147,6 +147,24 @@ add_listener(struct service *service, struct service_listener *added, struct add
 		*bound = added->listener.address;
 }
 
+/* Returns whether there is any listener that collides with ADDRESS. */
+static bool
+share_colliding(struct service *service, const struct address *address, bool shares)
+{
+	struct list_node *node;
+	bool found = false;
+
+	list_for_each(node, &service->listeners) {
+		struct service_listener *added = container_of(node, struct service_listener, node);
+
+		if (!address_collides(&added->listener.address, address))
+			continue;
+		listener_share(&added->listener, shares);
+		found = true;
+	}
+	return found;
+}
+
 int
 service_listen(struct service *service, const struct address *address, struct address *bound)
 {
@@ -155,7 +173,16 @@ service_listen(struct service *service, const struct address *address, struct ad
 
 	if (added == NULL)
 		return -ENOMEM;
-	error = listener_open(&added->listener, address);
+	/* One that is there may be about to go: 127.0.0.1 where every address is wanted now. */
+	if (share_colliding(service, address, true)) {
+		error = listener_open_beside(&added->listener, address);
+		(void)share_colliding(service, address, false);
+		if (error == -EADDRINUSE)
+			log_error("it may be this daemon itself, which cannot share a port with "
+				  "what it opened as another user or was given: restart it");
+	} else {
+		error = listener_open(&added->listener, address);
+	}
 	if (error < 0)
 		free(added);
 	else
@@ -210,16 +237,19 @@ start_idle(struct message *message)
 	sem_post(&home->service->done);
 }
 
+static void
+tell_core(struct service_core *home, void (*deliver)(struct message *))
+{
+	home->message.deliver = deliver;
+	reactor_send(home->core->reactor, &home->message);
+}
+
 /* Tell all cores, each by its own message, which each must have had before the next can be told: see wait_done. */
 static void
 tell_cores(struct service *service, void (*deliver)(struct message *))
 {
-	for (unsigned i = 0; i < service->core_count; i++) {
-		struct service_core *home = &service->per_core[i];
-
-		home->message.deliver = deliver;
-		reactor_send(home->core->reactor, &home->message);
-	}
+	for (unsigned i = 0; i < service->core_count; i++)
+		tell_core(&service->per_core[i], deliver);
 }
 
 static void
@@ -380,6 +410,27 @@ service_barrier(struct service *service)
 {
 	tell_cores(service, pass_barrier);
 	wait_done(service, service->core_count);
+}
+
+/* ---- reporting ---- */
+
+static void
+report(struct message *message)
+{
+	struct service_core *home = container_of(message, struct service_core, message);
+
+	service_report_core(home);
+	sem_post(&home->service->done);
+}
+
+void
+service_report(struct service *service)
+{
+	/* One after the other, so that their lines do not mix. */
+	for (unsigned i = 0; i < service->core_count; i++) {
+		tell_core(&service->per_core[i], report);
+		wait_done(service, 1);
+	}
 }
 
 /* ---- stopping ---- */

@@ -9,6 +9,7 @@
 #include "net/listener.h"
 #include "net/service_settings.h"
 #include "net/tls_line.h"
+#include "net/traffic.h"
 #include "reactor/core.h"
 #include "reactor/stream.h"
 #include <semaphore.h>
@@ -33,7 +34,8 @@ struct service_core {
 	struct list_node parked;      /* idle for long */
 	struct stream_parking parking;
 	bool parking_started;
-	struct timer idle_look; /* runs while there are connections at work */
+	struct timer idle_look;		/* runs while there are connections at work */
+	struct traffic traffic_of_gone; /* of connections that are no more */
 	struct nbd_request *requests;
 	struct list_node unused_requests;
 	unsigned unused_request_count;
@@ -95,6 +97,10 @@ int service_change(struct service *service, struct service_settings *settings, b
 
 /* Wait until each core has delivered the messages that were sent to it before.  Not on a core. */
 void service_barrier(struct service *service);
+
+/* After service_start: log what each core serves, and to whom, in a bounded number of lines of level info.  Blocks until all cores have: not on
+ * a core. */
+void service_report(struct service *service);
 
 /* After service_start: accept no more, answer what was asked, close all connections; those that do not read their answers within 10 s are
  * dropped.  Blocks until all are gone and nothing is in flight: not on a core. */

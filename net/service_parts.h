@@ -16,6 +16,9 @@ void service_idle_start(struct service_core *core);
  * callee's. */
 void service_place(struct service_core *core, int fd, const struct address *peer);
 
+/* Log what CORE serves, and to whom. */
+void service_report_core(struct service_core *core);
+
 /* A connection of CLIENT on CORE is no more: its place is free.  Any thread. */
 void service_release_place(struct service_core *core, const struct access_peer *client);
 

@@ -15,41 +15,53 @@
 
 #define FILE_BYTES_MAX (1u << 20)
 
-static int load_priority(const char *text, struct tls_credentials *made);
+/* A file, and how messages name it. */
+struct source {
+	const char *path, *name;
+};
+
+static int load_priority(const struct tls_files *files, struct tls_credentials *made);
 static int load_x509(const struct tls_files *files, struct tls_credentials *made);
-static int load_psk(const char *path, struct tls_credentials *made);
+static int load_psk(const struct tls_files *files, struct tls_credentials *made);
+
+static struct source
+source_of(const char *path, const char *origin)
+{
+	return (struct source){ path, origin != NULL ? origin : path };
+}
 
 /* ---- files ---- */
 
 /* A key that others can read is no secret; one that the group can write is not ours. */
 static int
-check_private(const char *path, mode_t mode)
+check_private(const struct source *source, mode_t mode)
 {
 	if ((mode & (S_IRWXO | S_IWGRP)) == 0)
 		return 0;
 	log_error("%s: holds secret keys, but its mode is %04o, so that others can read or change "
 		  "them; run chmod "
 		  "600 %s, and make new keys if somebody may have read these",
-		  path, mode & 07777u, path);
+		  source->name, mode & 07777u, source->path);
 	return -EPERM;
 }
 
 static int
-check_file(const char *path, int fd, bool private)
+check_file(const struct source *source, int fd, bool private)
 {
 	struct stat status;
 
 	if (fstat(fd, &status) < 0)
 		return -errno; /* UNTESTED: it is open */
 	if (!S_ISREG(status.st_mode) || status.st_size > FILE_BYTES_MAX) {
-		log_error("%s: not a regular file of at most %u bytes", path, FILE_BYTES_MAX);
+		log_error("%s: not a regular file of at most %u bytes", source->name,
+			  FILE_BYTES_MAX);
 		return -EINVAL;
 	}
-	return private ? check_private(path, status.st_mode) : 0;
+	return private ? check_private(source, status.st_mode) : 0;
 }
 
 static int
-read_whole(const char *path, int fd, gnutls_datum_t *content)
+read_whole(const struct source *source, int fd, gnutls_datum_t *content)
 {
 	uint8_t *bytes = malloc(FILE_BYTES_MAX);
 	size_t count = 0;
@@ -63,7 +75,7 @@ read_whole(const char *path, int fd, gnutls_datum_t *content)
 	if (got < 0) {
 		int error = -errno;
 
-		log_error("%s: cannot be read: %s", path, strerror(-error));
+		log_error("%s: cannot be read: %s", source->name, strerror(-error));
 		free(bytes);
 		return error;
 	}
@@ -73,35 +85,35 @@ read_whole(const char *path, int fd, gnutls_datum_t *content)
 
 /* The daemon may have been root when it read the file before. */
 static void
-log_unreadable(const char *path, int error)
+log_unreadable(const struct source *source, int error)
 {
 	if (error == -EACCES)
 		log_error(
 			"%s: cannot be opened: %s; the daemon runs as uid %u and gid %u now: give "
-			"the file to that group and let it read (chgrp %u FILE, chmod 640 FILE), "
+			"the file to that group and let it read (chgrp %u %s, chmod 640 %s), "
 			"and let it enter the directories above",
-			path, strerror(-error), (unsigned)geteuid(), (unsigned)getegid(),
-			(unsigned)getegid());
+			source->name, strerror(-error), (unsigned)geteuid(), (unsigned)getegid(),
+			(unsigned)getegid(), source->path, source->path);
 	else
-		log_error("%s: cannot be opened: %s", path, strerror(-error));
+		log_error("%s: cannot be opened: %s", source->name, strerror(-error));
 }
 
-/* Read the file at PATH; PRIVATE: it must be closed to others.  Returns 0, or a negative errno, logged. */
+/* Read SOURCE; PRIVATE: it must be closed to others.  Returns 0, or a negative errno, logged. */
 static int
-file_load(const char *path, bool private, gnutls_datum_t *content)
+file_load(const struct source *source, bool private, gnutls_datum_t *content)
 {
 	/* Non-blocking: a FIFO must not stop the start. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = open(source->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	int error;
 
 	if (fd < 0) {
 		error = -errno;
-		log_unreadable(path, error);
+		log_unreadable(source, error);
 		return error;
 	}
-	error = check_file(path, fd, private);
+	error = check_file(source, fd, private);
 	if (error == 0)
-		error = read_whole(path, fd, content);
+		error = read_whole(source, fd, content);
 	close(fd);
 	return error;
 }
@@ -130,10 +142,10 @@ chain_unload(struct chain *chain)
 }
 
 static int
-chain_load(const char *path, struct chain *chain)
+chain_load(const struct source *source, struct chain *chain)
 {
 	gnutls_datum_t content;
-	int error = file_load(path, false, &content);
+	int error = file_load(source, false, &content);
 
 	if (error < 0)
 		return error;
@@ -143,7 +155,7 @@ chain_load(const char *path, struct chain *chain)
 	file_unload(&content);
 	if (error >= 0)
 		return 0;
-	log_error("%s: holds no certificate in PEM form: %s", path, gnutls_strerror(error));
+	log_error("%s: holds no certificate in PEM form: %s", source->name, gnutls_strerror(error));
 	return -EINVAL;
 }
 
@@ -168,15 +180,15 @@ is_current(gnutls_x509_crt_t certificate, char *text, size_t text_bytes)
 
 /* The server's own: each must be valid. */
 static int
-check_own(const char *path, const struct chain *chain)
+check_own(const struct source *source, const struct chain *chain)
 {
 	char why[64];
 
 	for (unsigned i = 0; i < chain->count; i++) {
 		if (is_current(chain->certificates[i], why, sizeof(why)))
 			continue;
-		log_error("%s: certificate %u of %u %s; put a new one in its place", path, i + 1,
-			  chain->count, why);
+		log_error("%s: certificate %u of %u %s; put a new one in its place", source->name,
+			  i + 1, chain->count, why);
 		return -EINVAL;
 	}
 	return 0;
@@ -184,7 +196,7 @@ check_own(const char *path, const struct chain *chain)
 
 /* Authorities: one that is valid must be among them. */
 static int
-check_authorities(const char *path, const struct chain *chain)
+check_authorities(const struct source *source, const struct chain *chain)
 {
 	unsigned current = 0;
 	char why[64];
@@ -194,21 +206,21 @@ check_authorities(const char *path, const struct chain *chain)
 			current++;
 		else
 			log_warning("%s: certificate %u of %u %s: no client that it signed gets in",
-				    path, i + 1, chain->count, why);
+				    source->name, i + 1, chain->count, why);
 	}
 	if (current > 0)
 		return 0;
 	log_error("%s: none of its %u certificates is valid now, so no client could get in; put a "
 		  "new one in",
-		  path, chain->count);
+		  source->name, chain->count);
 	return -EINVAL;
 }
 
 static int
-key_load(const char *path, gnutls_x509_privkey_t *key)
+key_load(const struct source *source, gnutls_x509_privkey_t *key)
 {
 	gnutls_datum_t content;
-	int error = file_load(path, true, &content);
+	int error = file_load(source, true, &content);
 
 	if (error < 0)
 		return error;
@@ -221,9 +233,10 @@ key_load(const char *path, gnutls_x509_privkey_t *key)
 	if (error == GNUTLS_E_DECRYPTION_FAILED)
 		log_error("%s: the key is encrypted; store it without a passphrase, closed to "
 			  "others by its mode",
-			  path);
+			  source->name);
 	else
-		log_error("%s: holds no private key in PEM form: %s", path, gnutls_strerror(error));
+		log_error("%s: holds no private key in PEM form: %s", source->name,
+			  gnutls_strerror(error));
 	gnutls_x509_privkey_deinit(*key);
 	*key = NULL;
 	return -EINVAL;
@@ -232,14 +245,16 @@ key_load(const char *path, gnutls_x509_privkey_t *key)
 static int
 load_certificate(const struct tls_files *files, struct tls_credentials *made)
 {
+	struct source key_source = source_of(files->key, files->origins.key);
+	struct source source = source_of(files->certificate, files->origins.certificate);
 	gnutls_x509_privkey_t key = NULL;
 	struct chain chain;
 	/* Each whatever the other comes to, to find all mistakes. */
-	int key_error = key_load(files->key, &key), error = chain_load(files->certificate, &chain);
+	int key_error = key_load(&key_source, &key), error = chain_load(&source, &chain);
 
 	if (error < 0)
 		goto err_after_key;
-	error = check_own(files->certificate, &chain);
+	error = check_own(&source, &chain);
 	if (error == 0)
 		error = key_error;
 	if (error < 0)
@@ -247,8 +262,8 @@ load_certificate(const struct tls_files *files, struct tls_credentials *made)
 	error = gnutls_certificate_set_x509_key(made->x509, chain.certificates, (int)chain.count,
 						key);
 	if (error < 0) {
-		log_error("%s: cannot be used with the key in %s: %s", files->certificate,
-			  files->key, gnutls_strerror(error));
+		log_error("%s: cannot be used with the key in %s: %s", source.name, files->key,
+			  gnutls_strerror(error));
 		error = -EINVAL;
 	}
 err_after_chain:
@@ -259,14 +274,15 @@ err_after_key:
 }
 
 static int
-load_authorities(const char *path, struct tls_credentials *made)
+load_authorities(const struct tls_files *files, struct tls_credentials *made)
 {
+	struct source source = source_of(files->ca, files->origins.ca);
 	struct chain chain;
-	int error = chain_load(path, &chain);
+	int error = chain_load(&source, &chain);
 
 	if (error < 0)
 		return error;
-	error = check_authorities(path, &chain);
+	error = check_authorities(&source, &chain);
 	if (error == 0 &&
 	    gnutls_certificate_set_x509_trust(made->x509, chain.certificates, (int)chain.count) < 0)
 		error = -ENOMEM; /* UNTESTED: no fault for GnuTLS's malloc */
@@ -287,7 +303,7 @@ load_x509(const struct tls_files *files, struct tls_credentials *made)
 		return -ENOMEM; /* UNTESTED: as above */
 	error = load_certificate(files, made);
 	if (files->ca != NULL)
-		authorities_error = load_authorities(files->ca, made);
+		authorities_error = load_authorities(files, made);
 	return error < 0 ? error : authorities_error;
 }
 
@@ -311,21 +327,22 @@ find_key(gnutls_session_t session, const gnutls_datum_t *name, gnutls_datum_t *k
 }
 
 static int
-load_psk(const char *path, struct tls_credentials *made)
+load_psk(const struct tls_files *files, struct tls_credentials *made)
 {
+	struct source source = source_of(files->psk_file, files->origins.psk_file);
 	char why[TLS_PSK_LINE_TEXT];
 	gnutls_datum_t content;
 	int error;
 
-	if (path == NULL)
+	if (source.path == NULL)
 		return 0;
-	error = file_load(path, true, &content);
+	error = file_load(&source, true, &content);
 	if (error < 0)
 		return error;
 	error = tls_psk_parse(&made->keys, (const char *)content.data, content.size, why);
 	file_unload(&content);
 	if (error < 0) {
-		log_error("%s: %s", path, why);
+		log_error("%s: %s", source.name, why);
 		return error;
 	}
 	if (gnutls_psk_allocate_server_credentials(&made->psk) < 0)
@@ -338,9 +355,9 @@ load_psk(const char *path, struct tls_credentials *made)
 
 /* ---- the whole ---- */
 
-/* Nothing older than TLS 1.2 may be asked for.  Source: the NBD protocol, "TLS versions". */
+/* Nothing older than TLS 1.2 may be asked for; NAME: what asks, for messages.  Source: the NBD protocol, "TLS versions". */
 static int
-check_versions(const char *text, gnutls_priority_t priority)
+check_versions(const char *name, gnutls_priority_t priority)
 {
 	const unsigned *versions;
 	int count = gnutls_priority_protocol_list(priority, &versions);
@@ -348,30 +365,29 @@ check_versions(const char *text, gnutls_priority_t priority)
 	for (int i = 0; i < count; i++) {
 		if (versions[i] == GNUTLS_TLS1_2 || versions[i] == GNUTLS_TLS1_3)
 			continue;
-		log_error("[tls] priority = %s: allows %s; NBD needs TLS 1.2 or later: add "
+		log_error("%s: allows %s; NBD needs TLS 1.2 or later: add "
 			  "-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2",
-			  text, gnutls_protocol_get_name((gnutls_protocol_t)versions[i]));
+			  name, gnutls_protocol_get_name((gnutls_protocol_t)versions[i]));
 		return -EINVAL;
 	}
 	return 0;
 }
 
 static int
-load_priority(const char *text, struct tls_credentials *made)
+load_priority(const struct tls_files *files, struct tls_credentials *made)
 {
+	const char *text = files->priority != NULL ? files->priority : TLS_PRIORITY_DEFAULT;
+	const char *name = files->origins.priority != NULL ? files->origins.priority : text;
 	const char *wrong_from;
-	int error;
+	int error = gnutls_priority_init(&made->priority, text, &wrong_from);
 
-	if (text == NULL)
-		text = TLS_PRIORITY_DEFAULT;
-	error = gnutls_priority_init(&made->priority, text, &wrong_from);
 	if (error < 0) {
 		made->priority = NULL;
-		log_error("[tls] priority = %s: GnuTLS does not take it from \"%s\" on: %s", text,
-			  wrong_from, gnutls_strerror(error));
+		log_error("%s: GnuTLS does not take it from \"%s\" on: %s", name, wrong_from,
+			  gnutls_strerror(error));
 		return -EINVAL;
 	}
-	return check_versions(text, made->priority);
+	return check_versions(name, made->priority);
 }
 
 int
@@ -385,11 +401,11 @@ tls_credentials_load(const struct tls_files *files, struct tls_credentials **cre
 	made->references = 1;
 	made->verify_client = files->verify_client;
 	/* All of them, to find all mistakes. */
-	error = load_priority(files->priority, made);
+	error = load_priority(files, made);
 	next = load_x509(files, made);
 	if (error == 0)
 		error = next;
-	next = load_psk(files->psk_file, made);
+	next = load_psk(files, made);
 	if (error == 0)
 		error = next;
 	if (error < 0) {

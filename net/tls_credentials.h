@@ -14,6 +14,11 @@ enum tls_mode {
 	TLS_MODE_REQUIRED, /* clients that do not are told to, and nothing else */
 };
 
+/* How messages name what was given, such as "FILE:LINE: KEY = VALUE"; NULL: by its path or text.  Not owned. */
+struct tls_origins {
+	const char *ca, *certificate, *key, *psk_file, *priority;
+};
+
 /* Where the credentials are; NULL: not given.  The strings are the configuration's. */
 struct tls_files {
 	char *ca;	    /* certificates of the authorities that sign those of clients, PEM */
@@ -22,6 +27,7 @@ struct tls_files {
 	char *psk_file;	    /* as psktool writes it */
 	char *priority;	    /* GnuTLS's priority string; NULL: TLS_PRIORITY_DEFAULT */
 	bool verify_client; /* clients that use certificates need one that CA has signed */
+	struct tls_origins origins;
 };
 
 /* TLS 1.3, then 1.2; AEAD ciphers only, the cheapest with hardware's help first; forward secrecy also with PSK.
@@ -40,7 +46,7 @@ struct tls_credentials {
 	struct tls_psk_table keys;	       /* of psk */
 };
 
-/* Load and check what FILES names; each mistake is logged with its file, the reason and what to do.  Reads files: not on a core.
+/* Load and check what FILES names; each mistake is logged with its origin, the reason and what to do.  Reads files: not on a core.
  * *credentials has one reference, the caller's.
  * Returns 0, or a negative errno; then *credentials is unchanged.  Errors: those of open(2) and read(2); -EPERM a file with keys is
  * open to others; -EINVAL content that cannot be used: no PEM, a key of another certificate, expired, not valid yet; or FILES

@@ -139,6 +139,7 @@ dispatch(struct nbd_request *request)
 		serve_refuse(request, error, why);
 		return true;
 	}
+	traffic_count(&connection->traffic, &request->header);
 	return begin_request(request);
 }
 

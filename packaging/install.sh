@@ -67,6 +67,9 @@ put 644 build/packaging/millraced.8 "$prefix/share/man/man8/millraced.8"
 put 644 build/packaging/millrace.conf.5 "$prefix/share/man/man5/millrace.conf.5"
 put 644 build/packaging/millrace-bench.1 "$prefix/share/man/man1/millrace-bench.1"
 put 644 build/packaging/millrace-import-nbd-server.1 "$prefix/share/man/man1/millrace-import-nbd-server.1"
+for page in quick-start moving tuning recipes/vm-disk recipes/backup recipes/diskless-boot recipes/container-volume; do
+	put 644 "doc/$page.md" "$prefix/share/doc/millrace/$page.md"
+done
 put 644 packaging/millrace-bench.bash "$prefix/share/bash-completion/completions/millrace-bench"
 put 644 packaging/millraced.bash "$prefix/share/bash-completion/completions/millraced"
 

@@ -35,6 +35,7 @@ MODULES = (
     "test_faults",
     "test_bounds",
     "test_bad_input",
+    "test_check",
     "test_floods",
     "test_access",
     "test_tls",
@@ -57,6 +58,7 @@ MODULES = (
     "test_bench_processes",
     "test_cost",
     "test_reload",
+    "test_report",
     "test_grow",
 )
 LOG_LINES_SHOWN = 60

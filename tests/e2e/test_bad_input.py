@@ -143,7 +143,8 @@ def refuse_image(env, path, *mentions, prefix=()):
 
 @test(quick=True)
 def missing_image_is_named(env):
-    refuse_image(env, env.path("absent.img"), "No such file")
+    refuse_image(env, env.path("absent.img"), "No such file", "truncate -s")
+    refuse_image(env, "/dev/millrace-absent", "No such file", "PrivateDevices=no")
 
 
 @test(quick=True)
@@ -320,133 +321,6 @@ def digits_of(text):
     return "".join(letter if letter.isdigit() else " " for letter in text).split()
 
 
-# --check.
-
-
-def check_config(env, path):
-    """--check must accept the file; returns what it says."""
-    daemon = env.launch(["--config", path, "--check"])
-    daemon.judged = True
-    code = daemon.wait_exit(EXIT_SECONDS_SLOW if env.quick else EXIT_SECONDS)
-    daemon.check_log()
-    equal(code, 0, f"exit code of --check, which said: {daemon.log()}")
-    return daemon.log()
-
-
-@test(quick=True)
-def check_accepts_a_good_file_and_describes_it(env):
-    image = env.file(3 * MIB)
-    text = "[reactor]\nqueue-depth = 128\n[server]\nlisten = 127.0.0.1:0\nmax-connections = 77\n"
-    path = env.config(text + f"[export disk]\npath = {image}\ndescription = of mine\n")
-    said = check_config(env, path)
-    for word in ("disk", image, str(3 * MIB), "127.0.0.1", "128", "77"):
-        check(word in said, f"{word} is not in what --check says: {said}")
-
-
-@test(quick=True)
-def check_finds_mistakes_of_every_kind_in_one_go(env):
-    """In the file's form, on the command line, on this machine, and in what an export names."""
-    absent, empty = env.path("absent.img"), env.file(0, name="empty.img")
-    path = env.config(f"[reactor]\npoll-us = x\n[export a]\npath = {absent}\n[export b]\npath = {empty}\n")
-    arguments = ["--config", path, "--listen", "nonsense", "--cores", "4000", "--check"]
-    expect_refusal(env, arguments, f"{path}:2", "nonsense", "4000", absent, "No such file", empty, "empty")
-
-
-# What is right by itself, but not beside other settings or on this machine: (the file's text, its mistakes).  {image} is one.
-LATER_MISTAKES = {
-    "cores and user": (
-        "[reactor]\ncores = 4000\n[server]\nuser = nobody-at-all\n[export a]\npath = {image}\n",
-        (":2: [reactor] cores = 4000: core 4000", ":4: [server] user = nobody-at-all: no such user"),
-    ),
-    "what a list of cores does not need": ("[reactor]\ncores = 0\nskip-smt = yes\n", (":3: [reactor] skip-smt = yes: ",)),
-    "memory": ("[reactor]\nbuffer-memory = 64G\n[export a]\npath = {image}\n", (":2: [reactor] buffer-memory = 64G: ",)),
-    "a directory of exports": ("[server]\nexports-dir = gone\n", (":2: [server] exports-dir = gone: cannot read",)),
-    "TLS without a certificate": ("[tls]\nmode = required\n", (":2: [tls] mode = required: neither",)),
-    "TLS without a key": ("[tls]\nmode = allowed\ncertificate = /x\nca = /x\n", (":3: [tls] certificate = /x: ",)),
-    "files of TLS": (
-        "[tls]\nmode = allowed\ncertificate = /x1\nkey = /x2\nca = /x3\npsk-file = /x4\npriority = HUH\n[export a]\npath = {image}\n",
-        (":2: [tls] mode = allowed: ", "/x1: ", "/x2: ", "/x3: ", "/x4: ", "priority = HUH: "),
-    ),
-    "exports that need TLS": (
-        "[export a]\npath = {image}\ntls-only = yes\n[export b]\ntype = null\nsize = 1M\nallow-names = b\n",
-        (":3: [export a] tls-only = yes: ", ":7: [export b] allow-names = b: "),
-    ),
-    "images": (
-        "[export a]\npath = /gone\n[export b]\ncache = host\npath = /dev/null\n[export c]\nsize = 1M\npath = {image}\n",
-        (":2: [export a] path = /gone: ", ":5: [export b] path = /dev/null: ", ":7: [export c] size = 1M: "),
-    ),
-    "one image twice": ("[export a]\npath = {image}\n[export b]\npath = {image}\n", (":4: [export b] path = {image}: ",)),
-}
-
-
-@test(over=[(what,) for what in LATER_MISTAKES], quick=True)
-def mistakes_beside_others_or_on_this_machine_have_their_line(env, what):
-    text, mentions = LATER_MISTAKES[what]
-    image = env.file(MIB)
-    path = env.config(text.format(image=image))
-    found = [mention.format(image=image) for mention in mentions]
-    expect_refusal(env, ["--config", path, "--check"], *[path + words if words[0] == ":" else words for words in found])
-
-
-@test(quick=True)
-def check_goes_on_when_no_core_is_left(env):
-    path = env.config("[reactor]\npoll-us = x\nskip-core-0 = yes\n[export a]\npath = /gone\n")
-    words = (f"{path}:2: [reactor] poll-us = x: ", f"{path}:3: [reactor] skip-core-0 = yes: no core is left", "/gone: ")
-    expect_refusal(env, ["--config", path, "--check"], *words, prefix=("taskset", "-c", "0"))
-
-
-@test(quick=True)
-def check_does_not_look_for_an_export_that_a_mistake_has_cost(env):
-    path = env.config("[export a]\n")
-    log = expect_refusal(env, ["--config", path, "--check"], f"{path}:1", "no path")
-    check("no export" not in log, f"said too: {log}")
-
-
-@test()
-def check_does_not_listen_or_touch_the_image(env):
-    """It works while the daemon runs with the same file."""
-    content = random_bytes(MIB)
-    image = env.file(MIB, content)
-    socket_path = env.socket_path()
-    path = env.config(f"[server]\nlisten = unix:{socket_path}\n[export disk]\npath = {image}\nread-only = yes\n")
-    daemon = env.serve("--config", path)
-    check_config(env, path)
-    equal(env.run(["nbdinfo", "--size", daemon.uri()]).out.strip(), str(MIB), "size from the running daemon")
-    with open(image, "rb") as file:
-        same_bytes(file.read(), content, "the image")
-
-
-def exports_directory(env):
-    """exports.d beside the files that env.config makes."""
-    directory = os.path.join(env.directory, "exports.d")
-    os.mkdir(directory)
-    return directory
-
-
-@test(quick=True)
-def exports_in_a_directory_are_served_and_mistakes_in_them_named(env):
-    directory = exports_directory(env)
-    path = env.config("[server]\nlisten = 127.0.0.1:0\nexports-dir = exports.d\n")
-    image = env.file(MIB)
-    write_text(os.path.join(directory, "b.conf"), f"[export b]\npath = {image}\n")
-    write_text(os.path.join(directory, "ignored.conf.bak"), "nonsense\n")
-    daemon = env.serve("--config", path)
-    equal(env.run(["nbdinfo", "--size", daemon.uri("b")]).out.strip(), str(MIB), "size of the export in the directory")
-    write_text(os.path.join(directory, "a.conf"), f"[export b]\npath = {image}\n[reactor]\npoll-us = 1\n")
-    expect_refusal(
-        env,
-        ["--config", path, "--check"],
-        f"{directory}/a.conf:3: [reactor]: only [export NAME]",
-        f'{directory}/b.conf:1: [export b]: export "b" of {directory}/a.conf:1 has this name already',
-    )
-
-
-@test(quick=True)
-def missing_directory_of_exports_is_named(env):
-    path = env.config("[server]\nexports-dir = gone\n")
-    expect_refusal(env, ["--config", path], f"{env.directory}/gone", "No such file")
-
-
 # What the configuration needs of the machine's limits.
 
 
@@ -489,33 +363,3 @@ def locked_memory_is_locked(env):
     daemon = env.serve("--config", env.config(good_config(env, reactor="lock-memory = yes")))
     locked = re.search(r"^VmLck:\s+(\d+) kB", read_text(f"/proc/{daemon.pid}/status"), re.MULTILINE)
     check(int(locked[1]) >= 128 << 10, f"VmLck is {locked[1]} KiB")
-
-
-def example_config():
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return read_text(os.path.join(root, "etc", "millrace.conf"))
-
-
-@test(quick=True)
-def example_configuration_is_accepted(env):
-    """etc/millrace.conf, with an export in the directory that it names."""
-    write_text(os.path.join(exports_directory(env), "a.conf"), f"[export a]\npath = {env.file(MIB)}\n")
-    check_config(env, env.config(example_config()))
-
-
-@test()
-def settings_that_the_example_shows_in_comments_are_accepted(env):
-    """Each setting or section that is commented out works when its # is removed, with what it shows."""
-    exports_directory(env)
-    lines = []
-    for line in example_config().splitlines():
-        if re.match(r"#([a-z-]+ = |\[)", line):
-            line = line[1:]
-        if line.split("=")[0].strip() == "path":
-            line = f"path = {env.file(MIB)}"
-        if line.split("=")[0].strip() == "user":
-            line = "user = root"  # this machine need not have the one that is shown
-        if line.split("=")[0].strip() == "allow-names":
-            continue  # it needs TLS, and that certificates: test_tls.py
-        lines.append(line)
-    check_config(env, env.config("\n".join(lines) + "\n"))

@@ -381,6 +381,26 @@ def connections_are_spread_over_the_cores(env):
     wait_until(two_threads_are_busy, 20, "two threads have used CPU")
 
 
+@test(quick=True)
+def connection_is_served_where_its_packets_come(env):
+    """By the core of the CPU that the client runs on, of cores that have as many others."""
+    cores = [int(core) for core in two_cores().split(",")]
+    if len(cores) < 2:
+        raise Skip("needs two cores")
+    daemon = serve_limited(env, env.image(FILE, MIB), "log-level = debug")
+    fds = daemon.fd_count()
+    allowed = os.sched_getaffinity(0)
+    try:
+        for cpu in (cores[1], cores[0], cores[1]):
+            os.sched_setaffinity(0, {cpu})
+            client = connect(env, daemon)
+            daemon.logged(f":{client.sock.getsockname()[1]}: ", f"connected on core {cpu}")
+            client.close()
+            wait_until(lambda: daemon.fd_count() == fds, 10, "it has left")
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def thread_ticks(pid):
     ticks = []
     for thread in os.listdir(f"/proc/{pid}/task"):

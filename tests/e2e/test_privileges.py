@@ -147,7 +147,7 @@ def keys_that_root_alone_may_read_are_named_before_a_reload_fails(env):
     check(key in said[0] and f"chgrp {user.pw_gid} {key}, chmod 640 {key}" in said[0], said[0])
     daemon.send_signal(signal.SIGHUP)
     wait_until(lambda: "not reloaded" in daemon.log(), 10, "the reload fails")
-    refusal = next(line for line in daemon.log_lines() if f"error: {key}: cannot be opened" in line)
+    refusal = next(line for line in daemon.log_lines() if f"[tls] key = {key}: cannot be opened" in line)
     check(f"gid {user.pw_gid}" in refusal and "chmod 640" in refusal, refusal)
     os.chown(key, -1, user.pw_gid)
     os.chmod(key, 0o640)
@@ -163,7 +163,9 @@ def only_root_can_change_the_user(env):
         raise Skip("needs root to be somebody else first")
     path = config(env, f"user = {USER}")
     os.chmod(re.search(r"path = (.*)", read_text(path))[1], 0o666)
-    daemon = env.launch(["--config", path], prefix=("setpriv", "--reuid=1", "--clear-groups"))
-    daemon.judged = True
-    check(daemon.wait_exit() == 1, "it starts")
-    check("only root can change to it" in daemon.log(), f"it does not say why: {daemon.log()}")
+    for more in ([], ["--check"]):
+        daemon = env.launch(["--config", path, *more], prefix=("setpriv", "--reuid=1", "--clear-groups"))
+        daemon.judged = True
+        check(daemon.wait_exit() == 1, "it starts, or --check finds nothing")
+        words = f"[server] user = {USER}: only root can change to it"
+        check(words in daemon.log(), f"it does not say why: {daemon.log()}")

@@ -2,35 +2,43 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import statistics
 import subprocess
+import tempfile
 import threading
 import time
 
 import nbd
 
 import wire
-from harness import FILE, MIB, READY_SECONDS
-from harness import Failure, check, equal, random_bytes, same_bytes, start_process, test, wait_until
+from harness import MIB, READY_SECONDS
+from harness import Failure, Skip, check, equal, random_bytes, same_bytes, start_process, test, wait_until
 from wire import Wire
+
+
+EVERY = "0.0.0.0"
+NOT_OURS = "192.0.2.1:1"  # an address for documentation: no machine has it
 
 
 class Server:
     """A daemon whose configuration is changed while it runs."""
 
-    def __init__(self, env, exports, server=""):
+    def __init__(self, env, exports, server="", directory=None):
         self.env = env
-        self.path = env.path("millrace.conf")
-        self.port = free_port()
+        self.path = os.path.join(directory, "millrace.conf") if directory else env.path("millrace.conf")
+        self.host, self.port = "127.0.0.1", free_port()
         self.write(exports, server)
         self.daemon = env.serve("--config", self.path)
 
     def write(self, exports, server=""):
-        """EXPORTS: the sections' texts by name."""
+        """EXPORTS: the sections' texts by name.  Whoever reads meanwhile sees the old ones."""
         sections = "".join(f"[export {name}]\n{text}\n" for name, text in exports.items())
-        with open(self.path, "w", encoding="utf-8") as file:
-            file.write(f"[server]\nlisten = 127.0.0.1:{self.port}\n{server}\n{sections}")
+        with open(self.path + ".new", "w", encoding="utf-8") as file:
+            file.write(f"[server]\nlisten = {self.host}:{self.port}\n{server}\n{sections}")
+        os.rename(self.path + ".new", self.path)
 
     def reload(self, works=True):
         word = "reloaded: " if works else "not reloaded: "
@@ -184,6 +192,40 @@ def listeners_come_and_go_and_connections_stay(env):
     check(not os.path.exists(path), "the Unix socket is still there")
     for handle in [client, *handles, server.connect("first")]:
         equal(len(handle.pread(512, 0)), 512, "bytes")
+
+
+@test(quick=True)
+def one_address_becomes_every_address_and_back(env):
+    """The new listener's port is the old one's until that is closed; another daemon may not have it."""
+    first = image(env)
+    server = Server(env, {"first": first})
+    client, one = server.connect("first"), server.host
+    for host, works in ((EVERY, True), (EVERY, False), (one, True), (one, False)):
+        server.host = host
+        # The second time something else fails when the port has been opened, and all stays as it was.
+        server.change({"first": first}, "" if works else f"listen = {NOT_OURS}", works)
+        equal(len(server.connect("first").pread(512, 0)), 512, "bytes over a new connection")
+        other = env.launch(["--export", f"disk={env.file(MIB)}", "--listen", f"{one}:{server.port}"])
+        other.judged = True
+        equal(other.wait_exit(), 1, "exit status of another daemon with this port")
+    equal(len(client.pread(512, 0)), 512, "bytes for who was there")
+    listening = [line for line in server.daemon.log_lines() if "listening on" in line]
+    equal(listening[-1], f"info: no longer listening on {EVERY}:{server.port}", "the last change of listeners")
+
+
+@test(quick=True)
+def port_that_was_opened_as_another_user_needs_a_restart(env):
+    if os.geteuid() != 0:
+        raise Skip("needs root to be somebody else first")
+    exports = {"disk": "type = null\nsize = 1M"}
+    directory = tempfile.mkdtemp(prefix="millrace-e2e-")
+    env.stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    os.chmod(directory, 0o755)
+    server = Server(env, exports, "user = nobody", directory)
+    server.host = EVERY
+    server.change(exports, "user = nobody", works=False)
+    check("this daemon itself" in server.daemon.log(), "it does not say who has the port")
+    server.connect("disk").shutdown()
 
 
 @test(quick=True)
@@ -418,46 +460,63 @@ def nothing_is_left_of_many_reloads(env):
     check(grown < 4 * MIB or "sanitize" in env.binary, f"{grown} bytes more after the reloads")
 
 
-def p99_us(env, server, seconds, meanwhile=lambda: None):
+RELOAD_EVERY_S = 0.025
+WINDOW_S = 1
+WINDOWS_MAX = 7
+P99_TIMES_MAX = 2
+
+
+def p99_us(env, server, meanwhile):
     """The p99 latency of a load, during which MEANWHILE runs again and again; no request may fail."""
     program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
     path = env.path("result.json")
     uri = f"nbd://127.0.0.1:{server.port}/first"
-    arguments = ("--rate", "2000", "--connections", "4", "--time", str(seconds), "--rw", "randrw", "--json", path)
+    arguments = ("--rate", "2000", "--connections", "4", "--time", str(WINDOW_S), "--rw", "randrw", "--json", path)
     process = subprocess.Popen([program, "run", uri, "--quiet", *arguments], stdout=subprocess.PIPE, text=True)
-    count = 0
     while process.poll() is None:
         meanwhile()
-        count += 1
     text = process.stdout.read()
     process.stdout.close()
     equal(process.returncode, 0, f"exit status of the load: {text}")
     with open(path, encoding="utf-8") as file:
-        return json.load(file)["all"]["latency_us"]["p99"], count
+        return json.load(file)["all"]["latency_us"]["p99"]
+
+
+def ratios(busy, quiet):
+    """Of the medians, and of the best windows: others who use this machine change the one or the other, a reload that costs clients both."""
+    return statistics.median(busy) / statistics.median(quiet), min(busy) / min(quiet)
 
 
 @test(alone=True)
 def clients_of_unchanged_exports_notice_nothing_of_100_reloads(env):
-    """The best of three, because others use this machine, too."""
-    first, second = f"path = {env.image(FILE, 16 * MIB).path}", image(env)
-    server = Server(env, {"first": first})
+    """Windows of load take turns, with reloads and without; more of them where the first do not show that p99 is about the same.  The export
+    is memory, and the configuration too: a disk's own p99 varies more than what is looked for."""
+    directory = tempfile.mkdtemp(prefix="millrace-e2e-", dir="/dev/shm")
+    env.stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    first, second = "type = memory\nsize = 16M", image(env)
+    server = Server(env, {"first": first}, directory=directory)
     states = [{"first": first, "second": second}, {"first": first}]
 
-    def change():
+    def change(then=lambda: None):
+        """Waits for no reload, since looking for it would be a load of its own."""
         states.append(states.pop(0))
-        server.change(states[0])
+        server.write(states[0])
+        then()
+        time.sleep(RELOAD_EVERY_S)
 
-    ratios, reloads = [], 0
-    for _ in range(3):
-        quiet, _ = p99_us(env, server, 2, lambda: threading.Event().wait(0.05))
-        busy, count = p99_us(env, server, 2, change)
-        reloads += count
-        ratios.append(busy / quiet)
-        if reloads >= 100 and min(ratios) <= 2:
-            break
-    check(reloads >= 100, f"only {reloads} reloads")
-    if min(ratios) > 2:
-        raise Failure(f"p99 during the reloads is {min(ratios):.1f} times as long ({ratios})")
+    quiet, busy, reloads, found = [], [], 0, (0, 0)
+    while len(busy) < 3 or reloads < 100 or (min(found) > P99_TIMES_MAX and len(busy) < WINDOWS_MAX):
+        quiet.append(p99_us(env, server, change))
+        busy.append(p99_us(env, server, lambda: change(lambda: server.daemon.send_signal(signal.SIGHUP))))
+        reloads = server.daemon.log().count(" reloaded: ")
+        found = ratios(busy, quiet)
+    print(
+        f"     p99 with {reloads} reloads in {len(busy) * WINDOW_S} s is {found[0]:.2f} times as long as without, "
+        f"{statistics.median(busy):.0f} and {statistics.median(quiet):.0f} us; in the best second {found[1]:.2f} times"
+    )
+    check("not reloaded" not in server.daemon.log(), "a reload failed")
+    if min(found) > P99_TIMES_MAX:
+        raise Failure(f"p99 in windows with reloads {busy}, without {quiet} us")
 
 
 @test(quick=True)

@@ -262,3 +262,38 @@ Test(address, refuses_wrong_vsock_addresses)
 	assert_refused("vsock:10000000000:1", "CID");
 	assert_refused("vsock:00000000000000000003:1", "CID");
 }
+
+static bool
+collide(const char *left, const char *right)
+{
+	struct address first = parsed(left), second = parsed(right);
+	bool result = address_collides(&first, &second);
+
+	cr_assert_eq(address_collides(&second, &first), result, "%s, %s", left, right);
+	return result;
+}
+
+Test(address, the_same_or_every_address_with_a_port_collide)
+{
+	cr_assert(collide("127.0.0.1:1", "127.0.0.1:1"));
+	cr_assert(collide("0.0.0.0:1", "127.0.0.1:1"));
+	cr_assert(collide("[::]:1", "[::1]:1"));
+	cr_assert(collide("vsock:any:1", "vsock:local:1"));
+	cr_assert(collide("unix:/a", "unix:/a"));
+
+	cr_assert_not(collide("127.0.0.1:1", "127.0.0.2:1"));
+	cr_assert_not(collide("0.0.0.0:1", "127.0.0.1:11"));
+	cr_assert_not(collide("0.0.0.0:1", "[::]:1"));
+	cr_assert_not(collide("[::1]:1", "[::2]:1"));
+	cr_assert_not(collide("vsock:2:1", "vsock:local:1"));
+	cr_assert_not(collide("unix:/a:1", "unix:/b:1"));
+	cr_assert_not(collide("unix:/a:1", "127.0.0.1:1"));
+}
+
+Test(address, any_port_collides_with_none)
+{
+	cr_assert_not(collide("127.0.0.1:0", "127.0.0.1:0"));
+	cr_assert_not(collide("0.0.0.0:0", "127.0.0.1:0"));
+	cr_assert_not(collide("vsock:any:0", "vsock:any:0"));
+	cr_assert(collide("unix:/a:0", "unix:/a:0"));
+}

@@ -435,6 +435,28 @@ Test(config_key, a_listener_twice_is_refused_unless_its_port_is_any)
 			      "127.0.0.1:10 listens there already; keep one of them\n");
 }
 
+Test(config_key, every_address_and_one_of_them_are_refused)
+{
+	trial_assert_mistakes("[server]\nlisten = 127.0.0.1:1\nlisten = 0.0.0.0:1\n",
+			      "@:3: [server] listen = 0.0.0.0:1: @:2: [server] listen = "
+			      "127.0.0.1:1 listens there already; keep one of them\n");
+}
+
+Test(config_key, several_addresses_in_one_line_are_told_apart_from_paths)
+{
+	struct trial trial;
+
+	trial_assert_refused("server", "listen", "several addresses in one",
+			     (const char *const[]){ "127.0.0.1:1, [::1]:1",
+						    "127.0.0.1:1,10.0.0.1:1",
+						    "127.0.0.1:1 10.0.0.1:1", "[::1]:1; unix:/a",
+						    "unix:/a, unix:/b", "unix:/a,[::1]:1",
+						    "unix:/a vsock:any:1", NULL });
+	trial_read_good(&trial, "[server]\nlisten = unix:/a, b:c d\n" EXPORT_LINES);
+	cr_assert_eq(trial.config.listen_count, 1);
+	trial_fini(&trial);
+}
+
 Test(config_key, values_that_say_nothing_are_refused)
 {
 	trial_assert_mistakes("[server]\nuser =\nexports-dir =\n[export a]\npath = /a\n"

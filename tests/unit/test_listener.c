@@ -48,6 +48,37 @@ Test(listener, port_in_use_is_refused)
 	listener_close(&first);
 }
 
+/* The address of LISTENER, an IPv4 one, with HOST instead. */
+static struct address
+with_host(const struct listener *listener, in_addr_t host)
+{
+	struct address address = listener->address;
+
+	((struct sockaddr_in *)&address.storage)->sin_addr.s_addr = htonl(host);
+	return address;
+}
+
+Test(listener, one_and_every_address_share_a_port_only_while_both_are_told)
+{
+	struct address any = address_of("127.0.0.1:0"), every, other;
+	struct listener first, second, third;
+
+	cr_assert_eq(listener_open(&first, &any), 0);
+	every = with_host(&first, INADDR_ANY);
+	cr_assert_eq(listener_open(&second, &every), -EADDRINUSE);
+	cr_assert_eq(listener_open_beside(&second, &every), -EADDRINUSE);
+	listener_share(&first, true);
+	cr_assert_eq(listener_open(&second, &every), -EADDRINUSE);
+	cr_assert_eq(listener_open_beside(&second, &every), 0);
+	listener_share(&first, false);
+
+	other = with_host(&first, INADDR_LOOPBACK + 1);
+	cr_assert_eq(listener_open(&third, &other), -EADDRINUSE);
+	listener_close(&first);
+	cr_assert_eq(listener_open(&third, &other), -EADDRINUSE);
+	listener_close(&second);
+}
+
 Test(listener, closing_removes_the_unix_socket)
 {
 	struct address address = address_of("unix:build/unit-listener-close");
@@ -90,7 +121,41 @@ Test(listener, file_that_is_no_socket_is_left_alone)
 
 	cr_assert_geq(fd, 0);
 	(void)close(fd);
-	cr_assert_eq(listener_open(&listener, &address), -EADDRINUSE);
+	cr_assert_eq(listener_check(&address), -EEXIST);
+	cr_assert_eq(listener_open(&listener, &address), -EEXIST);
 	cr_assert(exists("build/unit-listener-file"));
+	address = address_of("unix:build/unit-listener-file/socket");
+	cr_assert_eq(listener_check(&address), -ENOTDIR);
 	(void)unlink("build/unit-listener-file");
+}
+
+Test(listener, a_check_finds_what_opening_would_and_makes_nothing)
+{
+	struct address missing = address_of("unix:build/unit-listener-gone/socket");
+	struct address new = address_of("unix:build/unit-listener-new");
+	struct address taken = address_of("unix:build/unit-listener-taken");
+	struct address port = address_of("192.0.2.1:1");
+	struct listener listener;
+
+	cr_assert_eq(listener_check(&missing), -ENOENT);
+	cr_assert_eq(listener_open(&listener, &missing), -ENOENT);
+	cr_assert_eq(listener_check(&new), 0);
+	cr_assert_not(exists("build/unit-listener-new"));
+	/* Who listens there, or whose address it is, is a matter of the moment. */
+	cr_assert_eq(listener_open(&listener, &taken), 0);
+	cr_assert_eq(listener_check(&taken), 0);
+	listener_close(&listener);
+	cr_assert_eq(listener_check(&port), 0);
+}
+
+Test(listener, a_check_finds_a_directory_that_cannot_be_written)
+{
+	struct address address = address_of("unix:build/unit-listener-closed/socket");
+
+	cr_assert_eq(mkdir("build/unit-listener-closed", 0555), 0);
+	if (geteuid() == 0)
+		cr_assert_eq(seteuid(65534), 0); /* in this test's own process */
+	cr_assert_eq(listener_check(&address), -EACCES);
+	(void)seteuid(getuid());
+	cr_assert_eq(rmdir("build/unit-listener-closed"), 0);
 }

@@ -1,0 +1,158 @@
+/* Each part is looked at whatever came of the others, to find all mistakes in one go. */
+#include "daemon/inspection.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "daemon/config.h"
+#include "daemon/config_tls.h"
+#include "daemon/core_choice.h"
+#include "daemon/limits.h"
+#include "daemon/privileges.h"
+#include "disk/volume.h"
+#include "net/listener.h"
+#include "reactor/log.h"
+
+#define RUN_DIRECTORY "/run/"
+
+static int check_tls(const struct config *config);
+static int check_listeners(const struct config *config);
+static bool is_made_at_start(const struct address *address);
+static int check_exports(const struct config *config, FILE *out);
+static int check_other_names(const struct config *config, size_t index);
+static bool is_same_image(const char *left, const char *right);
+
+int
+inspection_run(const struct config *config, FILE *out)
+{
+	int error;
+
+	config_describe(config, out);
+	core_choice_describe("", &config->cores, out);
+	limits_describe(config, out);
+	error = limits_check(config);
+	if (privileges_check(config) < 0)
+		error = -EPERM;
+	if (check_tls(config) < 0)
+		error = -EINVAL;
+	if (check_listeners(config) < 0)
+		error = -EINVAL;
+	return check_exports(config, out) < 0 ? -EINVAL : error;
+}
+
+static int
+check_tls(const struct config *config)
+{
+	struct tls_files files = config_tls_files(config);
+	struct tls_credentials *credentials;
+	int error;
+
+	if (config->tls_mode == TLS_MODE_OFF)
+		return 0;
+	error = tls_credentials_load(&files, &credentials);
+	if (error == 0)
+		tls_credentials_put(credentials);
+	return error;
+}
+
+static int
+check_listeners(const struct config *config)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < config->listen_count; i++) {
+		const char *origin =
+			config->listen_origins[i] ? config->listen_origins[i] : "listen";
+
+		if (is_made_at_start(&config->listen[i])) {
+			log_warning("%s: its directory is not there; RuntimeDirectory= of a unit "
+				    "makes it, otherwise make it before "
+				    "the start",
+				    origin);
+			continue;
+		}
+		if (listener_check(&config->listen[i]) == 0)
+			continue;
+		log_error("%s: cannot be listened on", origin);
+		error = -EINVAL;
+	}
+	return error;
+}
+
+/* Below /run directories come with the services they belong to, and go with them: there may be one when this one's unit runs.
+ * Source: systemd.exec(5), RuntimeDirectory= and RUNTIME_DIRECTORY. */
+static bool
+is_made_at_start(const struct address *address)
+{
+	const struct sockaddr_un *name = (const struct sockaddr_un *)&address->storage;
+	char path[sizeof(name->sun_path) + 1];
+	struct stat status;
+
+	if (address->storage.ss_family != AF_UNIX || getenv("RUNTIME_DIRECTORY") != NULL ||
+	    strncmp(name->sun_path, RUN_DIRECTORY, strlen(RUN_DIRECTORY)) != 0)
+		return false;
+	snprintf(path, sizeof(path), "%s", name->sun_path);
+	return stat(dirname(path), &status) != 0 && errno == ENOENT;
+}
+
+static int
+check_exports(const struct config *config, FILE *out)
+{
+	int error = 0;
+
+	for (size_t i = 0; i < config->export_count; i++) {
+		const struct config_export *export = &config->exports[i];
+		struct volume_options options = config_volume_options(export);
+		uint64_t size_bytes;
+		int result = volume_check(&options, &size_bytes);
+
+		if (result == 0)
+			result = check_other_names(config, i);
+		if (result < 0) {
+			log_error("%s: export \"%s\" cannot be served",
+				  config_export_origin(export, "path"), export->name);
+			error = result;
+			continue;
+		}
+		fprintf(out, "export \"%s\": %llu bytes\n", export->name,
+			(unsigned long long)size_bytes);
+	}
+	return error;
+}
+
+/* The image of the export at INDEX may be another one's before it, by a link or another way to write its path: one of them would find the
+ * other's lock.  The same path twice is found when it is read. */
+static int
+check_other_names(const struct config *config, size_t index)
+{
+	const struct config_export *export = &config->exports[index];
+
+	for (size_t i = 0; i < index; i++) {
+		const struct config_export *other = &config->exports[i];
+
+		if ((export->read_only && other->read_only) ||
+		    !is_same_image(export->path, other->path))
+			continue;
+		log_error(
+			"%s: is the same image as %s of export \"%s\" (%s); give each its own, or "
+			"make both read-only",
+			export->path, other->path, other->name, other->origin);
+		return -EBUSY;
+	}
+	return 0;
+}
+
+static bool
+is_same_image(const char *left, const char *right)
+{
+	struct stat first, second;
+
+	if (!left || !right || stat(left, &first) != 0 || stat(right, &second) != 0)
+		return false;
+	if (S_ISBLK(first.st_mode) && S_ISBLK(second.st_mode))
+		return first.st_rdev == second.st_rdev;
+	return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}

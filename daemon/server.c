@@ -22,7 +22,9 @@
 #include "reactor/log.h"
 #include "reactor/watchdog.h"
 
-#define CALL_THREADS_MAX 16
+/* Many more than the calls of one volume (file_volume.h, and for each core the resubmitter's and a batch of cached writes): disks that
+ * have stopped answering keep theirs.  What is not needed is not there. */
+#define CALL_THREADS_MAX 256
 
 struct server {
 	struct volume_set volumes;

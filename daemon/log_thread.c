@@ -31,7 +31,8 @@ struct log_thread {
 	struct slot slots[LOG_THREAD_LINES];
 	unsigned head;	   /* atomic: the number of the next line */
 	unsigned tail;	   /* of the next line to be written; the log's thread only */
-	unsigned lost;	   /* atomic: lines since the last that was written */
+	unsigned lost;	   /* atomic: lines that are not told of yet */
+	unsigned lost_at;  /* atomic, relaxed: the number of the line behind the first of these */
 	log_writer writer; /* atomic, relaxed */
 	bool stopping;	   /* atomic; before the last post of filled */
 	sem_t filled;	   /* posted after each line */
@@ -72,7 +73,7 @@ fill(struct slot *slot, const struct log_entry *entry)
 	copy_values(slot);
 }
 
-/* The slot for the next line, and its number; or NULL: the ring is full. */
+/* The slot for the next line, and its number; or NULL: the ring is full, and the number is that of the next that has room. */
 static struct slot *
 claim(struct log_thread *thread, unsigned *number)
 {
@@ -85,8 +86,10 @@ claim(struct log_thread *thread, unsigned *number)
 		if (turn != head) {
 			unsigned now = __atomic_load_n(&thread->head, __ATOMIC_RELAXED);
 
-			if (now == head)
+			if (now == head) {
+				*number = head;
 				return NULL;
+			}
 			head = now; /* somebody else took it */
 		} else if (__atomic_compare_exchange_n(&thread->head, &head, head + 1, true,
 						       __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
@@ -104,7 +107,9 @@ take(void *context, const struct log_entry *entry)
 	struct slot *slot = claim(thread, &number);
 
 	if (slot == NULL) {
-		__atomic_fetch_add(&thread->lost, 1, __ATOMIC_RELAXED);
+		/* Of the first only: where more are lost all the time it is told, too.  Who sees it too late says it early. */
+		if (__atomic_fetch_add(&thread->lost, 1, __ATOMIC_RELAXED) == 0)
+			__atomic_store_n(&thread->lost_at, number, __ATOMIC_RELAXED);
 		return;
 	}
 	fill(slot, entry);
@@ -125,6 +130,19 @@ write_lost(log_writer writer, unsigned count, uint64_t time_ns)
 	writer(&entry);
 }
 
+/* Say how many were lost before the line that is next, which is there or not. */
+static void
+tell_lost(struct log_thread *thread, log_writer writer, uint64_t time_ns)
+{
+	unsigned lost;
+
+	if (__atomic_load_n(&thread->lost, __ATOMIC_RELAXED) == 0 ||
+	    (int)(thread->tail - __atomic_load_n(&thread->lost_at, __ATOMIC_RELAXED)) < 0)
+		return;
+	lost = __atomic_exchange_n(&thread->lost, 0, __ATOMIC_RELAXED);
+	write_lost(writer, lost, time_ns);
+}
+
 /* Write what is there. */
 static void
 drain(struct log_thread *thread)
@@ -132,16 +150,15 @@ drain(struct log_thread *thread)
 	for (;;) {
 		struct slot *slot = &thread->slots[thread->tail % LOG_THREAD_LINES];
 		log_writer writer = __atomic_load_n(&thread->writer, __ATOMIC_RELAXED);
-		unsigned lost;
+		uint64_t time_ns;
 
 		if (__atomic_load_n(&slot->turn, __ATOMIC_ACQUIRE) != thread->tail + 1)
 			return;
 		writer(&slot->entry);
-		lost = __atomic_exchange_n(&thread->lost, 0, __ATOMIC_RELAXED);
-		if (lost > 0)
-			write_lost(writer, lost, slot->entry.time_ns);
+		time_ns = slot->entry.time_ns;
 		__atomic_store_n(&slot->turn, thread->tail + LOG_THREAD_LINES, __ATOMIC_RELEASE);
 		thread->tail++;
+		tell_lost(thread, writer, time_ns);
 	}
 }
 

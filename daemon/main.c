@@ -31,7 +31,9 @@ block_signals(sigset_t *signals)
 	sigaddset(signals, SIGUSR1);
 	sigaddset(signals, SERVER_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, signals, NULL);
+	/* What these would end the process for has an error of its own: EPIPE, and EFBIG behind RLIMIT_FSIZE. */
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN);
 }
 
 /* The next of SIGNALS. */

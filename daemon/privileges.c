@@ -36,8 +36,9 @@ privileges_drop(const struct config *config)
 		log_info("runs as root; user = NAME in the configuration makes it somebody who may "
 			 "do less");
 	warn_of_reloads(config);
-	/* Also keeps others of the same user from looking into the process. */
-	if (!config->core_dumps && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+	/* Without dumps others of the same user can't look into the process either.  With them it must be said after a change of
+	 * user, which takes them away.  Source: prctl(2). */
+	if (prctl(PR_SET_DUMPABLE, config->core_dumps ? 1 : 0, 0, 0, 0) != 0)
 		return -errno; /* UNTESTED: it does not fail */
 	return config->seccomp ? seccomp_filter_load() : 0;
 }

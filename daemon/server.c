@@ -22,9 +22,20 @@
 #include "reactor/log.h"
 #include "reactor/watchdog.h"
 
-#define CALL_THREADS_MAX 16
+/* Many more than the calls of one volume (file_volume.h, and for each core the resubmitter's and a batch of cached writes): disks that
+ * have stopped answering keep theirs.  What is not needed is not there. */
+#define CALL_THREADS_MAX 256
+
+/* What cores begin with, and go on with until they stop. */
+struct core_settings {
+	struct cpu_list cores;
+	unsigned queue_depth, poll_us, socket_batch, stall_ms;
+	uint64_t buffer_memory_bytes;
+	bool lock_memory;
+};
 
 struct server {
+	struct core_settings core_settings;
 	struct volume_set volumes;
 	struct throttle_set throttles;
 	struct graveyard graveyard;
@@ -40,6 +51,20 @@ struct server {
 };
 
 /* ---- cores ---- */
+
+static struct core_settings
+core_settings_of(const struct config *config)
+{
+	return (struct core_settings){
+		.cores = config->cores,
+		.queue_depth = config->queue_depth,
+		.poll_us = config->poll_us,
+		.socket_batch = config->socket_batch,
+		.stall_ms = config->stall_ms,
+		.buffer_memory_bytes = config->buffer_memory_bytes,
+		.lock_memory = config->lock_memory,
+	};
+}
 
 static void
 log_no_slots(const struct config *config, const struct aio_budget *budget)
@@ -162,6 +187,7 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	if (error < 0)
 		goto err_after_server;
 	config = &server->offer->config;
+	server->core_settings = core_settings_of(config);
 	error = call_pool_create(CALL_THREADS_MAX, &server->calls);
 	if (error < 0)
 		goto err_after_offer;
@@ -216,10 +242,12 @@ err_after_server:
 
 /* ---- changing ---- */
 
-/* The cores go on as they began. */
+/* Say what CONFIG has otherwise: the cores go on as they began. */
 static void
-log_next_start(const struct config *before, const struct config *after)
+log_next_start(const struct core_settings *before, const struct config *config)
 {
+	const struct core_settings settings_after = core_settings_of(config);
+	const struct core_settings *after = &settings_after;
 	const struct {
 		const char *key;
 		bool changed;
@@ -262,7 +290,7 @@ server_reload(struct server *server, struct config *config)
 			       offer->config.removed_exports == CONFIG_REMOVED_DROP);
 	if (error < 0)
 		goto err_after_listeners;
-	log_next_start(&before->config, &offer->config);
+	log_next_start(&server->core_settings, &offer->config);
 	listeners_commit(&server->listeners, &listeners);
 	server->offer = offer;
 	offer_set_limits(offer);

@@ -33,27 +33,40 @@ note_use(struct file_volume *file)
 }
 
 static void
+find_tail(struct volume_request *request)
+{
+	request->tail_start =
+		__atomic_load_n(&file_of(request->volume)->tail_start, __ATOMIC_ACQUIRE);
+}
+
+void
+file_begin(struct volume_request *request)
+{
+	find_tail(request);
+	if (request->command == VOLUME_COMMAND_READ)
+		file_submit_read(request);
+	else if (is_whole_blocks(file_of(request->volume), request))
+		file_submit_plain_write(request);
+	else
+		file_submit_rmw(request);
+}
+
+static void
 file_submit(struct volume *volume, struct volume_request *request)
 {
 	struct file_volume *file = file_of(volume);
 
-	request->tail_start = __atomic_load_n(&file->tail_start, __ATOMIC_ACQUIRE);
+	find_tail(request);
 	switch (request->command) {
 	case VOLUME_COMMAND_READ:
-		note_use(file);
-		if (file->cached)
-			file_submit_cached_read(request);
-		else
-			file_submit_read(request);
-		break;
 	case VOLUME_COMMAND_WRITE:
 		note_use(file);
-		if (file->cached)
+		if (file->cached && request->command == VOLUME_COMMAND_READ)
+			file_submit_cached_read(request);
+		else if (file->cached)
 			file_submit_cached_write(request);
-		else if (is_whole_blocks(file, request))
-			file_submit_plain_write(request);
-		else
-			file_submit_rmw(request);
+		else if (file_share_begin(request))
+			file_begin(request);
 		break;
 	case VOLUME_COMMAND_FLUSH:
 		flush_group_submit(&file->flushes, file->fd, request);

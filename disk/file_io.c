@@ -56,7 +56,7 @@ read_done(struct op *op, long result)
 		file_submit_rest(request, false, request->buffer, start,
 				 file_block_ceil(request, needed_end));
 	else
-		volume_finish(request, status < 0 ? status : 0);
+		file_finish(request, status < 0 ? status : 0);
 }
 
 /* REQUEST, of whole blocks, is prepared.  Returns whether it has gone with another. */
@@ -98,7 +98,7 @@ plain_write_done(struct op *op, long result)
 	}
 	extent_map_wrote(&file_of(request->volume)->map, request->offset, end);
 	range_write_end(file_of(request->volume)->lock, request->core, &request->range.write);
-	volume_finish(request, status < 0 ? status : 0);
+	file_finish(request, status < 0 ? status : 0);
 }
 
 static void

@@ -398,6 +398,7 @@ file_start(struct volume *volume, struct cores *cores, unsigned home_index, stru
 		nowait_init(&file->cores[i].reads);
 		nowait_init(&file->cores[i].writes);
 		file_cached_init(file, &file->cores[i]);
+		file_share_init(&file->cores[i]);
 	}
 	file->calls = calls;
 	if (file_zeroes_start(file) < 0 || extent_map_init(&file->map, file->volume.size_bytes) < 0)

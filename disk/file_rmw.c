@@ -37,7 +37,7 @@ rmw_finish(struct volume_request *request, int error)
 	extent_map_wrote(&file_of(request->volume)->map, request->offset,
 			 request->offset + request->length);
 	range_exclusive_end(&request->range.exclusive);
-	volume_finish(request, error);
+	file_finish(request, error);
 }
 
 static void

@@ -1,6 +1,6 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
  * blocks, file_merge.c several as one, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_prefetch.c reads
- * ahead, file_zeroes.c trims and zeros, file_extents.c tells where the data is, file_grow.c notices that it has become larger, file.c
+ * ahead, file_share.c leaves slots for other volumes, file_zeroes.c trims and zeros, file_extents.c tells where the data is, file_grow.c notices that it has become larger, file.c
  * says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
@@ -16,6 +16,9 @@ struct file_core {
 	struct volume_request
 		*leaders[2]; /* file_merge.c's: the last read, and write, that others may join */
 	struct nowait reads, writes; /* direct ones: see reactor/nowait.h */
+	/* file_share.c's, of direct reads and writes: those that have begun, and struct volume_request, by op.node, that have not. */
+	unsigned under_way[PRIORITY_COUNT];
+	struct list_node held[PRIORITY_COUNT];
 	/* file_cached.c's. */
 	bool never_nowait; /* reads can't be asked not to wait */
 	unsigned read_lane;
@@ -103,6 +106,17 @@ int file_find_size(int fd, uint64_t *size_bytes) MUST_USE;
 /* Prepare FILE, whose grain is known, for being of SIZE_BYTES: its tail's descriptor if it needs one and has none.  Then *tail_start is to
  * be its own.  Returns 0 or a negative errno. */
 int file_open_tail(struct file_volume *file, uint64_t size_bytes, uint64_t *tail_start) MUST_USE;
+
+/* REQUEST, a direct read or write, is to begin.  Returns whether it may now; if not, file_begin is called for it later. */
+bool file_share_begin(struct volume_request *request) MUST_USE;
+
+/* REQUEST, which may begin, does. */
+void file_begin(struct volume_request *request);
+
+/* REQUEST, which has begun, is over: another may begin.  Then it ends in volume_finish with ERROR. */
+void file_finish(struct volume_request *request, int error);
+
+void file_share_init(struct file_core *home);
 
 /* The ways of a request; each ends in volume_finish, never from within these.
  * file_submit_plain_write: whole blocks in front of tail_start; file_submit_rmw: any other write; file_submit_cached_: if it is cached. */

@@ -291,7 +291,11 @@ reactor_defer_idle(struct reactor *reactor, struct task *task)
 void
 reactor_timer_start(struct reactor *reactor, struct timer *timer, uint64_t delay_ns)
 {
-	timer_start(&reactor->timers, timer, kernel_clock_ns() + delay_ns);
+	uint64_t now_ns = kernel_clock_ns();
+	uint64_t deadline_ns =
+		delay_ns < TIMER_NO_DEADLINE - now_ns ? now_ns + delay_ns : TIMER_NO_DEADLINE;
+
+	timer_start(&reactor->timers, timer, deadline_ns);
 	reactor->timers_next_ns = timer_wheel_next_ns(&reactor->timers);
 }
 

@@ -124,7 +124,7 @@ unsigned submit_latency_sockets(struct reactor *reactor);
  * way. */
 bool submit_otherwise(struct reactor *reactor, struct op *op, long result);
 
-/* A helper could not submit OP: as resubmitter_init. */
+/* A helper could not submit OP: as resubmitter_init.  Where only a slot was missing it is tried again. */
 void submit_helper_failed(struct reactor *reactor, struct op *op, long error);
 
 bool submit_anything_waits(const struct reactor *reactor);

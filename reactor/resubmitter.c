@@ -1,59 +1,94 @@
-/* Gathering, and the helper's part. */
+/* Gathering, and the helpers' part.
+ * A lane is for one file as long as it has something for it.  What finds no lane waits in common, and there whoever's lane has come
+ * back with more of the same file stands behind those who wait for another; so there is an idle lane only while nothing waits. */
 #include "reactor/resubmitter.h"
 
 #include <errno.h>
+
+#define NO_FILE (-1)
 
 /* On a helper thread.  An operation that the kernel has taken may be done, and its memory used for something else, before this
  * returns: it is not touched again. */
 static void
 run(struct call *call)
 {
-	struct resubmitter *resubmitter = container_of(call, struct resubmitter, call);
+	struct resubmitter_lane *lane = container_of(call, struct resubmitter_lane, call);
+	io_context_t context = lane->resubmitter->context;
 	unsigned first = 0;
+	long taken = 0;
 
-	while (first < resubmitter->count) {
-		long taken = kernel_submit(resubmitter->context, (long)(resubmitter->count - first),
-					   resubmitter->batch + first);
-
+	while (first < lane->count) {
+		/* Without a slot for this one there is none for the next. */
+		if (taken != -EAGAIN)
+			taken = kernel_submit(context, (long)(lane->count - first),
+					      lane->batch + first);
 		if (taken <= 0) {
-			resubmitter->errors[first++] = taken == 0 ? -EIO : taken;
+			lane->errors[first++] = taken == 0 ? -EIO : taken;
 			continue;
 		}
 		for (long i = 0; i < taken; i++)
-			resubmitter->errors[first++] = 0;
+			lane->errors[first++] = 0;
 	}
 }
 
-/* Give a helper what waits. */
+/* The file of OP. */
+static int
+file_of(const struct op *op)
+{
+	return op->iocb.aio_fildes;
+}
+
+/* LANE, where nothing waits any more, is for the file of the first that waits in common, and all of that file. */
 static void
-start(struct resubmitter *resubmitter)
+take_file(struct resubmitter *resubmitter, struct resubmitter_lane *lane)
+{
+	struct list_node others, *node;
+
+	list_init(&others);
+	while ((node = list_take_first(&resubmitter->waiting)) != NULL) {
+		const struct op *op = container_of(node, struct op, node);
+
+		if (lane->file == NO_FILE)
+			lane->file = file_of(op);
+		list_append(file_of(op) == lane->file ? &lane->waiting : &others, node);
+	}
+	list_move_all(&resubmitter->waiting, &others);
+}
+
+/* Give a helper what waits for LANE, which has none. */
+static void
+start(struct resubmitter *resubmitter, struct resubmitter_lane *lane)
 {
 	struct list_node *node;
 
-	resubmitter->count = 0;
-	while (resubmitter->count < RESUBMIT_BATCH &&
-	       (node = list_take_first(&resubmitter->waiting)) != NULL) {
+	lane->count = 0;
+	while (lane->count < RESUBMIT_BATCH && (node = list_take_first(&lane->waiting)) != NULL) {
 		struct op *op = container_of(node, struct op, node);
 
-		resubmitter->batch[resubmitter->count++] = &op->iocb;
+		lane->batch[lane->count++] = &op->iocb;
 	}
-	resubmitter->busy = resubmitter->count > 0;
-	if (resubmitter->busy)
-		call_submit(resubmitter->calls, resubmitter->reactor, &resubmitter->call);
+	if (lane->count > 0)
+		call_submit(resubmitter->calls, resubmitter->reactor, &lane->call);
 }
 
 static void
 done(struct call *call)
 {
-	struct resubmitter *resubmitter = container_of(call, struct resubmitter, call);
+	struct resubmitter_lane *lane = container_of(call, struct resubmitter_lane, call);
+	struct resubmitter *resubmitter = lane->resubmitter;
 
-	for (unsigned i = 0; i < resubmitter->count; i++) {
-		if (resubmitter->errors[i] != 0)
+	for (unsigned i = 0; i < lane->count; i++) {
+		if (lane->errors[i] != 0)
 			resubmitter->failed(resubmitter->reactor,
-					    container_of(resubmitter->batch[i], struct op, iocb),
-					    resubmitter->errors[i]);
+					    container_of(lane->batch[i], struct op, iocb),
+					    lane->errors[i]);
 	}
-	start(resubmitter);
+	if (list_empty(&lane->waiting) || !list_empty(&resubmitter->waiting)) {
+		lane->file = NO_FILE;
+		list_move_all(&resubmitter->waiting, &lane->waiting);
+		take_file(resubmitter, lane);
+	}
+	start(resubmitter, lane);
 }
 
 void
@@ -66,15 +101,41 @@ resubmitter_init(struct resubmitter *resubmitter, struct reactor *reactor, struc
 	resubmitter->context = context;
 	resubmitter->failed = failed;
 	list_init(&resubmitter->waiting);
-	resubmitter->call.run = run;
-	resubmitter->call.done = done;
-	resubmitter->busy = false;
+	for (unsigned i = 0; i < RESUBMIT_LANES; i++) {
+		struct resubmitter_lane *lane = &resubmitter->lanes[i];
+
+		lane->resubmitter = resubmitter;
+		lane->file = NO_FILE;
+		list_init(&lane->waiting);
+		lane->call.run = run;
+		lane->call.done = done;
+	}
+}
+
+/* The lane of FILE; NO_FILE: one that is idle.  NULL: there is none. */
+static struct resubmitter_lane *
+find(struct resubmitter *resubmitter, int file)
+{
+	for (unsigned i = 0; i < RESUBMIT_LANES; i++) {
+		if (resubmitter->lanes[i].file == file)
+			return &resubmitter->lanes[i];
+	}
+	return NULL;
 }
 
 void
 resubmitter_add(struct resubmitter *resubmitter, struct op *op)
 {
+	struct resubmitter_lane *lane = find(resubmitter, file_of(op));
+
+	if (lane != NULL) {
+		list_append(&lane->waiting, &op->node);
+		return;
+	}
 	list_append(&resubmitter->waiting, &op->node);
-	if (!resubmitter->busy)
-		start(resubmitter);
+	lane = find(resubmitter, NO_FILE);
+	if (lane == NULL)
+		return;
+	take_file(resubmitter, lane);
+	start(resubmitter, lane);
 }

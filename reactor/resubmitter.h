@@ -1,6 +1,6 @@
 /* The resubmitter: a helper thread submits what would have blocked the core, to the core's own AIO context, so that the
- * completions come through its ring like all others.  One call at a time, with what has gathered meanwhile.
- * Belongs to one reactor. */
+ * completions come through its ring like all others.  One call at a time for a file, with what has gathered meanwhile, so that a
+ * device that hangs holds up its own files alone.  Belongs to one reactor. */
 #ifndef REACTOR_RESUBMITTER_H
 #define REACTOR_RESUBMITTER_H
 
@@ -8,6 +8,20 @@
 #include "reactor/op.h"
 
 #define RESUBMIT_BATCH 64
+#define RESUBMIT_LANES 8 /* files that helpers submit for at one time; the next wait */
+
+/* One call, for one file at a time. */
+struct resubmitter_lane {
+	/* Private. */
+	struct resubmitter *resubmitter;
+	int file; /* its descriptor; -1: idle */
+	struct list_node waiting;
+	struct call call;
+	/* The helper's while it has the call. */
+	struct iocb *batch[RESUBMIT_BATCH];
+	unsigned count;
+	long errors[RESUBMIT_BATCH]; /* 0: the kernel has it, and its owner perhaps again */
+};
 
 struct resubmitter {
 	/* Private. */
@@ -16,13 +30,8 @@ struct resubmitter {
 	io_context_t context;
 	/* An operation that no helper could submit: ERROR is what io_submit said of it. */
 	void (*failed)(struct reactor *reactor, struct op *op, long error);
-	struct list_node waiting;
-	struct call call;
-	bool busy;
-	/* The helper's while it is busy. */
-	struct iocb *batch[RESUBMIT_BATCH];
-	unsigned count;
-	long errors[RESUBMIT_BATCH]; /* 0: the kernel has it, and its owner perhaps again */
+	struct list_node waiting; /* of files that have no lane */
+	struct resubmitter_lane lanes[RESUBMIT_LANES];
 };
 
 void resubmitter_init(struct resubmitter *resubmitter, struct reactor *reactor,

@@ -20,6 +20,14 @@
 /* With disk operations and more others than this to submit, two calls finish the disk's sooner than one. */
 #define OTHERS_BESIDE_DISK 32
 
+/* The kernel had no slot. */
+static void
+try_again_later(struct reactor *reactor)
+{
+	COUNT(reactor, no_slot, 1);
+	reactor->retry_ns = kernel_clock_ns() + RETRY_NS;
+}
+
 /* ---- operations that would block ---- */
 
 /* OP, which has no slot and is in no list, goes to the kernel through a helper thread. */
@@ -38,7 +46,13 @@ void
 submit_helper_failed(struct reactor *reactor, struct op *op, long error)
 {
 	op_give_slot(reactor, op, slot_find(&reactor->slots, op->tag));
-	op_ready(reactor, op, error);
+	if (error == -EAGAIN) {
+		try_again_later(reactor);
+		op->state = OP_STATE_QUEUED;
+		op_queue_append(&reactor->queues[op->kind], op);
+	} else {
+		op_ready(reactor, op, error);
+	}
 }
 
 bool
@@ -116,9 +130,8 @@ batch_submit(struct reactor *reactor, struct iocb **iocbs, unsigned count)
 
 		COUNT(reactor, submit_calls, 1);
 		if (taken == -EAGAIN) {
-			COUNT(reactor, no_slot, 1);
 			give_slots_back(reactor, iocbs, count);
-			reactor->retry_ns = kernel_clock_ns() + RETRY_NS;
+			try_again_later(reactor);
 			return;
 		}
 		if (taken <= 0) {

@@ -10,8 +10,8 @@ import time
 import nbd
 
 import wire
-from harness import LOOP512, MIB
-from harness import check, equal, random_bytes, same_bytes, test, two_cores
+from harness import LOOP512, MIB, Skip
+from harness import check, equal, is_sanitized, random_bytes, same_bytes, test, two_cores
 from wire import Wire
 
 LISTEN = "[server]\nlisten = 127.0.0.1:0\n"
@@ -218,3 +218,32 @@ def neighbours_are_not_stalled_by_cold_reads(env):
     # One that waits for the disk each time waits for milliseconds.
     check(waits[len(waits) // 2] < 0.003, f"half of a neighbour's reads took {waits[len(waits) // 2] * 1e3:.1f} ms and more")
     check(waits[len(waits) * 99 // 100] < 0.05, f"1 % of them took {waits[len(waits) * 99 // 100] * 1e3:.1f} ms and more")
+
+
+HUNG_MS = 800
+HUNG_READS = 12
+
+
+@test()
+def disks_that_hang_leave_threads_for_others(env):
+    """Two volumes have all the reads under way that they may; what is on another disk is read meanwhile."""
+    if is_sanitized(env.binary):
+        raise Skip("the address sanitizer must be the first: nothing can be preloaded")
+    library = os.path.join(os.path.dirname(env.binary), "release/tests/e2e/slow_sync.so")
+    check(os.path.exists(library), f"no {library}; build it first")
+    names = ("hung-1", "hung-2", "other")
+    exports = "".join(f"[export {name}]\npath = {env.file(MIB, name=name)}\ncache = host\n" for name in names)
+    daemon = env.launch(
+        ["--config", env.config(LISTEN + exports), "--cores", two_cores()],
+        variables={"LD_PRELOAD": library, "SLOW_READ_MS": str(HUNG_MS)},
+    )
+    daemon.wait_ready()
+    clients = {name: connect(env, daemon, name) for name in names}
+    for name in names[:2]:
+        for index in range(HUNG_READS):
+            clients[name].request(wire.CMD_READ, index * 65536, 4096)
+    time.sleep(0.1)
+    begin = time.monotonic()
+    clients["other"].read(65536, 4096)
+    took_ms = (time.monotonic() - begin) * 1000
+    check(took_ms < HUNG_MS / 2, f"a read beside disks that hang took {took_ms:.0f} ms")

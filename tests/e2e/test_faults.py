@@ -152,3 +152,20 @@ def device_that_goes_away_gives_io_errors(env, cache):
     equal(error, EIO, "error of an unaligned write")
     other.write(5, b"well")
     same_bytes(other.read(5, 4), b"well", "the other export")
+
+
+@test(quick=True)
+def file_size_limit_fails_requests_and_not_the_daemon(env):
+    """What is written behind the limit (ulimit -f) also brings a signal, whose default is the end of the process."""
+    limited = ("bash", "-c", 'ulimit -f 1024; exec "$@"', "limited")
+    for settings in ("", "cache = host\n"):
+        text = f"[server]\nlisten = 127.0.0.1:0\n[export disk]\npath = {env.file(2 * MIB)}\n{settings}"
+        daemon = env.serve("--config", env.config(text), "--cores", two_cores(), prefix=limited)
+        client = env.keep(Wire(daemon.address))
+        client.go("disk")
+        error, _ = client.call(wire.CMD_WRITE, MIB + 4096, 4096, b"x" * 4096)
+        equal(error, wire.ENOSPC, "a write behind the limit")
+        error, _ = client.call(wire.CMD_WRITE, MIB - 4096, 4096, b"x" * 4096)
+        equal(error, 0, "a write before the limit")
+        daemon.judged = True
+        daemon.stop()

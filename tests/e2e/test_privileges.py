@@ -68,6 +68,10 @@ def filter_and_dumps_are_set_for_every_thread(env):
         daemon = env.serve("--config", config(env, f"user = {USER}\ncore-dumps = no"))
         # Source: proc(5): what is below belongs to root if the process cannot be dumped.
         equal(os.stat(f"/proc/{daemon.pid}/maps").st_uid, 0, "whose its memory is")
+        daemon.stop()
+        # A change of user takes dumps away, too (PR_SET_DUMPABLE in prctl(2)): they are to be had all the same.
+        daemon = env.serve("--config", config(env, f"user = {USER}\ncore-dumps = yes"))
+        equal(os.stat(f"/proc/{daemon.pid}/maps").st_uid, pwd.getpwnam(USER).pw_uid, "whose its memory is, with dumps")
 
 
 @test()

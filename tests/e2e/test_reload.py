@@ -379,7 +379,12 @@ def settings_of_the_reactor_are_for_the_next_start(env):
     with open(server.path, "a", encoding="utf-8") as file:
         file.write("[reactor]\npoll-us = 77\n")
     server.reload()
-    check("poll-us of [reactor] has changed: that is for the next start" in server.daemon.log(), "not said")
+    said = "poll-us of [reactor] has changed: that is for the next start"
+    equal(server.daemon.log().count(said), 1, "how often it is said")
+    server.reload()
+    equal(server.daemon.log().count(said), 2, "how often it is said while it is true")
+    server.change({"first": first})
+    equal(server.daemon.log().count(said), 2, "how often it is said when all is as it runs")
 
 
 @test(quick=True)

@@ -100,8 +100,33 @@ Test(log_thread, full_queue_loses_lines_and_says_how_many)
 	log_thread_stop(thread);
 	cr_assert_eq(line_count, LOG_THREAD_LINES + 1);
 	cr_assert_str_eq(lines[0], "first");
-	cr_assert_str_eq(lines[1], "5 lines of the log were lost here: its reader was too slow");
-	cr_assert_str_eq(lines[2], "line 1");
+	cr_assert_str_eq(lines[1], "line 1");
+	/* Behind the last that had room. */
+	cr_assert_str_eq(lines[LOG_THREAD_LINES],
+			 "5 lines of the log were lost here: its reader was too slow");
+}
+
+Test(log_thread, lines_are_lost_where_it_is_said)
+{
+	struct log_thread *thread;
+
+	gated = true;
+	thread = start();
+	log_info("first");
+	sem_wait(&has_begun);
+	for (unsigned i = 1; i < LOG_THREAD_LINES + 5; i++)
+		log_info("line %u", i);
+	/* The first is written, and the second begun: there is room for one. */
+	sem_post(&may_write);
+	sem_wait(&has_begun);
+	log_info("next");
+	gated = false;
+	sem_post(&may_write);
+	log_thread_stop(thread);
+	cr_assert_eq(line_count, LOG_THREAD_LINES + 2);
+	cr_assert_str_eq(lines[LOG_THREAD_LINES],
+			 "5 lines of the log were lost here: its reader was too slow");
+	cr_assert_str_eq(lines[LOG_THREAD_LINES + 1], "next");
 }
 
 Test(log_thread, stop_does_not_wait_for_ever)

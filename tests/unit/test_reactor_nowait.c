@@ -5,19 +5,21 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "reactor/call.h"
+#include "reactor/resubmitter.h"
 
 static struct call_pool *calls;
 static struct nowait nowait;
 
 static void
-setup_with(struct call_pool *pool)
+setup_with(struct call_pool *pool, unsigned disk_slots)
 {
 	const struct reactor_config config = {
-		.disk_slots = DISK_SLOTS,
+		.disk_slots = disk_slots,
 		.poll_slots = POLL_SLOTS,
 		.calls = pool,
 	};
@@ -30,7 +32,7 @@ static void
 setup(void)
 {
 	cr_assert_eq(call_pool_create(2, &calls), 0);
-	setup_with(calls);
+	setup_with(calls, DISK_SLOTS);
 }
 
 static void
@@ -147,7 +149,7 @@ Test(reactor_nowait, files_that_do_not_know_it_are_not_asked_again)
 static void
 setup_without_helpers(void)
 {
-	setup_with(NULL);
+	setup_with(NULL, DISK_SLOTS);
 }
 
 TestSuite(reactor_nowait_alone, .init = setup_without_helpers, .fini = teardown, .timeout = 60);
@@ -194,5 +196,129 @@ Test(reactor_nowait, an_error_of_the_helpers_submit_reaches_done)
 	/* And it goes on. */
 	submit_fault = NULL;
 	write_and_check_all(fd);
+	close(fd);
+}
+
+/* ---- helpers that wait ---- */
+
+#define FILES (RESUBMIT_LANES + 3)
+
+static void
+setup_with_room(void)
+{
+	cr_assert_eq(call_pool_create(2, &calls), 0);
+	setup_with(calls, BLOCKS);
+}
+
+TestSuite(reactor_nowait_hung, .init = setup_with_room, .fini = teardown, .timeout = 10);
+
+static int hung_fd;
+static sem_t hangs, goes_on;
+
+/* What is for hung_fd waits, as with a device that has stopped answering. */
+static long
+hang_on_one_file(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_PREAD && iocbs[0]->aio_fildes == hung_fd) {
+		sem_post(&hangs);
+		while (sem_wait(&goes_on) != 0)
+			;
+	}
+	return kernel_submit_unchanged(context, count, iocbs);
+}
+
+/* From now on all goes to helpers unasked. */
+static void
+learn_refusals(void)
+{
+	for (unsigned i = 0; i < 32; i++)
+		nowait_refused(&nowait);
+}
+
+static void
+begin_to_hang(struct test_op *test_op, int fd)
+{
+	hung_fd = fd;
+	cr_assert_eq(sem_init(&hangs, 0, 0), 0);
+	cr_assert_eq(sem_init(&goes_on, 0, 0), 0);
+	submit_fault = hang_on_one_file;
+	learn_refusals();
+	submit_nowait(test_op, fd, false, 0);
+	(void)reactor_turn(reactor);
+	while (sem_wait(&hangs) != 0)
+		;
+}
+
+Test(reactor_nowait_hung, a_file_that_hangs_holds_up_no_other)
+{
+	static struct test_op hung, others[2];
+	int hung_file = open_file(), other_file = open_file();
+
+	begin_to_hang(&hung, hung_file);
+	for (unsigned i = 0; i < 2; i++)
+		submit_nowait(&others[i], other_file, false, i);
+	turn_until_done(2);
+	cr_assert_eq(hung.done_count, 0);
+	sem_post(&goes_on);
+	turn_until_done(3);
+	assert_done(&hung, BLOCK);
+	cr_assert_eq(reactor_counters(reactor)->ops_helped, 3);
+	close(hung_file);
+	close(other_file);
+}
+
+/* With two threads for all of them, of which one hangs; two each, so that some wait in a lane and some for one. */
+Test(reactor_nowait_hung, more_files_than_lanes_all_have_their_turn)
+{
+	static struct test_op hung, test_ops[2 * FILES];
+	int files[FILES];
+
+	for (unsigned i = 0; i < FILES; i++)
+		files[i] = open_file();
+	begin_to_hang(&hung, files[0]);
+	for (unsigned i = 0; i < 2 * FILES; i++)
+		submit_nowait(&test_ops[i], files[i % FILES], false, 1 + i % (BLOCKS - 1));
+	turn_until_done(2 * (FILES - 1));
+	cr_assert_eq(hung.done_count, 0);
+	hung_fd = -1;
+	sem_post(&goes_on);
+	turn_until_done(2 * FILES + 1);
+	assert_done(&hung, BLOCK);
+	for (unsigned i = 0; i < 2 * FILES; i++)
+		assert_done(&test_ops[i], BLOCK);
+	for (unsigned i = 0; i < FILES; i++)
+		close(files[i]);
+}
+
+/* ---- a helper that finds no slot ---- */
+
+static unsigned times_without_slot;
+
+static long
+have_no_slot(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_PREAD && times_without_slot > 0) {
+		times_without_slot--;
+		return -EAGAIN;
+	}
+	return kernel_submit_unchanged(context, count, iocbs);
+}
+
+Test(reactor_nowait_hung, a_helper_that_finds_no_slot_tries_again)
+{
+	static struct test_op test_ops[BLOCKS];
+	int fd = open_file();
+
+	times_without_slot = 3;
+	submit_fault = have_no_slot;
+	learn_refusals();
+	for (unsigned i = 0; i < BLOCKS; i++)
+		submit_nowait(&test_ops[i], fd, false, i);
+	turn_until_done(BLOCKS);
+	for (unsigned i = 0; i < BLOCKS; i++)
+		assert_done(&test_ops[i], BLOCK);
+	cr_assert_eq(times_without_slot, 0);
+	cr_assert_geq(reactor_counters(reactor)->no_slot, 3);
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_DISK), BLOCKS);
 	close(fd);
 }

@@ -89,6 +89,26 @@ Test(reactor_rest, stopped_timer_does_not_fire)
 	cr_assert_not(timer_running(&last));
 }
 
+static void
+note_early(struct timer *timer)
+{
+	(void)timer;
+	cr_assert_fail("a timer that is for ever fires");
+}
+
+Test(reactor_rest, delay_behind_the_clocks_end_is_not_early)
+{
+	struct timer timer;
+
+	create_reactor(DISK_SLOTS, POLL_SLOTS, 0);
+	timer_init(&timer, note_early);
+	reactor_timer_start(reactor, &timer, UINT64_MAX);
+	usleep(2000); /* a timer's tick, and more */
+	turn_for_a_while();
+	cr_assert(timer_running(&timer));
+	reactor_timer_stop(reactor, &timer);
+}
+
 Test(reactor_rest, moved_timer_fires_once_at_the_new_time)
 {
 	struct timer timer;

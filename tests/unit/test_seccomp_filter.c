@@ -3,14 +3,35 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <linux/sched.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* Threads and processes begin in the namespaces of who begins them. */
+static void
+assert_no_namespace(void)
+{
+	struct clone_args arguments = { .flags = CLONE_NEWUSER, .exit_signal = SIGCHLD };
+	long child = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL);
+
+	if (child == 0)
+		_exit(0);
+	cr_assert_eq(child, -1);
+	cr_assert_eq(errno, EPERM);
+	child = syscall(SYS_clone3, &arguments, sizeof(arguments));
+	if (child == 0)
+		_exit(0);
+	cr_assert_eq(child, -1);
+	cr_assert_eq(errno, ENOSYS);
+}
 
 static void
 assert_filtered(void)
@@ -27,6 +48,7 @@ assert_filtered(void)
 	cr_assert_eq(errno, EPERM);
 	cr_assert_eq(socket(AF_PACKET, SOCK_DGRAM, 0), -1);
 	cr_assert_eq(errno, EPERM);
+	assert_no_namespace();
 }
 
 static void *

@@ -39,6 +39,7 @@ struct tls_session {
 	bool drained; /* GnuTLS has said that it needs more input, and none has come since */
 	int ended; /* what the next read returns: 0 or GnuTLS's error; GNUTLS_E_AGAIN: it has not ended */
 	struct tls_names names;
+	const char *reason; /* as tls_session_reason */
 	char why[WHY_TEXT_BYTES];
 };
 
@@ -294,6 +295,7 @@ say_alert(struct tls_session *session)
 {
 	const char *name = gnutls_alert_get_name(gnutls_alert_get(session->gnutls));
 
+	session->reason = "TLS: an alert";
 	snprintf(session->why, sizeof(session->why), "TLS: the %s says: %s",
 		 session->client == NULL ? "client" : "server",
 		 name == NULL ? "an unknown alert" : name);
@@ -305,6 +307,7 @@ say_unverified(struct tls_session *session)
 	unsigned status = gnutls_session_get_verify_cert_status(session->gnutls);
 	gnutls_datum_t text;
 
+	session->reason = "TLS: a certificate was refused";
 	if (gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0) < 0)
 		return; /* UNTESTED: no fault for GnuTLS's malloc */
 	snprintf(session->why, sizeof(session->why), "TLS: its certificate was refused: %s",
@@ -317,6 +320,7 @@ static int
 failed(struct tls_session *session, int error)
 {
 	snprintf(session->why, sizeof(session->why), "TLS: %s", gnutls_strerror(error));
+	session->reason = "TLS: not as it should be";
 	switch (error) {
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
 		say_alert(session);
@@ -330,6 +334,7 @@ failed(struct tls_session *session, int error)
 		say_unverified(session);
 		break;
 	case GNUTLS_E_PREMATURE_TERMINATION:
+		session->reason = "closed the connection without ending TLS";
 		snprintf(session->why, sizeof(session->why),
 			 "closed the connection without ending TLS");
 		break;
@@ -347,6 +352,12 @@ const char *
 tls_session_why(const struct tls_session *session)
 {
 	return session->why;
+}
+
+const char *
+tls_session_reason(const struct tls_session *session)
+{
+	return session->reason;
 }
 
 /* Whether after ERROR the same call may be made again at once, because it has taken something: there were INPUT_BYTES before.

@@ -7,9 +7,10 @@ import re
 import signal
 import socket
 import threading
+import time
 
 from harness import FILE, MIB, TCP, UNIX
-from harness import check, equal, test
+from harness import Skip, check, equal, test
 
 BLOCK = 4096
 
@@ -56,6 +57,17 @@ def a_number_of_requests_is_kept(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
     result = run(env, daemon.uri(), "--requests", 1001, "--connections", 4, "--time", 20)
     equal(result["all"]["requests"], 1001, "requests")
+
+
+@test(quick=True)
+def cores_that_no_request_is_left_for_do_not_wait(env):
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        raise Skip("needs 2 cores")
+    began = time.monotonic()
+    run(env, daemon.uri(), "--requests", 1, "--connections", 2, "--cores", ",".join(map(str, cores)), "--time", 5)
+    check(time.monotonic() - began < 3, f"it took {time.monotonic() - began:.1f} s")
 
 
 @test()

@@ -70,6 +70,15 @@ def cores_that_no_request_is_left_for_do_not_wait(env):
     check(time.monotonic() - began < 3, f"it took {time.monotonic() - began:.1f} s")
 
 
+@test(quick=True)
+def what_comes_due_behind_the_last_request_is_not_missed(env):
+    """At depth 1 the server can't keep up, so that there are always some."""
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    result = run(env, daemon.uri(), "--rate", 100000, "--requests", 300, "--depth", 1, "--time", 20)
+    equal(result["all"]["requests"], 300, "requests")
+    equal(result["rate_missed"], 0, "requests that were due and not made")
+
+
 @test()
 def a_rate_is_kept_and_waiting_for_a_slow_server_counts(env):
     """A server that answers nothing for 0.5 s: at a rate, everything that was due then is late."""

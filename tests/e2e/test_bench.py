@@ -265,8 +265,8 @@ class BadServer:
 GO = 7
 
 
-def greet(connection, style=None):
-    """The whole handshake: an export of 1 MiB that takes anything, and the option STYLE, which stands for a style of replies."""
+def greet(connection, style=None, flags=0x0D):
+    """The whole handshake: an export of 1 MiB with the transmission FLAGS, and the option STYLE, which stands for a style of replies."""
     connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
     connection.recv(4)
     while True:
@@ -278,7 +278,7 @@ def greet(connection, style=None):
             connection.sendall(reply + b"\x80\0\0\1" + bytes(4))  # ERR_UNSUP
             continue
         if option == GO:
-            info = b"\0\0" + (1 << 20).to_bytes(8, "big") + b"\0\x0d"
+            info = b"\0\0" + (1 << 20).to_bytes(8, "big") + flags.to_bytes(2, "big")
             connection.sendall(reply + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
         connection.sendall(reply + (1).to_bytes(4, "big") + bytes(4))
         if option == GO:
@@ -350,6 +350,26 @@ def a_bad_server_ends_the_run_with_its_reason(env, name):
             check(server.uri in said, f"{command} does not name the server: {said!r}")
             handshake = answer in (not_nbd, closes_at_once, oldstyle)
             check(handshake != ("PARTIAL" in said), f"{command} does not mark its result rightly: {said!r}")
+
+
+@test(quick=True)
+def a_server_without_flushes_is_checked_without(env):
+    memory = bytearray(MIB)
+
+    def serve_memory(connection):
+        greet(connection, flags=1)
+        requests = connection.makefile("rb")
+        while header := requests.read(28):
+            command, at, length = header[7], int.from_bytes(header[16:24], "big"), int.from_bytes(header[24:], "big")
+            if command == 1:
+                memory[at : at + length] = requests.read(length)
+            data = memory[at : at + length] if command == 0 else b""
+            error = 22 if command == 3 else 0  # a flush that was not offered
+            connection.sendall(b"\x67\x44\x66\x98" + error.to_bytes(4, "big") + header[8:16] + data)
+
+    with BadServer(serve_memory) as server:
+        lines = bench(env, "verify", server.uri, "--quiet", "--rounds", 1, "--time", 0.1, "--depth", 2).out
+        check(" right\n" in lines, lines)
 
 
 @test(quick=True)

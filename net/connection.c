@@ -492,9 +492,10 @@ connection_retry(struct connection *connection)
 {
 	if (!is_open(connection))
 		return;
-	/* There may be input that could not be taken before. */
+	/* There may be input that could not be taken before, or more to answer without any. */
 	if (!channel_receiving(&connection->channel) &&
-	    (connection->input_end > 0 || connection->starved != NULL))
+	    (connection->input_end > 0 || connection->starved != NULL ||
+	     handshake_goes_on(&connection->handshake)))
 		take_input(connection, 0);
 	receive_more(connection);
 }

@@ -45,6 +45,12 @@ handshake_reset(struct handshake *handshake)
 	handshake->contexts_export = NULL;
 }
 
+bool
+handshake_goes_on(const struct handshake *handshake)
+{
+	return handshake->state == HANDSHAKE_STATE_LIST;
+}
+
 void
 handshake_shut_down(struct handshake *handshake)
 {
@@ -172,19 +178,36 @@ answer_abort(struct handshake *handshake, uint32_t option, struct option_data da
 	return HANDSHAKE_CLOSE;
 }
 
+/* One more part of the answer to LIST: thousands of exports at one time would be megabytes for each client that asks and does not
+ * read. */
 static enum handshake_result
-answer_list(struct handshake *handshake, uint32_t option, struct option_data data)
+step_list(struct handshake *handshake)
 {
-	(void)data;
-	for (size_t i = 0; i < handshake->exports->count; i++) {
-		const struct export *export = &handshake->exports->exports[i];
+	const struct export_table *table = handshake->exports;
+
+	while (handshake->list_next < table->count &&
+	       handshake->reply.used < HANDSHAKE_LIST_BYTES) {
+		const struct export *export = &table->exports[handshake->list_next++];
 
 		if (view_export(handshake, export) != NULL)
 			option_reply_server(&handshake->reply, export);
 	}
 	handshake->denied = NULL; /* it has not asked for it */
-	option_reply_ack(&handshake->reply, option);
+	handshake->state = HANDSHAKE_STATE_LIST;
+	if (handshake->list_next == table->count) {
+		option_reply_ack(&handshake->reply, NBD_OPT_LIST);
+		handshake->state = HANDSHAKE_STATE_OPTION;
+	}
 	return HANDSHAKE_REPLY;
+}
+
+static enum handshake_result
+answer_list(struct handshake *handshake, uint32_t option, struct option_data data)
+{
+	(void)option;
+	(void)data;
+	handshake->list_next = 0;
+	return step_list(handshake);
 }
 
 /* Answer each of the infos in DATA, once: clients must not ask for one twice, and thousands of answers to one option would be
@@ -437,6 +460,9 @@ handshake_step(struct handshake *handshake, const uint8_t *bytes, size_t count, 
 		break;
 	case HANDSHAKE_STATE_SKIP:
 		result = step_skip(handshake, count, consumed);
+		break;
+	case HANDSHAKE_STATE_LIST:
+		result = step_list(handshake);
 		break;
 	}
 	if (byte_buffer_failed(&handshake->reply))

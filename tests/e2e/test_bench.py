@@ -44,6 +44,14 @@ def a_load_is_measured(env, medium, transport):
 
 
 @test(quick=True)
+def json_on_standard_output_is_alone_there(env):
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    result = bench(env, "run", daemon.uri(), "--quiet", "--requests", 10, "--json", "-")
+    equal(json.loads(result.out)["all"]["requests"], 10, "requests")
+    check("requests/s" in result.err, f"no table: {result.err!r}")
+
+
+@test(quick=True)
 def a_mix_has_all_its_kinds(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
     kinds = run(env, daemon.uri(), "--mix", "read=50,write=45,flush=5", "--fua", 10)["kinds"]

@@ -394,6 +394,23 @@ def a_server_that_is_not_there_and_an_export_that_is_not(env):
 
 
 @test(quick=True)
+def what_a_server_says_in_a_refusal_is_no_command_to_the_terminal(env):
+    def refuses(connection):
+        connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
+        connection.recv(4)
+        while header := connection.recv(16):
+            connection.recv(int.from_bytes(header[12:], "big"))
+            text = b"go \x1b[2Jaway\nnbd: all is well"
+            reply = (0x3E889045565A9).to_bytes(8, "big") + header[8:12]
+            connection.sendall(reply + b"\x80\0\0\2" + len(text).to_bytes(4, "big") + text)
+
+    with BadServer(refuses) as server:
+        for command in ("run", "verify"):
+            said = bench(env, command, server.uri, "--quiet", fails=True).err
+            check("go ?[2Jaway?nbd: all is well" in said, f"{command}: {said!r}")
+
+
+@test(quick=True)
 def a_read_only_export_is_not_written(env):
     daemon = env.serve(
         "--config",

@@ -123,7 +123,7 @@ find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
 static enum handshake_result
 refuse_export(struct handshake *handshake, uint32_t option)
 {
-	if (handshake->needs_tls)
+	if (handshake->needs_tls && !handshake->no_tls)
 		return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this export needs TLS");
 	return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
 }
@@ -136,6 +136,9 @@ answer_starttls(struct handshake *handshake, uint32_t option, struct option_data
 		return refuse(handshake, option, NBD_REP_ERR_INVALID, "TLS has begun already");
 	if (handshake->tls_mode == TLS_MODE_OFF)
 		return refuse(handshake, option, NBD_REP_ERR_POLICY, "TLS is off on this server");
+	if (handshake->no_tls)
+		return refuse(handshake, option, NBD_REP_ERR_POLICY,
+			      "TLS needs the client's flag FIXED_NEWSTYLE");
 	option_reply_ack(&handshake->reply, option);
 	return HANDSHAKE_TLS;
 }
@@ -344,6 +347,9 @@ answer_needs_tls(struct handshake *handshake, uint32_t option)
 {
 	if (option == NBD_OPT_EXPORT_NAME)
 		return drop(handshake, "asked for an export without TLS, which is required here");
+	/* It may not be told, and there is nothing else for it here.  Source: the specification, "Server-side requirements". */
+	if (handshake->no_tls)
+		return drop(handshake, "has no TLS, which is required here (no FIXED_NEWSTYLE)");
 	return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this server needs TLS");
 }
 
@@ -398,6 +404,7 @@ step_client_flags(struct handshake *handshake, const uint8_t *bytes, size_t coun
 	if ((flags & ~(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)) != 0)
 		return drop(handshake, "sent unknown client flags");
 	handshake->no_zeroes = (flags & NBD_FLAG_NO_ZEROES) != 0;
+	handshake->no_tls = (flags & NBD_FLAG_FIXED_NEWSTYLE) == 0;
 	handshake->state = HANDSHAKE_STATE_OPTION;
 	return HANDSHAKE_REPLY;
 }

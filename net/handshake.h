@@ -52,6 +52,7 @@ struct handshake {
 	const struct export_table *exports;
 	enum handshake_state state;
 	bool no_zeroes;
+	bool no_tls; /* the client can't: it has not said that it speaks fixed newstyle */
 	const struct tls_names *names; /* of the client, once TLS has begun; NULL before */
 	bool needs_tls;		       /* what was asked for last */
 	bool shutting_down;

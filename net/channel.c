@@ -249,6 +249,12 @@ channel_why(const struct channel *channel)
 	return tls_session_why(channel->tls);
 }
 
+const char *
+channel_reason(const struct channel *channel)
+{
+	return tls_session_reason(channel->tls);
+}
+
 /* ---- what the stream says ---- */
 
 static void

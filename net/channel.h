@@ -69,7 +69,8 @@ channel_tls(const struct channel *channel)
 	return channel->tls;
 }
 
-/* After -EPROTO: what TLS found wrong. */
+/* After -EPROTO: what TLS found wrong, and of what kind that is, as tls_session_reason. */
 const char *channel_why(const struct channel *channel);
+const char *channel_reason(const struct channel *channel);
 
 #endif

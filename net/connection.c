@@ -221,8 +221,9 @@ connection_log_fields(const struct connection *connection)
 	return fields;
 }
 
-void
-connection_drop(struct connection *connection, const char *why)
+/* As connection_drop; REASON: by which lines such as WHY are limited. */
+static void
+drop(struct connection *connection, const char *reason, const char *why)
 {
 	const struct export *export = connection->session.export;
 	struct log_fields fields = connection_log_fields(connection);
@@ -230,14 +231,20 @@ connection_drop(struct connection *connection, const char *why)
 	if (connection->state == CONNECTION_STATE_DROPPED)
 		return;
 	if (why != NULL)
-		service_log(connection->home, &fields, why, "client %s: %s%s%s; connection closed",
-			    connection->peer, export == NULL ? "" : export->name,
-			    export == NULL ? "" : ": ", why);
+		service_log(connection->home, &fields, reason,
+			    "client %s: %s%s%s; connection closed", connection->peer,
+			    export == NULL ? "" : export->name, export == NULL ? "" : ": ", why);
 	connection->state = CONNECTION_STATE_DROPPED;
 	connection->dropped = true;
 	channel_abandon(&connection->channel);
 	transmission_discard(connection);
 	connection_maybe_close(connection);
+}
+
+void
+connection_drop(struct connection *connection, const char *why)
+{
+	drop(connection, why, why);
 }
 
 /* The peer has ended its side, or the network has. */
@@ -247,23 +254,26 @@ peer_gone(struct connection *connection, long result)
 	const char *why = result == 0	      ? "closed the connection"
 			  : result == -EPROTO ? channel_why(&connection->channel)
 					      : strerror((int)-result);
-	char text[256];
+	const char *reason = result == -EPROTO ? channel_reason(&connection->channel) : why;
+	char when[64], reason_text[256], text[256];
 
 	if (connection->state == CONNECTION_STATE_HANDSHAKE)
-		(void)snprintf(text, sizeof(text), "%s during the handshake", why);
+		(void)snprintf(when, sizeof(when), "during the handshake");
 	else if (connection->receiving != NULL || connection->input_end > 0)
-		(void)snprintf(text, sizeof(text), "%s in the middle of a request", why);
+		(void)snprintf(when, sizeof(when), "in the middle of a request");
 	else if (connection->request_count > 0)
-		(void)snprintf(text, sizeof(text), "%s with %u requests in flight", why,
+		(void)snprintf(when, sizeof(when), "with %u requests in flight",
 			       connection->request_count);
 	else if (result < 0 && result != -ECONNRESET && result != -EPIPE)
-		(void)snprintf(text, sizeof(text), "%s while it was idle", why);
+		(void)snprintf(when, sizeof(when), "while it was idle");
 	else {
 		/* Without DISC, but nothing is lost. */
 		connection_drop(connection, NULL);
 		return;
 	}
-	connection_drop(connection, text);
+	(void)snprintf(reason_text, sizeof(reason_text), "%s %s", reason, when);
+	(void)snprintf(text, sizeof(text), "%s %s", why, when);
+	drop(connection, reason_text, text);
 }
 
 /* ---- handshake ---- */
@@ -358,7 +368,7 @@ on_secured(struct channel *channel, int error)
 		handshake_secured(&connection->handshake, tls_session_names(channel_tls(channel)));
 		connection_resume(connection);
 	} else if (error == -EPROTO) {
-		service_log(connection->home, &fields, channel_why(channel),
+		service_log(connection->home, &fields, channel_reason(channel),
 			    "client %s: %s; connection closed", connection->peer,
 			    channel_why(channel));
 		/* In order, so that the alert arrives. */
@@ -482,9 +492,10 @@ connection_retry(struct connection *connection)
 {
 	if (!is_open(connection))
 		return;
-	/* There may be input that could not be taken before. */
+	/* There may be input that could not be taken before, or more to answer without any. */
 	if (!channel_receiving(&connection->channel) &&
-	    (connection->input_end > 0 || connection->starved != NULL))
+	    (connection->input_end > 0 || connection->starved != NULL ||
+	     handshake_goes_on(&connection->handshake)))
 		take_input(connection, 0);
 	receive_more(connection);
 }

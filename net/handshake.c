@@ -45,6 +45,12 @@ handshake_reset(struct handshake *handshake)
 	handshake->contexts_export = NULL;
 }
 
+bool
+handshake_goes_on(const struct handshake *handshake)
+{
+	return handshake->state == HANDSHAKE_STATE_LIST;
+}
+
 void
 handshake_shut_down(struct handshake *handshake)
 {
@@ -117,7 +123,7 @@ find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
 static enum handshake_result
 refuse_export(struct handshake *handshake, uint32_t option)
 {
-	if (handshake->needs_tls)
+	if (handshake->needs_tls && !handshake->no_tls)
 		return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this export needs TLS");
 	return refuse(handshake, option, NBD_REP_ERR_UNKNOWN, "no export of that name");
 }
@@ -130,6 +136,9 @@ answer_starttls(struct handshake *handshake, uint32_t option, struct option_data
 		return refuse(handshake, option, NBD_REP_ERR_INVALID, "TLS has begun already");
 	if (handshake->tls_mode == TLS_MODE_OFF)
 		return refuse(handshake, option, NBD_REP_ERR_POLICY, "TLS is off on this server");
+	if (handshake->no_tls)
+		return refuse(handshake, option, NBD_REP_ERR_POLICY,
+			      "TLS needs the client's flag FIXED_NEWSTYLE");
 	option_reply_ack(&handshake->reply, option);
 	return HANDSHAKE_TLS;
 }
@@ -172,19 +181,36 @@ answer_abort(struct handshake *handshake, uint32_t option, struct option_data da
 	return HANDSHAKE_CLOSE;
 }
 
+/* One more part of the answer to LIST: thousands of exports at one time would be megabytes for each client that asks and does not
+ * read. */
 static enum handshake_result
-answer_list(struct handshake *handshake, uint32_t option, struct option_data data)
+step_list(struct handshake *handshake)
 {
-	(void)data;
-	for (size_t i = 0; i < handshake->exports->count; i++) {
-		const struct export *export = &handshake->exports->exports[i];
+	const struct export_table *table = handshake->exports;
+
+	while (handshake->list_next < table->count &&
+	       handshake->reply.used < HANDSHAKE_LIST_BYTES) {
+		const struct export *export = &table->exports[handshake->list_next++];
 
 		if (view_export(handshake, export) != NULL)
 			option_reply_server(&handshake->reply, export);
 	}
 	handshake->denied = NULL; /* it has not asked for it */
-	option_reply_ack(&handshake->reply, option);
+	handshake->state = HANDSHAKE_STATE_LIST;
+	if (handshake->list_next == table->count) {
+		option_reply_ack(&handshake->reply, NBD_OPT_LIST);
+		handshake->state = HANDSHAKE_STATE_OPTION;
+	}
 	return HANDSHAKE_REPLY;
+}
+
+static enum handshake_result
+answer_list(struct handshake *handshake, uint32_t option, struct option_data data)
+{
+	(void)option;
+	(void)data;
+	handshake->list_next = 0;
+	return step_list(handshake);
 }
 
 /* Answer each of the infos in DATA, once: clients must not ask for one twice, and thousands of answers to one option would be
@@ -321,6 +347,9 @@ answer_needs_tls(struct handshake *handshake, uint32_t option)
 {
 	if (option == NBD_OPT_EXPORT_NAME)
 		return drop(handshake, "asked for an export without TLS, which is required here");
+	/* It may not be told, and there is nothing else for it here.  Source: the specification, "Server-side requirements". */
+	if (handshake->no_tls)
+		return drop(handshake, "has no TLS, which is required here (no FIXED_NEWSTYLE)");
 	return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this server needs TLS");
 }
 
@@ -375,6 +404,7 @@ step_client_flags(struct handshake *handshake, const uint8_t *bytes, size_t coun
 	if ((flags & ~(NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)) != 0)
 		return drop(handshake, "sent unknown client flags");
 	handshake->no_zeroes = (flags & NBD_FLAG_NO_ZEROES) != 0;
+	handshake->no_tls = (flags & NBD_FLAG_FIXED_NEWSTYLE) == 0;
 	handshake->state = HANDSHAKE_STATE_OPTION;
 	return HANDSHAKE_REPLY;
 }
@@ -437,6 +467,9 @@ handshake_step(struct handshake *handshake, const uint8_t *bytes, size_t count, 
 		break;
 	case HANDSHAKE_STATE_SKIP:
 		result = step_skip(handshake, count, consumed);
+		break;
+	case HANDSHAKE_STATE_LIST:
+		result = step_list(handshake);
 		break;
 	}
 	if (byte_buffer_failed(&handshake->reply))

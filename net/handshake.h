@@ -1,8 +1,8 @@
 /* The handshake: fixed newstyle negotiation as a machine from bytes to bytes, without a socket.
  *
  * The caller feeds what the client sent, sends what `reply` holds, and goes on until the machine says that
- * transmission begins or that the connection ends.  One option is answered at a time, so a client that does not read
- * its replies can't make them pile up. */
+ * transmission begins or that the connection ends.  One option is answered at a time, and a list of exports in parts, so a client
+ * that does not read its replies can't make them pile up. */
 #ifndef NET_HANDSHAKE_H
 #define NET_HANDSHAKE_H
 
@@ -19,15 +19,20 @@
 #define HANDSHAKE_DATA_BYTES_MAX  16384u
 #define HANDSHAKE_INPUT_BYTES_MIN (HANDSHAKE_DATA_BYTES_MAX + 16u)
 
+/* The reply of one step, which is all that a client can make this side hold: so much of a list, and one export more, of texts as long
+ * as they may be; nothing else is longer. */
+#define HANDSHAKE_LIST_BYTES 16384u
+
 enum handshake_state {
 	HANDSHAKE_STATE_CLIENT_FLAGS,
 	HANDSHAKE_STATE_OPTION,
 	HANDSHAKE_STATE_SKIP, /* the rest of an option that is too long */
+	HANDSHAKE_STATE_LIST, /* the rest of an answer to LIST: nothing is taken */
 };
 
 enum handshake_result {
-	HANDSHAKE_MORE,		/* feed more bytes behind those that were not consumed */
-	HANDSHAKE_REPLY,	/* send `reply`, clear it, then feed again */
+	HANDSHAKE_MORE,	 /* feed more bytes behind those that were not consumed */
+	HANDSHAKE_REPLY, /* send `reply`, clear it, then feed again, whether there is more or not */
 	HANDSHAKE_TRANSMISSION, /* send `reply`; then `session` begins */
 	HANDSHAKE_TLS,	 /* send `reply`; then TLS begins, and handshake_secured when it has */
 	HANDSHAKE_CLOSE, /* send `reply`, then close: the client wants to leave */
@@ -47,6 +52,7 @@ struct handshake {
 	const struct export_table *exports;
 	enum handshake_state state;
 	bool no_zeroes;
+	bool no_tls; /* the client can't: it has not said that it speaks fixed newstyle */
 	const struct tls_names *names; /* of the client, once TLS has begun; NULL before */
 	bool needs_tls;		       /* what was asked for last */
 	bool shutting_down;
@@ -54,6 +60,7 @@ struct handshake {
 	uint32_t skip_bytes;		      /* yet to come */
 	uint32_t skipped_bytes;		      /* in all */
 	uint32_t skip_option;
+	size_t list_next; /* the first export that the answer has not come to */
 };
 
 /* Begin, with the greeting in `reply`.  EXPORTS must outlive the handshake. */
@@ -65,6 +72,9 @@ void handshake_reset(struct handshake *handshake);
 
 /* TLS has begun, and has proved that the client is called NAMES, which must outlive the handshake: what came before is forgotten. */
 void handshake_secured(struct handshake *handshake, const struct tls_names *names);
+
+/* Whether there is more to be answered without more bytes. */
+bool handshake_goes_on(const struct handshake *handshake);
 
 /* The server stops: from now on options are answered with ERR_SHUTDOWN, and the connection ends. */
 void handshake_shut_down(struct handshake *handshake);

@@ -79,7 +79,8 @@ remove_stale_socket(const struct address *address)
 
 	if (lstat(name->sun_path, &status) != 0 || !S_ISSOCK(status.st_mode))
 		return;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* Non-blocking: the queue of one that hangs may be full. */
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return;
 	if (connect(fd, (const struct sockaddr *)name, address->bytes) != 0 &&

@@ -14,6 +14,13 @@
 
 #define WHY_TEXT_BYTES 160
 
+/* A certificate that says what it is for must say that it is for clients: with a web server's own nobody comes in as one.  GnuTLS keeps the
+ * pointer, and does not write.  Source: RFC 5280, section 4.2.1.12. */
+static gnutls_typed_vdata_st client_purpose = {
+	.type = GNUTLS_DT_KEY_PURPOSE_OID,
+	.data = (unsigned char *)GNUTLS_KP_TLS_WWW_CLIENT,
+};
+
 /* What only a session at work needs. */
 struct room {
 	uint8_t input[TLS_SESSION_INPUT_BYTES];
@@ -32,6 +39,7 @@ struct tls_session {
 	bool drained; /* GnuTLS has said that it needs more input, and none has come since */
 	int ended; /* what the next read returns: 0 or GnuTLS's error; GNUTLS_E_AGAIN: it has not ended */
 	struct tls_names names;
+	const char *reason; /* as tls_session_reason */
 	char why[WHY_TEXT_BYTES];
 };
 
@@ -113,7 +121,7 @@ set_up_server(struct tls_session *session)
 		error = gnutls_credentials_set(gnutls, GNUTLS_CRD_PSK, credentials->psk);
 	if (credentials->verify_client) {
 		gnutls_certificate_server_set_request(gnutls, GNUTLS_CERT_REQUIRE);
-		gnutls_session_set_verify_cert(gnutls, NULL, 0);
+		gnutls_session_set_verify_cert2(gnutls, &client_purpose, 1, 0);
 	}
 	return error;
 }
@@ -287,6 +295,7 @@ say_alert(struct tls_session *session)
 {
 	const char *name = gnutls_alert_get_name(gnutls_alert_get(session->gnutls));
 
+	session->reason = "TLS: an alert";
 	snprintf(session->why, sizeof(session->why), "TLS: the %s says: %s",
 		 session->client == NULL ? "client" : "server",
 		 name == NULL ? "an unknown alert" : name);
@@ -298,6 +307,7 @@ say_unverified(struct tls_session *session)
 	unsigned status = gnutls_session_get_verify_cert_status(session->gnutls);
 	gnutls_datum_t text;
 
+	session->reason = "TLS: a certificate was refused";
 	if (gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0) < 0)
 		return; /* UNTESTED: no fault for GnuTLS's malloc */
 	snprintf(session->why, sizeof(session->why), "TLS: its certificate was refused: %s",
@@ -310,6 +320,7 @@ static int
 failed(struct tls_session *session, int error)
 {
 	snprintf(session->why, sizeof(session->why), "TLS: %s", gnutls_strerror(error));
+	session->reason = "TLS: not as it should be";
 	switch (error) {
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
 		say_alert(session);
@@ -323,6 +334,7 @@ failed(struct tls_session *session, int error)
 		say_unverified(session);
 		break;
 	case GNUTLS_E_PREMATURE_TERMINATION:
+		session->reason = "closed the connection without ending TLS";
 		snprintf(session->why, sizeof(session->why),
 			 "closed the connection without ending TLS");
 		break;
@@ -340,6 +352,12 @@ const char *
 tls_session_why(const struct tls_session *session)
 {
 	return session->why;
+}
+
+const char *
+tls_session_reason(const struct tls_session *session)
+{
+	return session->reason;
 }
 
 /* Whether after ERROR the same call may be made again at once, because it has taken something: there were INPUT_BYTES before.

@@ -79,8 +79,10 @@ void tls_session_end(struct tls_session *session);
 bool tls_session_park(struct tls_session *session);
 int tls_session_unpark(struct tls_session *session) MUST_USE;
 
-/* After an -EPROTO: what happened.  Valid until the next call. */
+/* After an -EPROTO: what happened, valid until the next call; and what kind of thing that is, static text.  Peers choose among some
+ * hundred of the former, and among few of the latter, by which lines of the log are limited. */
 const char *tls_session_why(const struct tls_session *session);
+const char *tls_session_reason(const struct tls_session *session);
 
 /* After a server's handshake: the names of the client that its certificate proves (common name, and DNS, mail and URI names), or
  * the identity of its key; none if it was not asked for any.  And how it is encrypted, for the log, as "TLS1.3, AES-128-GCM". */

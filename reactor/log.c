@@ -128,15 +128,52 @@ write_formatted(enum log_level level, const struct log_fields *fields, const cha
 	errno = errno_before;
 }
 
-/* Bytes of 128 and above stay: they are UTF-8 in any text that is not garbage anyway. */
+/* The code of the character at TEXT, which ends in a NUL, and its *bytes in UTF-8; UINT32_MAX if it is none. */
+static uint32_t
+character_at(const char *text, unsigned *bytes)
+{
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	unsigned char first = (unsigned char)*text;
+	uint32_t code = first;
+
+	*bytes = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+	if (*bytes == 1)
+		return code;
+	if (first < 0xc0 || first >= 0xf8)
+		return UINT32_MAX;
+	code &= 0x7fu >> *bytes;
+	for (unsigned i = 1; i < *bytes; i++) {
+		if (((unsigned char)text[i] & 0xc0) != 0x80)
+			return UINT32_MAX;
+		code = code << 6 | ((unsigned char)text[i] & 0x3f);
+	}
+	if (code < least[*bytes] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
+		return UINT32_MAX;
+	return code;
+}
+
+/* Whether CODE is not shown but obeyed: a control character, of which terminals know those from 128 on, too, or one that turns the
+ * direction of what is behind it.  Source: ECMA-48; Unicode Standard Annex 9. */
+static bool
+is_command(uint32_t code)
+{
+	return code < ' ' || (code >= 0x7f && code <= 0x9f) || (code >= 0x202a && code <= 0x202e) ||
+	       (code >= 0x2066 && code <= 0x2069);
+}
+
+/* And what is no UTF-8, for which the journal would show none of the line. */
 static void
 replace_control_characters(char *text)
 {
-	for (; *text != '\0'; text++) {
-		unsigned char byte = (unsigned char)*text;
+	unsigned bytes;
 
-		if (byte < ' ' || byte == 127)
-			*text = '?';
+	for (; *text != '\0'; text += bytes) {
+		uint32_t code = character_at(text, &bytes);
+
+		if (code == UINT32_MAX)
+			bytes = 1;
+		if (code == UINT32_MAX || is_command(code))
+			memset(text, '?', bytes);
 	}
 }
 

@@ -466,7 +466,7 @@ static const struct option_row rows[] = {
 	{ "replies", "STYLE", ON_ALL, set_replies,
 	  "simple, structured, extended (with 64 bit lengths), or auto: the last of\n"
 	  "these that the server has; default auto" },
-	{ "json", "FILE", ON_LOAD, set_json, "write the result there" },
+	{ "json", "FILE", ON_RUN, set_json, "write the result there; -: to standard output" },
 	{ "html", "FILE", ON_RUN, set_html, "write a report with pictures there" },
 	{ "p99-max", "US", ON_RAMP, set_p99, "the latency that must hold; default 1000" },
 	{ "rate-start", "N", ON_RAMP, set_rate_start, "the first rate; default 1000" },

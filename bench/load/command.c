@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench/load/bench_options.h"
 #include "bench/load/report.h"
@@ -46,6 +47,13 @@ write_reports(const struct bench_options *options, const struct load_result *res
 	return error;
 }
 
+/* Then nothing else may be there. */
+static bool
+json_on_stdout(const struct bench_options *options)
+{
+	return options->json_path != NULL && strcmp(options->json_path, "-") == 0;
+}
+
 int
 command_run(int argc, char **argv)
 {
@@ -62,7 +70,7 @@ command_run(int argc, char **argv)
 	options.load.target = &target;
 	status = EXIT_FAILURE;
 	if (run_once(&options, &result) == 0) {
-		report_table(&options, &result, stdout);
+		report_table(&options, &result, json_on_stdout(&options) ? stderr : stdout);
 		if (write_reports(&options, &result) == 0 && !result.partial && result.errors == 0)
 			status = EXIT_SUCCESS;
 		load_result_fini(&result);

@@ -73,7 +73,7 @@ enum stamp_finding
 stamp_check(const uint8_t *block, uint32_t bytes, uint64_t run, uint64_t offset,
 	    uint64_t generation_min, uint64_t generation_max, uint64_t *generation)
 {
-	uint64_t first = 0;
+	uint64_t first = UINT64_MAX, last = 0;
 
 	for (uint32_t at = 0; at < bytes; at += STAMP_SECTOR_BYTES) {
 		struct sector sector;
@@ -83,11 +83,12 @@ stamp_check(const uint8_t *block, uint32_t bytes, uint64_t run, uint64_t offset,
 		finding = check_sector(&sector, run, offset + at, generation);
 		if (finding != STAMP_RIGHT)
 			return finding;
-		if (at == 0)
-			first = *generation;
-		else if (*generation != first)
-			return STAMP_TORN;
+		first = *generation < first ? *generation : first;
+		last = *generation > last ? *generation : last;
 	}
+	*generation = first;
+	if (first != last && (first < generation_min || last > generation_max))
+		return STAMP_TORN;
 	if (*generation == 0 && generation_min > 0)
 		return STAMP_LOST;
 	if (*generation < generation_min)

@@ -12,7 +12,7 @@ enum stamp_finding {
 	STAMP_RIGHT,
 	STAMP_LOST,	 /* not written at all: zeros, or what was there before */
 	STAMP_STALE,	 /* of an earlier write than the last that was acknowledged */
-	STAMP_TORN,	 /* sectors of different writes */
+	STAMP_TORN,	 /* sectors of different writes, not all of which may be there */
 	STAMP_MISPLACED, /* belongs elsewhere */
 	STAMP_CORRUPT,	 /* the checksum is wrong */
 	STAMP_FOREIGN,	 /* a write that was never made */
@@ -24,8 +24,9 @@ const char *stamp_finding_name(enum stamp_finding finding);
 /* Fill BYTES (a multiple of the sector) at BLOCK with write GENERATION (1 and more) of RUN to OFFSET. */
 void stamp_fill(uint8_t *block, uint32_t bytes, uint64_t run, uint64_t offset, uint64_t generation);
 
-/* What is wrong with BYTES at BLOCK, which were read at OFFSET?  Right is any one write of RUN from GENERATION_MIN to GENERATION_MAX;
- * GENERATION_MIN 0: or none at all.  *generation: which one, if it is right. */
+/* What is wrong with BYTES at BLOCK, which were read at OFFSET?  Right is any write of RUN from GENERATION_MIN to GENERATION_MAX, or sectors of
+ * several of these: nobody has promised that a write is there as a whole before it was answered, and flushed.  GENERATION_MIN 0: or
+ * none at all.  *generation: which one, of several the first, if it is right. */
 enum stamp_finding stamp_check(const uint8_t *block, uint32_t bytes, uint64_t run, uint64_t offset,
 			       uint64_t generation_min, uint64_t generation_max,
 			       uint64_t *generation);

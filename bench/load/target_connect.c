@@ -1,4 +1,5 @@
 /* Connecting, and the handshake as a client: fixed newstyle, TLS if the URI wants it, the style of replies, GO. */
+#include <ctype.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdbool.h>
@@ -66,14 +67,18 @@ read_answer(struct negotiation *negotiation, enum nbd_option option)
 	return link_receive(&negotiation->session.link, answer->data, header->data_bytes);
 }
 
-/* The last answer is an error: say it, in the server's words where it has some. */
+/* The last answer is an error: say it, in the server's words where it has some, which may come to a terminal. */
 static int
 refused(struct negotiation *negotiation, const char *what)
 {
-	const struct answer *answer = &negotiation->answer;
+	struct answer *answer = &negotiation->answer;
 	const char *text =
 		answer->header.data_bytes > 0 ? (const char *)answer->data : "no reason given";
 
+	for (uint32_t i = 0; i < answer->header.data_bytes; i++) {
+		if (!isprint(answer->data[i]))
+			answer->data[i] = '?';
+	}
 	fprintf(negotiation->errors, "%s: the server refuses %s (error %u): %s\n",
 		negotiation->target->uri, what, answer->header.reply & ~NBD_REP_ERROR, text);
 	return SAID;

@@ -36,6 +36,7 @@ struct verifier_connection {
 	uint64_t random;
 	uint64_t next_block; /* of a reading pass */
 	unsigned in_flight;
+	bool flushes; /* the server has flushes; one that has none must keep what it has answered */
 	bool flushing;
 	bool open;
 	struct verifier_request flush;
@@ -254,7 +255,8 @@ make_request(struct verifier_request *request)
 		return;
 	else if (connection->in_flight > 0)
 		return;
-	else if (verifier->pass == VERIFIER_PASS_WRITE && !connection->flushing) {
+	else if (verifier->pass == VERIFIER_PASS_WRITE && connection->flushes &&
+		 !connection->flushing) {
 		connection->flushing = true;
 		connection->flush.io.command = NBD_CMD_FLUSH;
 		connection->in_flight++;
@@ -327,6 +329,7 @@ open_connection(struct verifier_connection *connection, struct target_session *s
 		target_disconnect(session);
 		return error;
 	}
+	connection->flushes = (session->flags & NBD_FLAG_SEND_FLUSH) != 0;
 	connection->open = true;
 	verifier->open_count++;
 	return 0;

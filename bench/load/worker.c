@@ -480,6 +480,9 @@ start(struct message *message)
 	if (worker->schedule.end_ns > now_ns)
 		reactor_timer_start(reactor, &worker->end, worker->schedule.end_ns - now_ns);
 	make_first_requests(worker, now_ns);
+	/* Of few requests in all none may have been left for this core. */
+	if (worker->requests_left == 0 && worker->in_flight == 0)
+		finish(worker);
 }
 
 void

@@ -8,7 +8,8 @@ import wire
 from harness import equal, write_text
 
 CA = "cn = Test authority\nca\ncert_signing_key\n"
-LEAF = "cn = {name}\ndns_name = {dns}\nip_address = 127.0.0.1\nsigning_key\ntls_www_server\ntls_www_client\n"
+LEAF = "cn = {name}\ndns_name = {dns}\nip_address = 127.0.0.1\nsigning_key\n{purposes}"
+PURPOSES = "tls_www_server\ntls_www_client\n"
 CURRENT = "expiration_days = 30\n"
 EXPIRED = 'activation_date = "2020-01-01 00:00:00"\nexpiration_date = "2020-02-01 00:00:00"\n'
 FUTURE = 'activation_date = "2090-01-01 00:00:00"\nexpiration_date = "2091-01-01 00:00:00"\n'
@@ -45,10 +46,10 @@ class Authority:
     def make_key(self, name):
         tool("certtool", "--generate-privkey", "--key-type=ecdsa", "--outfile", self.path(f"{name}-key.pem"))
 
-    def issue(self, name, dns, validity=CURRENT):
+    def issue(self, name, dns, validity=CURRENT, purposes=PURPOSES):
         """NAME-cert.pem with NAME-key.pem."""
         self.make_key(name)
-        self.write(f"{name}.template", LEAF.format(name=name, dns=dns) + validity)
+        self.write(f"{name}.template", LEAF.format(name=name, dns=dns, purposes=purposes) + validity)
         tool(
             *("certtool", "--generate-certificate", "--load-privkey", self.path(f"{name}-key.pem")),
             *("--load-ca-certificate", self.path("ca-cert.pem"), "--load-ca-privkey", self.path("ca-key.pem")),

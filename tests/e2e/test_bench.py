@@ -7,9 +7,10 @@ import re
 import signal
 import socket
 import threading
+import time
 
 from harness import FILE, MIB, TCP, UNIX
-from harness import check, equal, test
+from harness import Skip, check, equal, test
 
 BLOCK = 4096
 
@@ -43,6 +44,14 @@ def a_load_is_measured(env, medium, transport):
 
 
 @test(quick=True)
+def json_on_standard_output_is_alone_there(env):
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    result = bench(env, "run", daemon.uri(), "--quiet", "--requests", 10, "--json", "-")
+    equal(json.loads(result.out)["all"]["requests"], 10, "requests")
+    check("requests/s" in result.err, f"no table: {result.err!r}")
+
+
+@test(quick=True)
 def a_mix_has_all_its_kinds(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
     kinds = run(env, daemon.uri(), "--mix", "read=50,write=45,flush=5", "--fua", 10)["kinds"]
@@ -56,6 +65,26 @@ def a_number_of_requests_is_kept(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
     result = run(env, daemon.uri(), "--requests", 1001, "--connections", 4, "--time", 20)
     equal(result["all"]["requests"], 1001, "requests")
+
+
+@test(quick=True)
+def cores_that_no_request_is_left_for_do_not_wait(env):
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        raise Skip("needs 2 cores")
+    began = time.monotonic()
+    run(env, daemon.uri(), "--requests", 1, "--connections", 2, "--cores", ",".join(map(str, cores)), "--time", 5)
+    check(time.monotonic() - began < 3, f"it took {time.monotonic() - began:.1f} s")
+
+
+@test(quick=True)
+def what_comes_due_behind_the_last_request_is_not_missed(env):
+    """At depth 1 the server can't keep up, so that there are always some."""
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    result = run(env, daemon.uri(), "--rate", 100000, "--requests", 300, "--depth", 1, "--time", 20)
+    equal(result["all"]["requests"], 300, "requests")
+    equal(result["rate_missed"], 0, "requests that were due and not made")
 
 
 @test()
@@ -244,8 +273,8 @@ class BadServer:
 GO = 7
 
 
-def greet(connection, style=None):
-    """The whole handshake: an export of 1 MiB that takes anything, and the option STYLE, which stands for a style of replies."""
+def greet(connection, style=None, flags=0x0D):
+    """The whole handshake: an export of 1 MiB with the transmission FLAGS, and the option STYLE, which stands for a style of replies."""
     connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
     connection.recv(4)
     while True:
@@ -257,7 +286,7 @@ def greet(connection, style=None):
             connection.sendall(reply + b"\x80\0\0\1" + bytes(4))  # ERR_UNSUP
             continue
         if option == GO:
-            info = b"\0\0" + (1 << 20).to_bytes(8, "big") + b"\0\x0d"
+            info = b"\0\0" + (1 << 20).to_bytes(8, "big") + flags.to_bytes(2, "big")
             connection.sendall(reply + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
         connection.sendall(reply + (1).to_bytes(4, "big") + bytes(4))
         if option == GO:
@@ -332,6 +361,26 @@ def a_bad_server_ends_the_run_with_its_reason(env, name):
 
 
 @test(quick=True)
+def a_server_without_flushes_is_checked_without(env):
+    memory = bytearray(MIB)
+
+    def serve_memory(connection):
+        greet(connection, flags=1)
+        requests = connection.makefile("rb")
+        while header := requests.read(28):
+            command, at, length = header[7], int.from_bytes(header[16:24], "big"), int.from_bytes(header[24:], "big")
+            if command == 1:
+                memory[at : at + length] = requests.read(length)
+            data = memory[at : at + length] if command == 0 else b""
+            error = 22 if command == 3 else 0  # a flush that was not offered
+            connection.sendall(b"\x67\x44\x66\x98" + error.to_bytes(4, "big") + header[8:16] + data)
+
+    with BadServer(serve_memory) as server:
+        lines = bench(env, "verify", server.uri, "--quiet", "--rounds", 1, "--time", 0.1, "--depth", 2).out
+        check(" right\n" in lines, lines)
+
+
+@test(quick=True)
 def a_server_that_is_not_there_and_an_export_that_is_not(env):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -342,6 +391,23 @@ def a_server_that_is_not_there_and_an_export_that_is_not(env):
     check('the server refuses the export "nothing"' in said, said)
     said = bench(env, "run", daemon.uri(), "--size", "2m", fails=True).err
     check("has 1048576 bytes; the region must lie within" in said, said)
+
+
+@test(quick=True)
+def what_a_server_says_in_a_refusal_is_no_command_to_the_terminal(env):
+    def refuses(connection):
+        connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
+        connection.recv(4)
+        while header := connection.recv(16):
+            connection.recv(int.from_bytes(header[12:], "big"))
+            text = b"go \x1b[2Jaway\nnbd: all is well"
+            reply = (0x3E889045565A9).to_bytes(8, "big") + header[8:12]
+            connection.sendall(reply + b"\x80\0\0\2" + len(text).to_bytes(4, "big") + text)
+
+    with BadServer(refuses) as server:
+        for command in ("run", "verify"):
+            said = bench(env, command, server.uri, "--quiet", fails=True).err
+            check("go ?[2Jaway?nbd: all is well" in said, f"{command}: {said!r}")
 
 
 @test(quick=True)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import socket
 import threading
 import time
 
@@ -84,6 +85,29 @@ def thousands_of_idle_clients_cost_next_to_nothing(env):
     for index, client in enumerate(clients):
         offset = index % 250 * 4096
         same_bytes(client.read(offset, 4096), content[offset:][:4096], f"data of client {index}")
+
+
+@test(quick=True)
+def lists_that_nobody_reads_hold_no_memory(env):
+    """A thousand exports are a list of a MiB; each client that asks for it may wait with it, but not the daemon."""
+    names = [f"export-{index:05}" for index in range(1000)]
+    exports = "".join(f"[export {name}]\ntype = null\nsize = 1M\ndescription = {'d' * 1000}\n" for name in names)
+    config = env.config(f"[server]\nlisten = {env.listen_text(UNIX)}\n{exports}")
+    daemon = env.serve("--config", config, "--cores", two_cores())
+    clients = [env.keep(Wire(daemon.address)) for _ in range(30)]
+    for client in clients:
+        client.greet()
+    before_bytes = daemon.rss_bytes()
+    for client in clients:
+        client.send(wire.pack_option(wire.OPT_LIST) + wire.pack_option(wire.OPT_LIST))
+    clients[0].sock.recv(1, socket.MSG_PEEK)
+    time.sleep(0.3)
+    grown = (daemon.rss_bytes() - before_bytes) // len(clients)
+    check(grown < 200_000, f"{grown} bytes for each client")
+    for _ in range(2):
+        replies = clients[0].option_replies(wire.OPT_LIST)
+        equal([data[4:16].decode() for _, data in replies[:-1]], names, "the list")
+    clients[0].ask_info(wire.OPT_GO, names[-1])
 
 
 @test(quick=True)

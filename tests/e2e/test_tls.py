@@ -224,6 +224,21 @@ def certificates_that_are_not_right_are_refused(env):
     check_serves(env, daemon, authority.context())
 
 
+@test(over=[("TLSv1_2",), ("TLSv1_3",)], quick=True)
+def a_certificate_that_is_for_servers_alone_lets_no_client_in(env, version):
+    """Whoever has the certificate of some web server may not be a client with it.  Source: RFC 5280, section 4.2.1.12."""
+    authority = Authority(env)
+    authority.issue("web", "web.example", purposes="tls_www_server\n")
+    authority.issue("user", "user.example", purposes="tls_www_client\n")
+    authority.issue("any", "any.example", purposes="")
+    daemon, _ = serve(env, authority.settings())
+    for name, good in (("web", False), ("user", True), ("any", True)):
+        context = authority.context(name)
+        context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+        (check_serves if good else expect_no_handshake)(env, daemon, context)
+    daemon.logged("certificate was refused", count=1)
+
+
 @test(quick=True)
 def wrong_pre_shared_keys_are_refused(env):
     authority, stranger = Authority(env), Authority(env)

@@ -56,6 +56,13 @@ Test(bench_options, defaults_are_those_of_the_help)
 	cr_assert_eq(options.load.cores.count, 1);
 }
 
+Test(bench_options, reports_are_written_by_run_alone)
+{
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "u --json f --html g"), 0);
+	cr_assert_eq(parse(BENCH_COMMAND_RAMP, "u --json f"), -EINVAL);
+	cr_assert_eq(parse(BENCH_COMMAND_VERIFY, "u --json f"), -EINVAL);
+}
+
 Test(bench_options, replies_have_a_style)
 {
 	cr_assert_eq(parse(BENCH_COMMAND_RUN, "u"), 0);

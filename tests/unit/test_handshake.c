@@ -201,6 +201,47 @@ Test(handshake, list_names_every_export_and_its_description)
 	trial_fini(&trial);
 }
 
+Test(handshake, long_list_comes_in_parts_and_is_whole)
+{
+	static struct export many[3000];
+	static char names[ARRAY_COUNT(many)][16];
+	const struct export_table all = { .exports = many, .count = ARRAY_COUNT(many) };
+	struct trial trial;
+	const struct byte_buffer *reply = &trial.handshake.reply;
+	unsigned listed = 0, parts = 0;
+	bool acknowledged = false;
+
+	for (unsigned i = 0; i < ARRAY_COUNT(many); i++) {
+		snprintf(names[i], sizeof(names[i]), "export-%05u", i);
+		many[i] = (struct export){ .name = names[i], .volume = &volume };
+	}
+	trial_init(&trial);
+	trial.handshake.exports = &all;
+	send_flags(&trial, 3);
+	send_option(&trial, NBD_OPT_LIST, NULL, 0);
+	send_option(&trial, NBD_OPT_ABORT, NULL, 0); /* must wait */
+	while (!acknowledged) {
+		size_t next = 0;
+
+		cr_assert_eq(trial_run(&trial), HANDSHAKE_REPLY);
+		cr_assert_lt(reply->used, HANDSHAKE_LIST_BYTES + 100);
+		while (next < reply->used) {
+			acknowledged = number_at(reply, next + 12, 4) == NBD_REP_ACK;
+			if (!acknowledged)
+				cr_assert_arr_eq(reply->bytes + next + 24, names[listed++], 12);
+			next = assert_reply(&trial, next, NBD_OPT_LIST,
+					    acknowledged ? NBD_REP_ACK : NBD_REP_SERVER);
+		}
+		cr_assert_eq(handshake_goes_on(&trial.handshake), !acknowledged);
+		parts++;
+	}
+	cr_assert_eq(listed, ARRAY_COUNT(many));
+	cr_assert_gt(parts, 3);
+	cr_assert_eq(trial_run(&trial), HANDSHAKE_CLOSE);
+	assert_only_reply(&trial, NBD_OPT_ABORT, NBD_REP_ACK);
+	trial_fini(&trial);
+}
+
 Test(handshake, list_with_data_is_invalid)
 {
 	struct trial trial;

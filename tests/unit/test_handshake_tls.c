@@ -19,15 +19,21 @@ static struct export exports[] = {
 static const struct export_table table = { .exports = exports, .count = ARRAY_COUNT(exports) };
 
 static void
-begin(struct handshake *handshake, enum tls_mode mode)
+begin_with_flags(struct handshake *handshake, enum tls_mode mode, uint8_t client_flags)
 {
-	static const uint8_t flags[4] = { 0, 0, 0, 3 };
+	const uint8_t flags[4] = { 0, 0, 0, client_flags };
 	size_t consumed;
 
 	handshake_init(handshake, &table);
 	handshake->tls_mode = mode;
 	byte_buffer_clear(&handshake->reply);
 	cr_assert_eq(handshake_step(handshake, flags, sizeof(flags), &consumed), HANDSHAKE_REPLY);
+}
+
+static void
+begin(struct handshake *handshake, enum tls_mode mode)
+{
+	begin_with_flags(handshake, mode, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 }
 
 /* What comes of OPTION with DATA; *reply: the last reply's type, or NOTHING. */
@@ -96,6 +102,25 @@ Test(handshake_tls, off_refuses_it_and_never_asks_for_it)
 	cr_assert_eq(ask(&handshake, NBD_OPT_STARTTLS, NULL, 0, &reply), HANDSHAKE_REPLY);
 	cr_assert_eq(reply, NBD_REP_ERR_POLICY);
 	cr_assert_eq(ask_info(&handshake, NBD_OPT_GO, "open"), NBD_REP_ACK);
+	handshake_fini(&handshake);
+}
+
+Test(handshake_tls, client_that_does_not_speak_fixed_newstyle_has_none)
+{
+	struct handshake handshake;
+	uint32_t reply;
+
+	begin_with_flags(&handshake, TLS_MODE_ALLOWED, NBD_FLAG_NO_ZEROES);
+	cr_assert_eq(ask(&handshake, NBD_OPT_STARTTLS, NULL, 0, &reply), HANDSHAKE_REPLY);
+	cr_assert_eq(reply, NBD_REP_ERR_POLICY);
+	cr_assert_eq(ask_info(&handshake, NBD_OPT_INFO, "tls"), NBD_REP_ERR_UNKNOWN);
+	cr_assert_eq(ask_info(&handshake, NBD_OPT_GO, "open"), NBD_REP_ACK);
+	handshake_fini(&handshake);
+
+	begin_with_flags(&handshake, TLS_MODE_REQUIRED, 0);
+	cr_assert_eq(ask(&handshake, NBD_OPT_LIST, NULL, 0, &reply), HANDSHAKE_DROP);
+	cr_assert_eq(ask(&handshake, NBD_OPT_STARTTLS, NULL, 0, &reply), HANDSHAKE_REPLY);
+	cr_assert_eq(reply, NBD_REP_ERR_POLICY);
 	handshake_fini(&handshake);
 }
 

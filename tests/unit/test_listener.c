@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -111,6 +112,25 @@ Test(listener, unix_socket_that_answers_is_left_alone)
 	cr_assert_eq(listener_open(&second, &address), -EADDRINUSE);
 	cr_assert(exists("build/unit-listener-alive"));
 	listener_close(&first);
+}
+
+Test(listener, unix_socket_of_a_server_that_hangs_is_left_alone_at_once, .timeout = 10)
+{
+	struct address address = address_of("unix:build/unit-listener-hangs");
+	int clients[2] = { socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0),
+			   socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0) };
+	struct listener first, second;
+
+	cr_assert_eq(listener_open(&first, &address), 0);
+	/* It accepts nobody, and its queue is full. */
+	cr_assert_eq(listen(first.fd, 0), 0);
+	cr_assert_eq(connect(clients[0], (struct sockaddr *)&address.storage, address.bytes), 0);
+	cr_assert_neq(connect(clients[1], (struct sockaddr *)&address.storage, address.bytes), 0);
+	cr_assert_eq(listener_open(&second, &address), -EADDRINUSE);
+	cr_assert(exists("build/unit-listener-hangs"));
+	listener_close(&first);
+	close(clients[0]);
+	close(clients[1]);
 }
 
 Test(listener, file_that_is_no_socket_is_left_alone)

@@ -111,10 +111,23 @@ Test(log, text_cannot_forge_a_line_or_a_terminal_sequence)
 	cr_assert_str_eq(next_write(), "info: export \"a?error: b?[2J?\"\n");
 }
 
+Test(log, commands_in_utf8_are_replaced)
+{
+	log_info("a\xc2\x9b[2J, \xe2\x80\xaexcod.exe, \xe2\x81\xa6");
+	cr_assert_str_eq(next_write(), "info: a??[2J, ???xcod.exe, ???\n");
+}
+
+Test(log, what_is_no_utf8_is_replaced)
+{
+	log_info("%s", "\xff \xc3 \x9b \xe2\x82 \xc0\xaf \xed\xa0\x80 \xf4\x90\x80\x80 \xc3");
+	cr_assert_str_eq(next_write(), "info: ? ? ? ?? ?? ??? ???? ?\n");
+}
+
 Test(log, utf8_text_is_kept)
 {
-	log_info("%s", "M\xc3\xbchle");
-	cr_assert_str_eq(next_write(), "info: M\xc3\xbchle\n");
+	log_info("%s", "M\xc3\xbchle \xe2\x82\xac \xf0\x9f\x98\x80 \xc2\xa0");
+	cr_assert_str_eq(next_write(),
+			 "info: M\xc3\xbchle \xe2\x82\xac \xf0\x9f\x98\x80 \xc2\xa0\n");
 }
 
 Test(log, errno_can_be_printed_and_is_kept)

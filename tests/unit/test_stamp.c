@@ -62,7 +62,23 @@ Test(stamp, sectors_of_two_writes_are_torn)
 {
 	stamp_fill(other, BYTES, RUN, OFFSET, 4);
 	memcpy(block + 512, other + 512, 512);
-	cr_assert_eq(check(4, 5), STAMP_TORN);
+	cr_assert_eq(check(5, 5), STAMP_TORN);
+	cr_assert_eq(check(4, 4), STAMP_TORN);
+	memcpy(block, other, 512);
+	cr_assert_eq(check(5, 6), STAMP_TORN, "at its beginning");
+}
+
+Test(stamp, a_write_that_was_not_answered_may_be_there_in_part)
+{
+	uint64_t generation;
+
+	stamp_fill(other, BYTES, RUN, OFFSET, 4);
+	memcpy(block + 512, other + 512, 512);
+	cr_assert_eq(stamp_check(block, BYTES, RUN, OFFSET, 4, 6, &generation), STAMP_RIGHT);
+	cr_assert_eq(generation, 4, "what is there of all of it");
+	memset(block + 1024, 0, 512);
+	cr_assert_eq(check(0, 6), STAMP_RIGHT);
+	cr_assert_eq(check(1, 6), STAMP_TORN);
 }
 
 Test(stamp, a_half_that_was_never_written_is_torn)

@@ -1,6 +1,7 @@
 /* The server's side of TLS against GnuTLS's client, through memory. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -403,6 +404,34 @@ Test(tls_session, changed_ciphertext_is_refused)
 	cr_assert(carry_input());
 	cr_assert_eq(tls_session_read(trial.server, &part, 1), -EPROTO);
 	end();
+}
+
+Test(tls_session, what_a_client_says_is_one_reason)
+{
+	char first[160] = "", second[160] = "";
+	unsigned said = 0;
+
+	for (int alert = 0; alert < 256; alert++) {
+		struct iovec part = { got, 100 };
+
+		if (alert == GNUTLS_A_CLOSE_NOTIFY ||
+		    gnutls_alert_get_name((gnutls_alert_description_t)alert) == NULL)
+			continue;
+		begin(KIND_PSK, TLS13);
+		cr_assert_eq(shake_hands(), 0);
+		cr_assert_eq(gnutls_alert_send(trial.client, GNUTLS_AL_FATAL,
+					       (gnutls_alert_description_t)alert),
+			     0);
+		cr_assert(carry_input());
+		cr_assert_eq(tls_session_read(trial.server, &part, 1), -EPROTO);
+		cr_assert_str_eq(tls_session_reason(trial.server), "TLS: an alert");
+		memcpy(first, second, sizeof(first));
+		snprintf(second, sizeof(second), "%s", tls_session_why(trial.server));
+		cr_assert_str_neq(first, second, "each is told in its own words");
+		said++;
+		end();
+	}
+	cr_assert_gt(said, 25);
 }
 
 Test(tls_session, parking_waits_until_nothing_is_there)

@@ -6,10 +6,13 @@
 #include "daemon/config_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ini.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "daemon/config.h"
 #include "daemon/config_apply.h"
@@ -46,6 +49,7 @@ struct file {
 	struct config_export export; /* that is read, until its section ends */
 };
 
+static FILE *open_stream(const char *path, bool exports_only, const char **why);
 /* Reading lines. */
 static char *read_line(char *text, int text_bytes, void *context);
 static bool take_line(struct file *file, size_t *bytes);
@@ -67,6 +71,7 @@ int
 config_file_read(struct config *config, const char *path, bool exports_only, FILE *errors)
 {
 	struct file *file = calloc(1, sizeof(*file));
+	const char *why;
 	int error = -EINVAL;
 
 	if (!file)
@@ -75,9 +80,9 @@ config_file_read(struct config *config, const char *path, bool exports_only, FIL
 	file->path = path;
 	file->exports_only = exports_only;
 	file->errors = errors;
-	file->stream = fopen(path, "re");
+	file->stream = open_stream(path, exports_only, &why);
 	if (!file->stream) {
-		config_mistake(errors, path, "cannot open: %s", strerror(errno));
+		config_mistake(errors, path, "cannot open: %s", why);
 		goto err_after_file;
 	}
 	/* inih's settings are the library's globals; no other part of the daemon uses it. */
@@ -97,6 +102,30 @@ config_file_read(struct config *config, const char *path, bool exports_only, FIL
 err_after_file:
 	free(file);
 	return error;
+}
+
+/* Open the file at PATH without waiting for who would write to a FIFO: at a reload, nobody may ever come.  Returns NULL, with *why, on
+ * failure.  The configuration itself may come through a pipe; among the exports a FIFO is a mistake. */
+static FILE *
+open_stream(const char *path, bool exports_only, const char **why)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	FILE *stream = NULL;
+	struct stat status;
+
+	if (fd >= 0 && exports_only && fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) {
+		*why = "is a FIFO, where a file is expected; remove it";
+		(void)close(fd);
+		return NULL;
+	}
+	if (fd >= 0 && fcntl(fd, F_SETFL, 0) == 0)
+		stream = fdopen(fd, "r");
+	if (!stream) {
+		*why = strerror(errno);
+		if (fd >= 0)
+			(void)close(fd);
+	}
+	return stream;
 }
 
 /* inih's ini_reader.  Gives it the next line if that is key = value, or else a blank one. */

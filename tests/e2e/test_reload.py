@@ -175,6 +175,24 @@ def a_mistake_changes_nothing_and_is_named(env):
 
 
 @test(quick=True)
+def a_fifo_among_the_files_of_a_configuration_is_not_waited_for(env):
+    directory = env.path("exports.d")
+    os.mkdir(directory)
+    server = Server(env, {"first": image(env)}, f"exports-dir = {directory}")
+    fifo = os.path.join(directory, "a.conf")
+    os.mkfifo(fifo)
+    server.reload(works=False)
+    check(f"{fifo}: cannot open: is a FIFO" in server.daemon.log(), server.daemon.log())
+    os.remove(fifo)
+    server.reload()
+    # As behind --config <(command): what wrote it has gone.
+    os.remove(server.path)
+    os.mkfifo(server.path)
+    server.reload(works=False)
+    equal(server.names(), ["first"], "exports")
+
+
+@test(quick=True)
 def listeners_come_and_go_and_connections_stay(env):
     first = image(env)
     server = Server(env, {"first": first})

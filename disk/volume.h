@@ -162,7 +162,8 @@ volume_size(const struct volume *volume)
 }
 
 /* Look how large what VOLUME is kept in has become, *found_bytes; if that is more than its size, it is its size from now on, while
- * requests go on.  If it is less the size stays: who was told of it cannot be told that it is gone.
+ * requests go on.  If it is less the size stays: who was told of it cannot be told that it is gone.  Where its path is not its any
+ * more, a warning says so.
  * The volume is started.  Blocks: not on a core; one thread at a time.
  * Returns 0, or a negative errno, logged with the path and what to do: then the size stays. */
 int volume_refresh(struct volume *volume, uint64_t *found_bytes) MUST_USE;

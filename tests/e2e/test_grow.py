@@ -106,6 +106,28 @@ def an_image_that_became_smaller_keeps_its_size_with_a_warning(env):
     same_bytes(old.read(2 * MIB, MIB), bytes(MIB), "what was gone")
 
 
+def warnings_of(server, path):
+    return [line for line in server.daemon.log_lines() if line.startswith(f"warning: {path}: ")]
+
+
+@test(quick=True)
+def an_image_that_was_replaced_or_removed_is_served_on_with_a_warning(env):
+    image, other = env.image(FILE, MIB, b"1" * MIB), env.image(FILE, 2 * MIB, b"2" * (2 * MIB))
+    server = Server(env, {"disk": f"path = {image.path}"})
+    server.reload()
+    equal(warnings_of(server, image.path), [], "warnings of an image that stays")
+    os.rename(other.path, image.path)
+    server.reload()
+    equal(size_told(env, server), MIB, "size")
+    equal(server.connect("disk").pread(1, 0), b"1", "what is served")
+    said = warnings_of(server, image.path)
+    check(len(said) == 1 and "is another file now" in said[0] and "restart the daemon" in said[0], f"{said}")
+    os.remove(image.path)
+    server.reload()
+    said = warnings_of(server, image.path)[1:]
+    check(len(said) == 1 and "was removed" in said[0], f"{said}")
+
+
 @test(quick=True)
 def a_reload_that_fails_lets_nothing_grow(env):
     image = env.image(FILE, MIB)

@@ -41,6 +41,11 @@ log_create_error(const struct volume_options *options, int error)
 		log_error("%s: cannot be created: there is no such directory; make it first",
 			  options->path);
 		break;
+	case -EEXIST:
+		log_error("%s: cannot be created: it is a symbolic link to a file that does not "
+			  "exist, or was made meanwhile; set path to what the link names",
+			  options->path);
+		break;
 	case -EACCES:
 	case -EPERM:
 	case -EROFS:
@@ -245,6 +250,10 @@ file_create(const struct volume_options *options)
 static int
 check_in(const struct volume_options *options, const char *directory)
 {
+	struct stat status;
+
+	if (lstat(options->path, &status) == 0)
+		return log_create_error(options, -EEXIST);
 	if (access(directory, W_OK | X_OK) != 0)
 		return log_create_error(options, -errno);
 	return check_room(options, directory);

@@ -69,6 +69,17 @@ def what_cannot_be_made_is_said_with_sizes(env):
 
 
 @test(quick=True)
+def link_to_what_does_not_exist_is_named(env):
+    path, target = env.path("link"), env.path("target")
+    os.symlink(target, path)
+    config = env.config(config_text(path, "sparse", "1M"))
+    for more in ((), ("--check",)):
+        result = env.run([env.binary, "--config", config, *more], expect=1)
+        check(f"{path}: cannot be created: it is a symbolic link" in result.err, result.err)
+    check(not os.path.exists(target), "something is there all the same")
+
+
+@test(quick=True)
 def killed_while_it_is_made_leaves_nothing(env):
     directory = env.path("directory")
     os.mkdir(directory)

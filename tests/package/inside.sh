@@ -108,6 +108,14 @@ edited_file_survives_a_new_install()
 		[[ $(shown MainPID) != "$before" ]] && qemu-img info "$disk"
 }
 
+# A mistake in its configuration is no reason for dpkg to call the package broken.
+upgrade_does_not_depend_on_the_service()
+{
+	printf '[export third]\npth = /nowhere\n' >/etc/millrace/exports.d/third.conf
+	dpkg -i /share/millrace.deb && [[ $(dpkg-query -f '${db:Status-Status}' -W millrace) == installed ]] || return 1
+	rm /etc/millrace/exports.d/third.conf && systemctl restart millrace && qemu-img info "$disk"
+}
+
 enable_it()
 {
 	systemctl enable millrace && [[ $(shown UnitFileState) == enabled && $(shown UnitFileState millrace.socket) == enabled ]]
@@ -143,6 +151,7 @@ step 'qemu-img connects, writes and reads' qemu_img_connects
 step 'a second export is reloaded in, and a client stays' reload_a_second_export_in
 step 'a mistake is named with file and line, and changes nothing' mistake_is_named_and_changes_nothing
 step 'an edited file survives a new install, the service runs again' edited_file_survives_a_new_install
+step 'an upgrade does not depend on the service' upgrade_does_not_depend_on_the_service
 step 'it is enabled' enable_it
 step 'removal stops and disables it, and keeps what is in etc' removal_stops_it_and_keeps_etc
 step 'purge keeps volumes' purge_keeps_volumes

@@ -192,6 +192,31 @@ def what_cannot_be_taken_over_is_named_and_left_out(env):
 
 
 @test(quick=True)
+def odd_numbers_and_lists_are_named(env):
+    """Digits that Python knows and nobody else, and an address that is not there."""
+    image = env.file(MIB)
+    path = env.config(
+        f"[generic]\nallowlist = true\nport = \u00b2\nlistenaddr = 127.0.0.1, ,::1,\n"
+        f"[sized]\nexportname = {image}\nfilesize = \u00b2\n"
+    )
+    text, said = convert(env, path, expect=2)
+    check("[server]\nlisten = 127.0.0.1:10809\nlisten = [::1]:10809\n" in text, text)
+    for line, words in ((3, "no such service"), (4, "nothing between two commas"), (7, "no number of bytes")):
+        check(any(entry.startswith(f"{path}:{line}: not taken over: ") and words in entry for entry in said), f"{said}")
+
+
+@test(quick=True)
+def rules_that_cannot_be_read_are_not_taken_for_none(env):
+    """Else everybody would get in.  A link to itself is as closed to root as another's directory is to others."""
+    rules = env.path("rules")
+    os.symlink(rules, rules)
+    path = env.config(f"[generic]\n[disk]\nexportname = {env.file(MIB)}\nauthfile = {rules}\n")
+    text, said = convert(env, path, expect=1)
+    equal(text, "", "what is written")
+    check(rules in said[-1], f"{said}")
+
+
+@test(quick=True)
 def what_is_no_configuration_is_refused(env):
     check("no section [generic]" in "".join(convert(env, env.config("[disk]\nexportname = /x\n"), expect=1)[1]), "not said")
     convert(env, env.path("missing"), expect=1)

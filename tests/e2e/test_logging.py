@@ -87,6 +87,29 @@ def formats_that_are_none_are_refused(env):
     check("[server] log-format = xml: expected text or json" in said, said)
 
 
+@test(quick=True)
+def without_standard_error_nothing_is_logged_into_an_image(env):
+    image, listener = env.file(MIB, bytes(MIB)), env.path("socket")
+    path = env.config(f"[server]\nlisten = unix:{listener}\n[export disk]\npath = {image}\ncache = host\n")
+    closed = ("sh", "-c", 'exec "$@" 2>&-', "sh")
+    daemon = env.launch(["--config", path, "--cores", two_cores()], prefix=closed)
+    handle = wait_until(lambda: connected(f"nbd+unix:///disk?socket={listener}"), 10, "it listens")
+    equal(handle.pread(MIB, 0), bytes(MIB), "the image")
+    handle.shutdown()
+    daemon.stop()
+    with open(image, "rb") as file:
+        equal(file.read(), bytes(MIB), "the image after it")
+
+
+def connected(uri):
+    """A handle, or None while nobody listens at URI."""
+    handle = nbd.NBD()
+    with contextlib.suppress(nbd.Error):
+        handle.connect_uri(uri)
+        return handle
+    return None
+
+
 @test()
 def names_of_clients_stay_inside_their_line(env):
     """The name of an export that there is not, with all that ends a text or a line."""

@@ -36,6 +36,15 @@ install_tree()
 	packaging/install.sh "$1" "$prefix" "$sysconfdir"
 }
 
+# As after a tab.  A compiler that succeeds with anything: here it is about directories.
+slash_behind_the_prefix_is_nothing()
+{
+	mkdir "$scratch/configured" && cp configure "$scratch/configured" &&
+		"$scratch/configured/configure" --without-tests --prefix=/usr/ CC=true &&
+		grep -x 'prefix = /usr' "$scratch/configured/build/config.ninja" &&
+		grep -x 'sysconfdir = /etc' "$scratch/configured/build/config.ninja"
+}
+
 verify_units()
 {
 	mkdir "$scratch/units" &&
@@ -119,6 +128,7 @@ uninstall_leaves_only()
 	[[ $left == "$1" ]] || { echo "left: $left"; return 1; }
 }
 
+step 'a slash behind the prefix is nothing' slash_behind_the_prefix_is_nothing
 step 'ninja install puts everything in place' install_tree install
 step 'the installed configuration is accepted' conf_is_accepted
 if command -v systemd-analyze >/dev/null; then

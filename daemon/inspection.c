@@ -18,12 +18,20 @@
 
 #define RUN_DIRECTORY "/run/"
 
+/* What an export's path leads to. */
+struct image {
+	bool found, is_device;
+	dev_t device; /* itself, or that of its file system */
+	ino_t inode;  /* 0: it is a device */
+};
+
 static int check_tls(const struct config *config);
 static int check_listeners(const struct config *config);
 static bool is_made_at_start(const struct address *address);
 static int check_exports(const struct config *config, FILE *out);
-static int check_other_names(const struct config *config, size_t index);
-static bool is_same_image(const char *left, const char *right);
+static void find_image(const char *path, struct image *image);
+static int check_other_names(const struct config *config, const struct image *images, size_t index);
+static bool is_same_image(const struct image *left, const struct image *right);
 
 int
 inspection_run(const struct config *config, FILE *out)
@@ -101,16 +109,21 @@ is_made_at_start(const struct address *address)
 static int
 check_exports(const struct config *config, FILE *out)
 {
+	/* Each is looked at once: an inspection is part of every reload of the unit. */
+	struct image *images = calloc(config->export_count + 1, sizeof(*images));
 	int error = 0;
 
+	if (!images)
+		return -ENOMEM; /* UNTESTED: no fault for malloc */
 	for (size_t i = 0; i < config->export_count; i++) {
 		const struct config_export *export = &config->exports[i];
 		struct volume_options options = config_volume_options(export);
 		uint64_t size_bytes;
 		int result = volume_check(&options, &size_bytes);
 
+		find_image(export->path, &images[i]);
 		if (result == 0)
-			result = check_other_names(config, i);
+			result = check_other_names(config, images, i);
 		if (result < 0) {
 			log_error("%s: export \"%s\" cannot be served",
 				  config_export_origin(export, "path"), export->name);
@@ -120,13 +133,27 @@ check_exports(const struct config *config, FILE *out)
 		fprintf(out, "export \"%s\": %llu bytes\n", export->name,
 			(unsigned long long)size_bytes);
 	}
+	free(images);
 	return error;
+}
+
+static void
+find_image(const char *path, struct image *image)
+{
+	struct stat status;
+
+	if (!path || stat(path, &status) != 0)
+		return;
+	image->found = true;
+	image->is_device = S_ISBLK(status.st_mode);
+	image->device = image->is_device ? status.st_rdev : status.st_dev;
+	image->inode = image->is_device ? 0 : status.st_ino;
 }
 
 /* The image of the export at INDEX may be another one's before it, by a link or another way to write its path: one of them would find the
  * other's lock.  The same path twice is found when it is read. */
 static int
-check_other_names(const struct config *config, size_t index)
+check_other_names(const struct config *config, const struct image *images, size_t index)
 {
 	const struct config_export *export = &config->exports[index];
 
@@ -134,7 +161,7 @@ check_other_names(const struct config *config, size_t index)
 		const struct config_export *other = &config->exports[i];
 
 		if ((export->read_only && other->read_only) ||
-		    !is_same_image(export->path, other->path))
+		    !is_same_image(&images[index], &images[i]))
 			continue;
 		log_error(
 			"%s: is the same image as %s of export \"%s\" (%s); give each its own, or "
@@ -146,13 +173,8 @@ check_other_names(const struct config *config, size_t index)
 }
 
 static bool
-is_same_image(const char *left, const char *right)
+is_same_image(const struct image *left, const struct image *right)
 {
-	struct stat first, second;
-
-	if (!left || !right || stat(left, &first) != 0 || stat(right, &second) != 0)
-		return false;
-	if (S_ISBLK(first.st_mode) && S_ISBLK(second.st_mode))
-		return first.st_rdev == second.st_rdev;
-	return first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+	return left->found && right->found && left->is_device == right->is_device &&
+	       left->device == right->device && left->inode == right->inode;
 }

@@ -112,6 +112,20 @@ def check_does_not_listen_or_touch_the_image(env):
         same_bytes(file.read(), content, "the image")
 
 
+@test(quick=True)
+def check_looks_at_each_image_once_however_many_there_are(env):
+    """It is part of each reload of the unit.  That two names are one image is found all the same."""
+    count, trace = 150, env.path("trace")
+    exports = "".join(f"[export {index}]\npath = {env.file(512)}\n" for index in range(count))
+    path = env.config(f"[server]\nlisten = 127.0.0.1:0\nmax-connections = 16\n{exports}")
+    # The sanitizers look for leaks as strace does, and only one can.
+    command = ["env", "ASAN_OPTIONS=detect_leaks=0", "strace", "-f", "-o", trace, "-e", "trace=/stat", env.binary]
+    env.run([*command, "--config", path, "--check"])
+    with open(trace, encoding="utf-8") as file:
+        calls = sum('-image"' in line for line in file)
+    check(count <= calls <= 10 * count, f"{calls} looks at {count} images")
+
+
 def exports_directory(env):
     """exports.d beside the files that env.config makes."""
     directory = os.path.join(env.directory, "exports.d")

@@ -1,11 +1,9 @@
 /* millraced: options, signals, and nothing else. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "build/config.h"
 #include "daemon/config.h"
@@ -21,18 +19,6 @@
  * then.  Read by jemalloc where it is linked.  Source: jemalloc(3), TUNING. */
 extern const char *malloc_conf;
 const char *malloc_conf = "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0";
-
-/* Started with one of its standard files closed, the daemon would open an image in that one's place, and log into it.  The null
- * device takes it.  Returns false if it cannot be had. */
-static bool
-hold_standard_files(void)
-{
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
-		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
-			return false; /* nobody could be told why */
-	}
-	return true;
-}
 
 /* Signals that this thread waits for.  All threads inherit the mask, so they come here. */
 static void
@@ -243,7 +229,7 @@ main(int argc, char **argv)
 	struct config config;
 	int status;
 
-	if (!hold_standard_files())
+	if (!log_hold_standard_files())
 		return EXIT_FAILURE; /* UNTESTED: without a /dev/null */
 	config_init(&config);
 	status = run(&config, argc, argv);

@@ -4,6 +4,7 @@
 #include "reactor/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -31,6 +32,16 @@ static __thread unsigned core_cpu;
 static void write_formatted(enum log_level level, const struct log_fields *fields,
 			    const char *format, va_list arguments);
 static void replace_control_characters(char *text);
+
+bool
+log_hold_standard_files(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return false;
+	}
+	return true;
+}
 
 void
 log_set_level(enum log_level level)

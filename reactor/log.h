@@ -4,6 +4,7 @@
 #define REACTOR_LOG_H
 
 #include "reactor/check.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 enum log_level {
@@ -39,6 +40,10 @@ struct log_entry {
 
 /* Takes ENTRY, which is only there meanwhile.  On the thread that logs: where cores log, it must neither wait nor allocate. */
 typedef void (*log_sink)(void *context, const struct log_entry *entry);
+
+/* For a program's beginning: have the null device in the place of each standard file that is closed.  Otherwise the next file or socket to be
+ * opened would take that place, and lines would be written into it.  Returns false if it cannot be had; nobody could be told why. */
+bool log_hold_standard_files(void) MUST_USE;
 
 /* Write lines of LEVEL and more severe ones only, from now on.  Any thread.  Default: info. */
 void log_set_level(enum log_level level);

@@ -6,6 +6,7 @@
 
 #include "bench/load/command.h"
 #include "build/config.h"
+#include "reactor/log.h"
 
 static const struct {
 	const char *name;
@@ -35,6 +36,8 @@ print_help(FILE *out)
 int
 main(int argc, char **argv)
 {
+	if (!log_hold_standard_files())
+		return EXIT_FAILURE; /* UNTESTED: without a /dev/null */
 	if (argc < 2) {
 		print_help(stderr);
 		return EXIT_FAILURE;

@@ -51,6 +51,16 @@ def json_on_standard_output_is_alone_there(env):
     check("requests/s" in result.err, f"no table: {result.err!r}")
 
 
+@test()
+def without_standard_error_nothing_of_it_goes_to_the_server(env):
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    path, program = env.path("result.json"), os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    closed = ["sh", "-c", 'exec "$@" 2>&-', "sh"]
+    env.run([*closed, program, "run", daemon.uri(), "--time", "1.2", "--json", path])
+    with open(path, encoding="utf-8") as file:
+        equal(json.load(file)["partial"], False, "whether it was cut short")
+
+
 @test(quick=True)
 def a_mix_has_all_its_kinds(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)

@@ -108,7 +108,8 @@ rest(struct reactor *reactor, uint64_t until_ns)
 static bool
 is_stopping(const struct reactor *reactor)
 {
-	return __atomic_load_n(&reactor->stopping, __ATOMIC_RELAXED);
+	/* Acquire: who is behind the loop sees what was done before reactor_stop. */
+	return __atomic_load_n(&reactor->stopping, __ATOMIC_ACQUIRE);
 }
 
 /* Whether reactor_wake was called since the last look. */

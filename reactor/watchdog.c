@@ -41,7 +41,9 @@ struct watchdog {
 	unsigned stall_ms;
 	struct heartbeat *heartbeats; /* [cores->count] */
 	struct whereabouts whereabouts;
-	bool answer_missing;  /* a core may still write to whereabouts: don't ask another */
+	bool answer_missing;	/* a core may still write to whereabouts: don't ask another */
+	struct message came_on; /* sent to that core */
+	sem_t has_come_on;
 	uint64_t stall_count; /* atomic */
 	uint64_t minute_start_ns;
 	unsigned minute_logs;
@@ -78,14 +80,44 @@ deadline_after_ms(clockid_t clock, unsigned ms, struct timespec *deadline)
 	deadline->tv_nsec %= NS_PER_S;
 }
 
+static void
+on_came_on(struct message *message)
+{
+	sem_post(&container_of(message, struct watchdog, came_on)->has_come_on);
+}
+
+/* CORE has not answered in time.  When it takes messages again the question is behind it: answered, or lost, as it is where
+ * RLIMIT_SIGPENDING has no room for what comes with a signal. */
+static void
+expect_later(struct watchdog *watchdog, const struct core *core)
+{
+	watchdog->answer_missing = true;
+	watchdog->came_on.deliver = on_came_on;
+	reactor_send(core->reactor, &watchdog->came_on);
+}
+
+/* Whether no core has a question any more. */
 static bool
-take_answer(struct watchdog *watchdog)
+may_ask(struct watchdog *watchdog)
+{
+	if (watchdog->answer_missing && sem_trywait(&watchdog->has_come_on) != 0)
+		return false;
+	watchdog->answer_missing = false;
+	while (sem_trywait(&watchdog->whereabouts.answered) == 0)
+		; /* too late */
+	return true;
+}
+
+static bool
+take_answer(struct watchdog *watchdog, const struct core *core)
 {
 	struct timespec deadline;
 
 	deadline_after_ms(CLOCK_REALTIME, ANSWER_MS, &deadline);
-	watchdog->answer_missing = sem_timedwait(&watchdog->whereabouts.answered, &deadline) != 0;
-	return !watchdog->answer_missing;
+	if (sem_timedwait(&watchdog->whereabouts.answered, &deadline) == 0)
+		return true;
+	expect_later(watchdog, core);
+	return false;
 }
 
 /* A line about CORE, whose thread does not log it itself; FORMAT as printf(3). */
@@ -108,13 +140,13 @@ log_whereabouts(struct watchdog *watchdog, const struct core *core)
 	union sigval question = { .sival_ptr = &watchdog->whereabouts };
 	char **symbols;
 
-	if (watchdog->answer_missing && sem_trywait(&watchdog->whereabouts.answered) != 0) {
+	if (!may_ask(watchdog)) {
 		warn_of(core, "another core has not answered yet: no backtrace");
 		return;
 	}
 	if (pthread_sigqueue(core->thread, SIGURG, question) != 0)
 		return;
-	if (!take_answer(watchdog)) {
+	if (!take_answer(watchdog, core)) {
 		warn_of(core, "is in a system call that can't be interrupted");
 		return;
 	}
@@ -213,6 +245,7 @@ watchdog_start(struct cores *cores, unsigned stall_ms, struct watchdog **result)
 		return -ENOMEM;
 	}
 	sem_init(&watchdog->whereabouts.answered, 0, 0);
+	sem_init(&watchdog->has_come_on, 0, 0);
 	pthread_condattr_init(&clock);
 	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
 	pthread_mutex_init(&watchdog->lock, NULL);
@@ -237,10 +270,11 @@ watchdog_stop(struct watchdog *watchdog)
 	pthread_cond_signal(&watchdog->wake);
 	pthread_mutex_unlock(&watchdog->lock);
 	pthread_join(watchdog->thread, NULL);
-	/* A core that was asked and is still in the kernel answers into this memory when it comes back. */
+	/* A core that was asked and is still in the kernel may answer into this memory when it comes back. */
 	if (watchdog->answer_missing)
-		while (sem_wait(&watchdog->whereabouts.answered) != 0)
+		while (sem_wait(&watchdog->has_come_on) != 0)
 			;
+	sem_destroy(&watchdog->has_come_on);
 	sem_destroy(&watchdog->whereabouts.answered);
 	pthread_cond_destroy(&watchdog->wake);
 	pthread_mutex_destroy(&watchdog->lock);

@@ -19,7 +19,7 @@ struct watchdog;
  * Returns 0, -EINVAL, -ENOMEM or the error of pthread_create(3); then *watchdog is unchanged. */
 int watchdog_start(struct cores *cores, unsigned stall_ms, struct watchdog **watchdog) MUST_USE;
 
-/* End the thread and free all.  The cores must still run, or have stopped without being freed. */
+/* End the thread and free all.  The cores must still run: one that was asked where it is and has not answered is waited for. */
 void watchdog_stop(struct watchdog *watchdog);
 
 /* Stalls seen since the start, on all cores.  Any thread. */

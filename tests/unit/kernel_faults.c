@@ -10,7 +10,7 @@ long __wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs)
 int __real_kernel_context_create(unsigned slots, io_context_t *context);
 int __wrap_kernel_context_create(unsigned slots, io_context_t *context);
 
-long (*submit_fault)(io_context_t context, long count, struct iocb **iocbs);
+long (*_Atomic submit_fault)(io_context_t context, long count, struct iocb **iocbs);
 unsigned context_slots_max = UINT_MAX;
 
 long
@@ -22,8 +22,11 @@ kernel_submit_unchanged(io_context_t context, long count, struct iocb **iocbs)
 long
 __wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs)
 {
-	if (submit_fault != NULL)
-		return submit_fault(context, count, iocbs);
+	/* Read once: it may be taken back before the call. */
+	long (*fault)(io_context_t, long, struct iocb **) = submit_fault;
+
+	if (fault != NULL)
+		return fault(context, count, iocbs);
 	return __real_kernel_submit(context, count, iocbs);
 }
 

@@ -7,8 +7,8 @@
 
 #include "reactor/kernel.h"
 
-/* Called instead of kernel_submit if not NULL. */
-extern long (*submit_fault)(io_context_t context, long count, struct iocb **iocbs);
+/* Called instead of kernel_submit if not NULL.  Atomic: a test sets it and takes it back while its cores run. */
+extern long (*_Atomic submit_fault)(io_context_t context, long count, struct iocb **iocbs);
 
 /* The real one, for a submit_fault to call. */
 long kernel_submit_unchanged(io_context_t context, long count, struct iocb **iocbs);

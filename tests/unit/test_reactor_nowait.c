@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -292,14 +293,16 @@ Test(reactor_nowait_hung, more_files_than_lanes_all_have_their_turn)
 
 /* ---- a helper that finds no slot ---- */
 
-static unsigned times_without_slot;
+static atomic_uint times_without_slot; /* the core's and the helper's */
 
 static long
 have_no_slot(io_context_t context, long count, struct iocb **iocbs)
 {
-	if (iocbs[0]->aio_lio_opcode == IO_CMD_PREAD && times_without_slot > 0) {
-		times_without_slot--;
-		return -EAGAIN;
+	unsigned left = atomic_load(&times_without_slot);
+
+	while (iocbs[0]->aio_lio_opcode == IO_CMD_PREAD && left > 0) {
+		if (atomic_compare_exchange_weak(&times_without_slot, &left, left - 1))
+			return -EAGAIN;
 	}
 	return kernel_submit_unchanged(context, count, iocbs);
 }

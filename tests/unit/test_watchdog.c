@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "reactor/core.h"
@@ -178,6 +179,38 @@ Test(watchdog, all_stalls_are_counted_and_five_a_minute_are_logged)
 	}
 	cr_assert_geq(watchdog_stall_count(fixture.watchdog), STALLS);
 	cr_assert_eq(atomic_load(&stalls_logged), 5);
+	fixture_stop(&fixture);
+	log_set_sink(NULL, NULL);
+}
+
+/* Of the signals that this process may have pending; the kernel sends more, but without what comes with them. */
+static void
+limit_signals(rlim_t count)
+{
+	struct rlimit limit;
+
+	cr_assert_eq(getrlimit(RLIMIT_SIGPENDING, &limit), 0);
+	limit.rlim_cur = count < limit.rlim_max ? count : limit.rlim_max;
+	cr_assert_eq(setrlimit(RLIMIT_SIGPENDING, &limit), 0);
+}
+
+/* The next stall has its backtrace again, and the end does not wait for an answer that never comes. */
+Test(watchdog, question_that_is_lost_is_not_waited_for, .timeout = 20)
+{
+	struct fixture fixture;
+
+	log_set_sink(note_line, NULL);
+	fixture_start(&fixture);
+	limit_signals(0);
+	hog_run(&fixture, 6 * STALL_MS);
+	cr_assert_eq(atomic_load(&frames_logged), 0);
+	usleep(2 * STALL_MS * 1000);
+	limit_signals(RLIM_INFINITY);
+	hog_run(&fixture, 6 * STALL_MS);
+	cr_assert_gt(atomic_load(&frames_logged), 0);
+	usleep(2 * STALL_MS * 1000);
+	limit_signals(0);
+	hog_run(&fixture, 6 * STALL_MS);
 	fixture_stop(&fixture);
 	log_set_sink(NULL, NULL);
 }

@@ -8,7 +8,8 @@
 #define NS_PER_S ((uint64_t)1000000000)
 
 /* The wheel's timers are too coarse for the last part of a wait: that is spun. */
-#define PACE_SPIN_NS ((uint64_t)300000)
+#define PACE_SPIN_NS  ((uint64_t)300000)
+#define PACE_YIELD_NS ((uint64_t)20000) /* others on this CPU wait no longer meanwhile */
 
 /* Answers that are still to come when the time is over. */
 #define DRAIN_NS (5 * NS_PER_S)
@@ -301,6 +302,17 @@ pay(struct worker_connection *connection)
 	}
 }
 
+/* Take another turn at once.  The server may want this CPU. */
+static void
+spin_on(struct worker *worker, uint64_t now_ns)
+{
+	if (now_ns >= worker->yield_ns) {
+		kernel_yield();
+		worker->yield_ns = now_ns + PACE_YIELD_NS;
+	}
+	reactor_defer(worker->core->reactor, &worker->pace);
+}
+
 /* Open loop: hand what has come due to the connections, in turn. */
 static void
 pace(struct task *task)
@@ -324,7 +336,7 @@ pace(struct task *task)
 		reactor_timer_start(worker->core->reactor, &worker->pace_later,
 				    worker->arrival_ns - now_ns - PACE_SPIN_NS);
 	else
-		reactor_defer(worker->core->reactor, &worker->pace);
+		spin_on(worker, now_ns);
 }
 
 static void

@@ -41,6 +41,7 @@ struct worker {
 	/* Open loop. */
 	uint64_t gap_ns;     /* between two requests of this core */
 	uint64_t arrival_ns; /* of the next one */
+	uint64_t yield_ns;   /* spins until then, while it waits for that */
 	unsigned arrival_connection;
 	struct task pace;
 	struct timer pace_later;

@@ -97,6 +97,15 @@ def what_comes_due_behind_the_last_request_is_not_missed(env):
     equal(result["rate_missed"], 0, "requests that were due and not made")
 
 
+@test(alone=True)
+def a_rate_is_kept_beside_a_server_on_the_same_cpu(env):
+    """Waiting for the next request's time leaves the CPU to the server: 3,400 a second before it did."""
+    cpu = max(os.sched_getaffinity(0))
+    daemon = env.serve("--export", "disk=memory:64M", "--listen", "127.0.0.1:0", "--cores", str(cpu))
+    rates = [run(env, daemon.uri(), "--depth", 1, "--rate", 8000, "--cores", cpu, "--time", 0.5)["all"]["iops"] for _ in range(3)]
+    check(max(rates) > 7000, f"{rates} requests per second instead of 8,000")
+
+
 @test()
 def a_rate_is_kept_and_waiting_for_a_slow_server_counts(env):
     """A server that answers nothing for 0.5 s: at a rate, everything that was due then is late."""

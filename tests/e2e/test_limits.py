@@ -8,7 +8,9 @@ from harness import MIB
 from harness import check, equal, test, two_cores
 from harness import start_process
 
-TRIES = 4  # the machine may be busy with something else
+# Daemon, client and flood share few CPUs, and a thread that is woken may have to wait for another's slice of 3 ms: in each second try
+# or so that is more than one of a hundred requests.
+TRIES = 12
 
 
 def serve(env, *exports):
@@ -71,7 +73,7 @@ def burst_goes_at_once_after_a_rest(env):
 
 
 def p99(env, uri):
-    return figures(env, uri, "--depth", 1, "--rate", 500, "--time", 1.5, "--warmup", 0.2)["latency_us"]["p99"]
+    return figures(env, uri, "--depth", 1, "--rate", 500, "--time", 0.8, "--warmup", 0.1)["latency_us"]["p99"]
 
 
 FLOODS = (

@@ -28,6 +28,8 @@ PAIR_READS_MIN = 30  # of fewer the p99 says nothing
 WITHOUT_SECONDS = 0.2
 PERCENTILES = (90, 99)  # the p99 is what must not double; the p90 is told better on a machine that does other things
 RATIO_MAX = 2
+# Latencies below it are taken for it: one slice, of up to 128 KiB of a zram device, and a wake-up are a good part of that.
+LEAST_SECONDS = 0.00025
 SLOW_SECONDS = 0.05  # where others keep the CPU, or the journal that a TRIM waits for with the file locked, a read can take so long
 SLOW_SHARE_MAX = 0.4  # of the time; a pair with more does not count
 
@@ -124,8 +126,8 @@ class Trial:
         return took
 
     def ratios(self):
-        """How many times the p90 and the p99 without it those with it are, in the median pair."""
-        return [statistics.median(pair[index + 2] / pair[index] for pair in self.pairs) for index in range(2)]
+        """How many times the p90 and the p99 without it (or LEAST_SECONDS) those with it are, in the median pair."""
+        return [statistics.median(pair[index + 2] / max(pair[index], LEAST_SECONDS) for pair in self.pairs) for index in range(2)]
 
     def must_count(self, count):
         slow = ", ".join(f"{share:.0%}" for share in self.slow_shares) or "none"

@@ -49,12 +49,18 @@ class Server:
         return f"{self.name}: {self.program} does not exist: build it, or name it with --daemon"
 
     def argv(self, storage, path, port, directory="WORK", tls_directory=None):
-        arguments = (self.tls if tls_directory else []) + self.arguments[served_as(storage)]
+        arguments = self.arguments[served_as(storage)]
+        if tls_directory and not self.has_one_file(storage):
+            arguments = self.tls + arguments
         words = dict(path=path, port=port, export=EXPORT, tls=tls_directory,
                      with_tls=self.with_tls if tls_directory else "",
                      config=os.path.join(directory, "server.conf"), tls_config=os.path.join(directory, "tls.conf"),
                      pid_file=os.path.join(directory, "server.pid"), bytes=MEMORY_BYTES)
         return [self.program] + [argument.format(**words) for argument in arguments]
+
+    def has_one_file(self, storage):
+        """CONFIG is read for STORAGE, and TLS_CONFIG stands in it: one file is all that may be named."""
+        return bool(self.tls_config) and "{config}" in self.arguments[served_as(storage)]
 
     def version(self):
         return version_of(self.program, self.version_flag)
@@ -68,6 +74,8 @@ class Server:
         if self.config:
             with open(os.path.join(directory, "server.conf"), "w") as file:
                 file.write(self.config.format(path=path, port=port, export=EXPORT))
+                if tls_directory and self.has_one_file(storage):
+                    file.write(self.tls_config.format(tls=os.path.abspath(tls_directory)))
         if self.tls_config and tls_directory:
             with open(os.path.join(directory, "tls.conf"), "w") as file:
                 file.write(self.tls_config.format(tls=os.path.abspath(tls_directory)))

@@ -6,8 +6,8 @@
 All serve nothing but zeros, and take turns in rotating order: 4 KiB reads at depth 32 from millraced, plain and inside TLS; 256 KiB
 reads at depth 8 inside TLS from each.  The servers have the first CPU, the client the last.  Certificates, simple replies.
 
-Then nbdcopy copies a file from each inside TLS, as a user would: nobody is bound to a CPU.  The file is in the page cache, of which
-millraced, reading directly, has nothing.
+Then nbdcopy copies a file from each inside TLS, as a user would: nobody is bound to a CPU.  The file is in the page cache, and read
+from there (cache = host, --cache=writeback).
 
 Figures are medians of the rounds, ratios those of the rounds' own ratios.
 """
@@ -33,7 +33,7 @@ SMALL = Load("read-32", depth=32)
 LARGE = Load("seqread", "read", 256 * KIB, depth=8, tls=True)
 TURNS = [("millraced", SMALL, False), ("millraced", SMALL, True), ("millraced", LARGE, True), ("nbdkit", LARGE, True),
          ("qemu-nbd native", LARGE, True)]
-COPIED_FROM = ["millraced", "nbdkit", "qemu-nbd native"]
+COPIED_FROM = ["millraced", "nbdkit", "qemu-nbd io_uring"]
 WARM_UP_SECONDS = 0.2
 
 
@@ -52,7 +52,7 @@ def take_turn(server, load, tls_directory, client, cpus, directory, seconds):
 def copy(server, image, tls_directory, directory):
     """How many MiB of IMAGE nbdcopy takes a second."""
     storage.prepare_cache("cached", image.path)
-    child, port = server.start("file", image.path, directory, None, tls_directory)
+    child, port = server.start("cached", image.path, directory, None, tls_directory)
     with child:
         uri = clients.Endpoint(port, tls_directory).uri
         begun = time.monotonic()

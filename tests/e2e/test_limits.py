@@ -8,8 +8,9 @@ from harness import MIB
 from harness import check, equal, test, two_cores
 from harness import start_process
 
-# Daemon, client and flood share few CPUs, and a thread that is woken may have to wait for another's slice of 3 ms: in each second try
-# or so that is more than one of a hundred requests.
+# One good try is enough: on two CPUs, where daemon, client and flood share them, only some two in five were within twice, the others at 0.5
+# to 4 ms.  The daemon had none of the slow ones for 1 ms (slow-ms), so the time is spent in front of it or behind; where is not known.
+# This shows that a flood need not hold others up, not that it never does.
 TRIES = 12
 
 

@@ -13,7 +13,11 @@
 #define INPUT_BYTES_MIN ((size_t)2 * WIRE_REPLY_HEAD_BYTES_MAX)
 #define INPUT_BYTES_MAX ((size_t)256 << 10)
 
+/* For what is half sent when the owner closes; a server that takes nothing must not keep it. */
+#define FAREWELL_NS UINT64_C(1000000000)
+
 static void flush(struct task *task);
+static void farewell_is_over(struct timer *timer);
 static void on_received(struct channel *channel, ssize_t result);
 static void on_sent(struct channel *channel, ssize_t result);
 static void on_channel_closed(struct channel *channel);
@@ -52,6 +56,8 @@ client_init(struct client *client, struct reactor *reactor, struct stream_parkin
 		client->unused[i] = depth - 1 - i;
 	client->unused_count = depth;
 	client->failed = false;
+	client->leaving = false;
+	timer_init(&client->farewell, farewell_is_over);
 	task_init(&client->flush, flush);
 	list_init(&client->unsent);
 	client->part_count = 0;
@@ -87,26 +93,53 @@ say_goodbye(struct client *client)
 	uint8_t header[WIRE_REQUEST_BYTES_MAX];
 	struct iovec part = { header, wire_put_request(header, client->style, &goodbye) };
 	struct tls_session *tls = client->link.tls;
+	ssize_t result;
 
-	if (client->failed || channel_sending(&client->channel) || client->part_count > 0)
-		return;
 	if (tls != NULL) {
 		if (tls_session_write(tls, &part, 1) < 0)
 			return;
 		tls_session_end(tls);
 		part = tls_session_output(tls);
 	}
-	if (kernel_sendmsg(client->link.fd, &part, 1) < 0)
-		client->failed = true;
+	result = kernel_sendmsg(client->link.fd, &part, 1);
+	(void)result;
+}
+
+static void
+leave(struct client *client)
+{
+	reactor_timer_stop(client->reactor, &client->farewell);
+	client->failed = true;
+	channel_close(&client->channel);
+}
+
+/* Nothing is half sent. */
+static void
+leave_in_order(struct client *client)
+{
+	say_goodbye(client);
+	leave(client);
+}
+
+static void
+farewell_is_over(struct timer *timer)
+{
+	leave(container_of(timer, struct client, farewell));
 }
 
 void
 client_close(struct client *client)
 {
-	say_goodbye(client);
-	client->failed = true;
 	task_cancel(&client->flush);
-	channel_close(&client->channel);
+	if (client->failed) {
+		leave(client);
+	} else if (!channel_sending(&client->channel) && client->part_count == 0) {
+		leave_in_order(client);
+	} else {
+		/* The last answer may be here before the socket says that all of its request was sent. */
+		client->leaving = true;
+		reactor_timer_start(client->reactor, &client->farewell, FAREWELL_NS);
+	}
 }
 
 static void
@@ -122,6 +155,10 @@ fail(struct client *client, const char *why)
 {
 	if (client->failed)
 		return;
+	if (client->leaving) {
+		leave(client);
+		return;
+	}
 	client->failed = true;
 	channel_abandon(&client->channel);
 	client->on_failed(client, why);
@@ -194,7 +231,7 @@ send_more(struct client *client)
 {
 	if (client->failed || channel_sending(&client->channel))
 		return;
-	if (client->part_count == 0)
+	if (client->part_count == 0 && !client->leaving)
 		gather(client);
 	if (client->part_count > 0)
 		channel_send(&client->channel, client->part, client->part_count);
@@ -225,7 +262,10 @@ on_sent(struct channel *channel, ssize_t result)
 		client->part->iov_base = (uint8_t *)client->part->iov_base + count;
 		client->part->iov_len -= count;
 	}
-	send_more(client);
+	if (client->leaving && client->part_count == 0)
+		leave_in_order(client);
+	else
+		send_more(client);
 }
 
 void
@@ -387,7 +427,7 @@ take_input(struct client *client)
 {
 	const uint8_t *next = client->input, *end = client->input + client->input_used;
 
-	while (!client->failed && next < end) {
+	while (!client->failed && !client->leaving && next < end) {
 		size_t count = (size_t)(end - next);
 
 		if (client->payload_left > 0) {
@@ -426,6 +466,9 @@ on_received(struct channel *channel, ssize_t result)
 	take_input(client);
 	if (client->failed)
 		return;
+	if (client->leaving)
+		client->input_used =
+			0; /* for nobody; but a server may want to be rid of it before it takes more */
 	client->receive_part = (struct iovec){ client->input + client->input_used,
 					       client->input_bytes - client->input_used };
 	channel_receive(channel, &client->receive_part, 1);

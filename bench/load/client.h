@@ -55,6 +55,8 @@ struct client {
 	unsigned *unused; /* a stack of the indices that are */
 	unsigned unused_count;
 	bool failed;
+	bool leaving;	       /* closed by its owner: what is half sent goes out, then goodbye */
+	struct timer farewell; /* the end of that */
 	struct task flush;
 	struct list_node
 		unsent; /* requests, in order, behind those in the batch that is being sent */
@@ -82,7 +84,8 @@ int client_init(struct client *client, struct reactor *reactor, struct stream_pa
 /* Send REQUEST at the end of this turn.  Fewer than DEPTH may be under way. */
 void client_submit(struct client *client, struct client_request *request);
 
-/* Say goodbye (DISC), as far as it goes out at once, and close; on_closed follows.  What was under way is forgotten. */
+/* Say goodbye (DISC) behind what is half sent, for which a server has a second, and close; on_closed follows.  What was under way is
+ * forgotten. */
 void client_close(struct client *client);
 
 /* Free what client_init made; after on_closed. */

@@ -10,7 +10,7 @@ import threading
 import time
 
 from harness import FILE, MIB, TCP, UNIX
-from harness import Skip, check, equal, test
+from harness import Skip, check, equal, test, wait_until
 
 BLOCK = 4096
 
@@ -292,8 +292,8 @@ class BadServer:
 GO = 7
 
 
-def greet(connection, style=None, flags=0x0D):
-    """The whole handshake: an export of 1 MiB with the transmission FLAGS, and the option STYLE, which stands for a style of replies."""
+def greet(connection, style=None, flags=0x0D, size_bytes=MIB):
+    """The whole handshake: an export with the transmission FLAGS, and the option STYLE, which stands for a style of replies."""
     connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
     connection.recv(4)
     while True:
@@ -305,7 +305,7 @@ def greet(connection, style=None, flags=0x0D):
             connection.sendall(reply + b"\x80\0\0\1" + bytes(4))  # ERR_UNSUP
             continue
         if option == GO:
-            info = b"\0\0" + (1 << 20).to_bytes(8, "big") + flags.to_bytes(2, "big")
+            info = b"\0\0" + size_bytes.to_bytes(8, "big") + flags.to_bytes(2, "big")
             connection.sendall(reply + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
         connection.sendall(reply + (1).to_bytes(4, "big") + bytes(4))
         if option == GO:
@@ -377,6 +377,27 @@ def a_bad_server_ends_the_run_with_its_reason(env, name):
             check(server.uri in said, f"{command} does not name the server: {said!r}")
             handshake = answer in (not_nbd, closes_at_once, oldstyle)
             check(handshake != ("PARTIAL" in said), f"{command} does not mark its result rightly: {said!r}")
+
+
+@test(quick=True)
+def a_server_that_answers_before_it_has_all_is_told_goodbye(env):
+    """What is half sent when the last answer comes is sent whole, and DISC behind it."""
+    came = []
+    size_bytes = 32 * MIB  # more than the sockets hold
+
+    def answers_early(connection):
+        greet(connection, size_bytes=size_bytes)
+        requests = connection.makefile("rb")
+        header = requests.read(28)
+        connection.sendall(b"\x67\x44\x66\x98" + bytes(4) + header[8:16])
+        time.sleep(0.2)  # for the client to end
+        came.append((header[7], len(requests.read(size_bytes)), requests.read(28)[6:8], requests.read()))
+
+    with BadServer(answers_early) as server:
+        options = ("--rw", "write", "--bs", "32m", "--depth", 1, "--requests", 1)
+        equal(run(env, server.uri, *options)["all"]["requests"], 1, "requests")
+        wait_until(lambda: came, 10, "the server saw the end")
+    equal(came, [(1, size_bytes, b"\0\2", b"")], "the command, what came of its payload, the next command, and what was behind it")
 
 
 @test(quick=True)

@@ -3,23 +3,24 @@
 import json
 import os
 import signal
+import statistics
 
 from harness import MIB
 from harness import check, equal, test, two_cores
 from harness import start_process
 
-# One good try is enough: on two CPUs, where daemon, client and flood share them, only some two in five were within twice, the others at 0.5
-# to 4 ms.  The daemon had none of the slow ones for 1 ms (slow-ms), so the time is spent in front of it or behind; where is not known.
-# This shows that a flood need not hold others up, not that it never does.
-TRIES = 12
+# A virtual machine's CPU is taken away for milliseconds, the more often the more it works (doc/decisions/16-what-a-flood-costs.md), which
+# reaches a hundredth of the requests.  So the 99th percentile is compared with what it is beside the same flood of another daemon, too.
+ROUNDS_MIN = 5
+ROUNDS_MAX = 15
 
 
-def serve(env, *exports):
+def serve(env, *exports, cores=None):
     """A daemon with EXPORTS, (name, its settings)."""
     text = "[server]\nlisten = 127.0.0.1:0\n"
     for name, settings in exports:
         text += f"[export {name}]\ntype = memory\nsize = 64M\n" + "".join(f"{line}\n" for line in settings)
-    return env.serve("--config", env.config(text), "--cores", two_cores())
+    return env.serve("--config", env.config(text), "--cores", cores or two_cores())
 
 
 def bench_command(env, uri, *arguments):
@@ -73,29 +74,49 @@ def burst_goes_at_once_after_a_rest(env):
     check(took > 0.4, f"200 more took only {took} s")
 
 
-def p99(env, uri):
-    return figures(env, uri, "--depth", 1, "--rate", 500, "--time", 0.8, "--warmup", 0.1)["latency_us"]["p99"]
+# The ping shares the daemon's CPU, and the flood comes from the other: so it is not chance which of them compete for one.
+DAEMON_CORE = two_cores().split(",")[0]
+FLOOD_CORE = two_cores().split(",")[-1]
+
+
+def latencies(env, uri):
+    """The 95th and 99th percentile of a ping, in microseconds."""
+    latency = figures(env, uri, "--cores", DAEMON_CORE, "--depth", 1, "--rate", 500, "--time", 0.8, "--warmup", 0.1)["latency_us"]
+    return latency["p95"], latency["p99"]
+
+
+def latencies_beside(env, uri, flooded):
+    flood = start_process(bench_command(env, flooded, "--cores", FLOOD_CORE, "--connections", 8, "--time", 60))
+    env.processes.append(flood)
+    found = latencies(env, uri)
+    equal(flood.poll(), None, "the flood's end")
+    flood.send_signal(signal.SIGKILL)
+    flood.wait()
+    return found
 
 
 FLOODS = (
-    ["priority = background", "limit-iops = 5000"],
-    ["priority = normal", "limit-bytes = 20M"],
+    ["priority = background", "limit-iops = 5000", "burst-ms = 20"],
+    ["priority = normal", "limit-bytes = 20M", "burst-ms = 20"],
 )
 
 
 @test(over=tuple((index,) for index in range(len(FLOODS))), alone=True)
 def flood_of_a_limited_export_leaves_another_its_latency(env, index):
-    daemon = serve(env, ("flooded", FLOODS[index]), ("quiet", ["priority = latency"]))
-    seen = []
-    for _ in range(TRIES):
-        alone = p99(env, daemon.uri("quiet"))
-        flood = start_process(bench_command(env, daemon.uri("flooded"), "--connections", 8, "--time", 60))
-        env.processes.append(flood)
-        beside = p99(env, daemon.uri("quiet"))
-        equal(flood.poll(), None, "the flood's end")
-        flood.send_signal(signal.SIGKILL)
-        flood.wait()
-        seen.append((alone, beside))
-        if beside <= max(2 * alone, 500):
+    exports = ("flooded", FLOODS[index]), ("quiet", ["priority = latency"])
+    daemon, other = serve(env, *exports, cores=DAEMON_CORE), serve(env, *exports, cores=DAEMON_CORE)
+    alone, beside, beside_other = [], [], []
+    for _ in range(ROUNDS_MAX):
+        alone.append(latencies(env, daemon.uri("quiet")))
+        beside.append(latencies_beside(env, daemon.uri("quiet"), daemon.uri("flooded")))
+        beside_other.append(latencies_beside(env, daemon.uri("quiet"), other.uri("flooded")))
+        if len(alone) >= ROUNDS_MIN and is_left(alone, beside, beside_other):
             return
-    check(False, f"p99 alone and beside a flood, in microseconds: {seen}")
+    check(False, f"p95 and p99 in microseconds: alone {alone}, beside a flood {beside}, of another daemon {beside_other}")
+
+
+def is_left(alone, beside, beside_other):
+    """Are the percentiles beside a flood within twice what they are alone?  Of the 99th, or what it is beside another daemon's."""
+    p95, p99 = map(statistics.median, zip(*beside))
+    alone95, alone99 = map(statistics.median, zip(*alone))
+    return p95 <= 2 * alone95 and p99 <= 2 * max(alone99, statistics.median(p99 for _, p99 in beside_other))

@@ -34,6 +34,13 @@ channel_init(struct channel *channel, struct reactor *reactor, struct stream_par
 	tls_line_place_init(&channel->place, shake_hands);
 }
 
+void
+channel_attach(struct channel *channel, struct reactor *reactor, struct stream_parking *parking,
+	       int fd)
+{
+	stream_init(&channel->stream, reactor, parking, fd);
+}
+
 static void
 defer(struct channel *channel)
 {
@@ -382,6 +389,22 @@ channel_unsent_bytes(struct channel *channel)
 	if (channel->tls != NULL)
 		unsent += (long)tls_session_output(channel->tls).iov_len;
 	return unsent;
+}
+
+bool
+channel_quiet(const struct channel *channel)
+{
+	return !channel_receiving(channel) && !channel_sending(channel) &&
+	       !stream_receiving(&channel->stream) && !stream_sending(&channel->stream) &&
+	       !channel->ending;
+}
+
+void
+channel_detach(struct channel *channel)
+{
+	CHECK(channel_quiet(channel));
+	task_cancel(&channel->go_on);
+	stream_detach(&channel->stream);
 }
 
 void

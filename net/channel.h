@@ -50,6 +50,7 @@ bool channel_park(struct channel *channel);
 void channel_abandon(struct channel *channel);
 void channel_end_sending(struct channel *channel);
 long channel_unsent_bytes(struct channel *channel);
+void channel_detach(struct channel *channel);
 void channel_close(struct channel *channel);
 
 /* Begin TLS with what the client sends from now on, as its server; on_secured follows.  Nothing may be under way, and nothing
@@ -61,6 +62,13 @@ int channel_secure(struct channel *channel, struct tls_credentials *credentials,
 
 /* Go on inside TLS: SESSION, whose handshake is complete, is CHANNEL's from now on.  Nothing may be under way. */
 void channel_adopt(struct channel *channel, struct tls_session *session);
+
+/* Whether nothing is under way, of TLS's own neither: then it can be detached. */
+bool channel_quiet(const struct channel *channel);
+
+/* Go on with FD, CHANNEL's own, behind channel_detach, on REACTOR, another one.  PARKING: as for stream_init. */
+void channel_attach(struct channel *channel, struct reactor *reactor,
+		    struct stream_parking *parking, int fd);
 
 /* Whose, and how encrypted, it is (tls_session.h); NULL: plain. */
 static inline const struct tls_session *

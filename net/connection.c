@@ -67,6 +67,7 @@ connection_create(struct service_core *home, struct service_settings *settings, 
 	task_init(&connection->flush, flush);
 	list_init(&connection->starved_node);
 	limit_init(&connection->limit);
+	service_move_init(connection);
 	list_init(&connection->replies);
 	connection->message.deliver = connection_start;
 	reactor_send(home->core->reactor, &connection->message);
@@ -133,6 +134,7 @@ on_closed(struct channel *channel)
 	CHECK(connection->io_count == 0 && connection->request_count == 0);
 	task_cancel(&connection->receive);
 	task_cancel(&connection->flush);
+	service_move_cancel(connection);
 	end_handshake(connection);
 	reactor_timer_stop(home->core->reactor, &connection->linger);
 	list_remove(&connection->node);
@@ -450,6 +452,8 @@ receive_more(struct connection *connection)
 	count = receive_parts(connection, connection->room->receive_parts);
 	if (count > 0) /* else whoever lifts what holds it back resumes it */
 		channel_receive(&connection->channel, connection->room->receive_parts, count);
+	else
+		service_move_go_on(connection);
 }
 
 static void
@@ -562,6 +566,13 @@ send_parts(struct connection *connection, struct iovec **parts)
 }
 
 static void
+all_sent(struct connection *connection)
+{
+	connection_maybe_close(connection);
+	service_move_go_on(connection);
+}
+
+static void
 send_more(struct connection *connection)
 {
 	struct iovec *parts;
@@ -573,7 +584,7 @@ send_more(struct connection *connection)
 	if (count > 0)
 		channel_send(&connection->channel, parts, count);
 	else
-		connection_maybe_close(connection);
+		all_sent(connection);
 }
 
 static void

@@ -1,4 +1,4 @@
-/* A connection: one client, from accept to close, on one core.
+/* A connection: one client, from accept to close, on one core at a time.
  *
  * Receiving: bytes come into `input`, but for the payload of a WRITE, which goes straight into its request's buffer.  First
  * the handshake takes them, later the transmission (transmission.c).  Reading stops, and starts again by itself, while the
@@ -13,6 +13,7 @@
 #include "net/handshake.h"
 #include "net/limit.h"
 #include "net/service.h"
+#include "net/service_move.h"
 #include "net/traffic.h"
 #include "reactor/list.h"
 
@@ -67,6 +68,8 @@ struct connection {
 	uint64_t moved_seen; /* of channel.moved_bytes */
 	uint64_t moved_idle; /* at the last look of service_idle.c */
 	unsigned stalled_looks;
+
+	struct move move; /* to another core */
 
 	/* Transmission. */
 	struct nbd_session session; /* of the handshake, when that is over */

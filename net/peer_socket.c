@@ -1,4 +1,4 @@
-/* When a dead peer is noticed.
+/* The options, and when a dead peer is noticed.
  * Where something is unacknowledged, TCP_USER_TIMEOUT decides.  Where nothing is, keepalive probes are sent, and TCP_USER_TIMEOUT
  * decides too, but only at the time of a probe.  So the probes are spread over the second half of the time, the last of
  * them due at its very end, and the timeout ends half an interval before. */
@@ -33,4 +33,13 @@ peer_socket_tune(int fd, const struct address *peer, unsigned dead_peer_s)
 	set(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
 	set(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES);
 	set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, dead_peer_s * 1000 - interval_s * 500);
+}
+
+int
+peer_socket_cpu(int fd)
+{
+	socklen_t bytes = sizeof(int);
+	int cpu;
+
+	return getsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &bytes) == 0 ? cpu : -1;
 }

@@ -12,4 +12,7 @@
  * Source: tcp(7); tcp_keepalive_timer and tcp_probe_timer in Linux's net/ipv4/tcp_timer.c. */
 void peer_socket_tune(int fd, const struct address *peer, unsigned dead_peer_s);
 
+/* The CPU that handled the last packet of FD, or -1.  On loopback that is where its client ran.  Source: socket(7). */
+int peer_socket_cpu(int fd);
+
 #endif

@@ -517,6 +517,9 @@ service_stop(struct service *service)
 		count++;
 	}
 	wait_done(service, count);
+	/* A core that is empty when it is told stays so: nobody moves there any more, and who is on the way counts already. */
+	__atomic_store_n(&service->stopping, true, __ATOMIC_RELAXED);
+	service_barrier(service);
 	tell_cores(service, drain);
 	wait_done(service, service->core_count);
 }

@@ -1,6 +1,6 @@
 /* The NBD service: exports served to connections on all cores.
- * Each core owns its connections, its pool of requests and its buffers; a connection is placed once, on the core with the
- * fewest, and stays there. */
+ * Each core owns its connections, its pool of requests and its buffers; a connection is placed on the core with the
+ * fewest, and mostly stays there (net/service_move.h). */
 #ifndef NET_SERVICE_H
 #define NET_SERVICE_H
 
@@ -30,6 +30,8 @@ struct service_core {
 	struct service_settings *settings; /* one reference; for the connections that come here */
 	unsigned
 		connection_count; /* atomic: raised by the core that places, lowered here; placement goes by it */
+	uint64_t
+		busy_ns; /* atomic: when it last saw one of them make many requests; see net/service_move.h */
 	struct list_node connections; /* at work, or were lately */
 	struct list_node parked;      /* idle for long */
 	struct stream_parking parking;
@@ -60,6 +62,7 @@ struct service {
 	unsigned core_count; /* cores->count is 0 when the service is freed */
 	struct service_core *per_core;
 	bool started;
+	bool stopping;		    /* atomic: connections stay where they are */
 	struct list_node listeners; /* struct service_listener */
 	unsigned listener_count;
 	unsigned connection_count; /* atomic: on all cores */

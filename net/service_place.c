@@ -1,9 +1,9 @@
 /* Letting connections in: who may, how many, and on which core. */
 #include "net/connection.h"
+#include "net/peer_socket.h"
 #include "net/service_parts.h"
 
 #include <stdio.h>
-#include <sys/socket.h>
 
 /* Close FD without a word to the client, and say WHY in the log. */
 static void
@@ -18,16 +18,6 @@ refuse(struct service_core *here, int fd, const struct address *peer, const char
 	service_log(here, &fields, why, "client %s: refused: %s", text, why);
 }
 
-/* The CPU that handled the last packet of FD, or -1.  Source: socket(7). */
-static int
-incoming_cpu(int fd)
-{
-	socklen_t bytes = sizeof(int);
-	int cpu;
-
-	return getsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &bytes) == 0 ? cpu : -1;
-}
-
 /* The core with the fewest connections; of several, the one that FD's packets come to (on loopback, where its client runs): data and
  * wake-ups then need not cross CPUs. */
 static struct service_core *
@@ -35,7 +25,7 @@ choose_core(struct service *service, int fd)
 {
 	struct service_core *least = NULL;
 	unsigned least_count = 0;
-	int cpu = incoming_cpu(fd);
+	int cpu = peer_socket_cpu(fd);
 
 	for (unsigned i = 0; i < service->core_count; i++) {
 		struct service_core *home = &service->per_core[i];

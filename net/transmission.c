@@ -201,7 +201,7 @@ take_next(struct connection *connection)
 	if (connection->starved != NULL)
 		return begin_request(connection->starved);
 	if (connection->receiving == NULL && connection->skip_bytes == 0)
-		return take_header(connection);
+		return connection->move.target == NULL && take_header(connection);
 	if (input_bytes(connection) == 0)
 		return false;
 	if (connection->skip_bytes > 0)
@@ -219,6 +219,9 @@ transmission_receive_parts(struct connection *connection, struct iovec *parts)
 
 	if (awaits_piece(connection) || connection->throttled ||
 	    !list_empty(&connection->starved_node))
+		return 0;
+	if (connection->move.target != NULL && connection->receiving == NULL &&
+	    connection->skip_bytes == 0)
 		return 0;
 	room = CONNECTION_INPUT_BYTES - connection->input_end;
 	if (connection->receiving != NULL) {
@@ -252,6 +255,7 @@ transmission_received(struct connection *connection, size_t count)
 		input_bytes(connection));
 	connection->input_end = input_bytes(connection);
 	connection->input_start = 0;
+	service_move_look(connection);
 }
 
 /* ---- sending ---- */

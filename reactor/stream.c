@@ -416,6 +416,14 @@ abandon(struct stream *stream, struct stream_half *half)
 }
 
 void
+stream_detach(struct stream *stream)
+{
+	CHECK(!stream_receiving(stream) && !stream_sending(stream) && !stream->closing);
+	parking_remove(&stream->in.parked);
+	parking_remove(&stream->out.parked);
+}
+
+void
 stream_abandon(struct stream *stream)
 {
 	task_cancel(&stream->try_later);

@@ -106,6 +106,9 @@ stream_sending(const struct stream *stream)
  * parking.  Slow if it waits by a poll: one io_cancel(2). */
 bool stream_park(struct stream *stream);
 
+/* Take STREAM, on which nothing is under way, off its reactor: its descriptor is the caller's again, for a stream of another one. */
+void stream_detach(struct stream *stream);
+
 /* Give up what is under way: no on_received and on_sent comes of it, and its parts are the caller's again.  What was already
  * received, or sent, is lost, or not: only for a stream that is to be closed. */
 void stream_abandon(struct stream *stream);

@@ -43,6 +43,7 @@ MODULES = (
     "test_vsock",
     "test_dead_peers",
     "test_memory",
+    "test_move",
     "test_service",
     "test_logging",
     "test_slow",

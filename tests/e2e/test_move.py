@@ -1,0 +1,114 @@
+"""Connections that move from core to core, as what is asked of them changes."""
+
+import os
+
+import wire
+from authority import Authority, start_tls
+from harness import MIB, Skip, check, equal, random_bytes, test, two_cores, wait_until
+from wire import Wire
+
+KIB = 1 << 10
+SIZE = 64 * MIB
+DEPTH = 8
+LARGE = 256 * KIB
+SMALL = 4 * KIB
+# The daemon decides after so many requests; the first time behind a move does not count either.
+LOOK = 2 * 256  # the first time it has nothing to compare with
+ENOUGH = 1200
+
+
+def serve(env, settings=""):
+    """Requests take their time, so that there are several at once, however fast the client is."""
+    text = f"[reactor]\ncores = {two_cores()}\n[server]\nlisten = 127.0.0.1:0\nlog-level = debug\n{settings}\n"
+    text += f"[export disk]\ntype = fault\nsize = {SIZE}\nfault = delay-ms=10\n"
+    return env.serve("--config", env.config(text))
+
+
+def pipeline(client, requests):
+    """Make REQUESTS, (command, offset, length, payload), DEPTH of them at a time; yields each with its answer's data."""
+    waiting = {}
+    for request in requests:
+        if len(waiting) == DEPTH:
+            yield take_one(client, waiting)
+        command, offset, length, payload = request
+        waiting[client.request(command, offset, length, payload)] = request
+    while waiting:
+        yield take_one(client, waiting)
+
+
+def take_one(client, waiting):
+    answer = client.next_answer()
+    equal(answer.error, 0, "the error")
+    return waiting.pop(answer.cookie), answer.data()
+
+
+def write_all(client, blocks, length):
+    requests = ((wire.CMD_WRITE, index * length, length, block) for index, block in enumerate(blocks))
+    for _ in pipeline(client, requests):
+        pass
+
+
+def moves(daemon, client):
+    """The cores that CLIENT's connection was moved to, in order."""
+    port = client.sock.getsockname()[1]
+    lines = [line for line in daemon.log_lines() if f":{port}: " in line and "moved to core" in line]
+    return [int(line.rsplit(" ", 1)[1]) for line in lines]
+
+
+def pinned(env):
+    """The two cores of a daemon, which must run already; this thread stays on the first one's CPU until the test ends."""
+    cores = [int(core) for core in two_cores().split(",")]
+    if len(cores) < 2:
+        raise Skip("needs two cores")
+    env.stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[0]})
+    return cores
+
+
+PLAIN = "plain"
+TLS = "tls"
+
+
+@test(alone=True, over=[(PLAIN, wire.SIMPLE), (PLAIN, wire.EXTENDED), (TLS, wire.STRUCTURED)], quick=[(PLAIN, wire.SIMPLE), (TLS, wire.STRUCTURED)])
+def large_writes_leave_their_clients_cpu_and_small_reads_come_back(env, transport, style):
+    authority = Authority(env) if transport == TLS else None
+    daemon = serve(env, authority.settings("required") if authority else "")
+    cores = pinned(env)
+    client = env.keep(Wire(daemon.address))
+    client.greet()
+    if authority:
+        start_tls(client, authority.context())
+    client.negotiate(style)
+    client.ask_info(wire.OPT_GO, "disk")
+    blocks = [random_bytes(LARGE, seed=index) for index in range(SIZE // LARGE)]
+    for _ in range(ENOUGH // len(blocks) + 1):
+        write_all(client, blocks, LARGE)
+    equal(moves(daemon, client)[:1], [cores[1]], "where it was moved to, by writes")
+    reads = ((wire.CMD_READ, index % (SIZE // SMALL) * SMALL, SMALL, b"") for index in range(ENOUGH))
+    image = b"".join(blocks)
+    for (_, offset, length, _), data in pipeline(client, reads):
+        check(data == image[offset : offset + length], f"wrong data at {offset}")
+    equal(moves(daemon, client)[-1:], [cores[0]], "where it was moved to, by reads")
+    equal(len(moves(daemon, client)), 2, "how often it was moved")
+    for index, block in enumerate(blocks):
+        check(client.read(index * LARGE, LARGE) == block, f"wrong data in block {index}")
+
+
+@test(alone=True, quick=True)
+def client_that_reads_no_replies_is_not_held_up_by_a_move(env):
+    """Its requests are taken all the same, though it can't go while a reply waits."""
+    daemon = serve(env)
+    pinned(env)
+    client, other = env.keep(Wire(daemon.address)), env.keep(Wire(daemon.address))
+    client.go("disk", style=wire.STRUCTURED)
+    other.go("disk")
+    for _ in range(2):
+        write_all(client, [random_bytes(LARGE)] * (LOOK // 2 - DEPTH // 2), LARGE)
+    cookies = {client.request(wire.CMD_READ, 0, 32 * MIB)}
+    block = random_bytes(LARGE, seed=2)
+    for index in range(2 * DEPTH):
+        cookies.add(client.request(wire.CMD_WRITE, SIZE - (index + 1) * LARGE, LARGE, block))
+    wait_until(lambda: other.read(SIZE - 2 * DEPTH * LARGE, LARGE) == block, 10, "the last one is written")
+    equal(moves(daemon, client), [], "where it was moved to, with replies that wait")
+    while cookies:
+        cookies.discard(client.next_answer().cookie)

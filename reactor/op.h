@@ -80,7 +80,7 @@ op_poll(struct op *op, int fd, int events)
 	io_prep_poll(&op->iocb, fd, events);
 }
 
-/* As op_poll, but with a slot of the reactor's own, of which there are REACTOR_RESERVED_SLOTS: other polls can't keep it waiting. */
+/* As op_poll, but with a slot of the reactor's own, so that other polls can't keep it waiting: see reactor_reserve. */
 static inline void
 op_poll_reserved(struct op *op, int fd, int events)
 {

@@ -98,6 +98,7 @@ init_parts(struct reactor *reactor, const struct reactor_config *config)
 	reactor->timers_next_ns = TIMER_NO_DEADLINE;
 	inbox_init(&reactor->inbox);
 	spin_init(&reactor->spin, (uint64_t)config->poll_us * 1000);
+	reactor->reserved = 1; /* the wake-up's */
 }
 
 /* When the slots are known. */
@@ -326,6 +327,22 @@ reactor_free_slots(const struct reactor *reactor, enum op_kind kind)
 	unsigned free_slots = op_queue_free(queue), waiting = op_queue_waiting(queue);
 
 	return free_slots > waiting ? free_slots - waiting : 0;
+}
+
+int
+reactor_reserve(struct reactor *reactor)
+{
+	if (reactor->reserved == REACTOR_RESERVED_SLOTS)
+		return -ENOBUFS;
+	reactor->reserved++;
+	return 0;
+}
+
+void
+reactor_unreserve(struct reactor *reactor)
+{
+	CHECK(reactor->reserved > 1);
+	reactor->reserved--;
 }
 
 uint64_t

@@ -451,8 +451,11 @@ stream_close(struct stream *stream)
 int
 stream_parking_start(struct stream_parking *parking, struct reactor *reactor)
 {
-	int error = parking_start(&parking->reading, reactor, POLLIN);
+	int error;
 
+	if (parking == NULL)
+		return -EINVAL;
+	error = parking_start(&parking->reading, reactor, POLLIN);
 	if (error < 0)
 		return error;
 	error = parking_start(&parking->writing, reactor, POLLOUT);

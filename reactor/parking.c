@@ -23,7 +23,7 @@ arm(struct parking *parking)
 {
 	parking->armed_rests = reactor_rests(parking->reactor);
 	op_poll_reserved(&parking->poll, parking->epoll_fd, POLLIN);
-	reactor_start(parking->reactor, &parking->poll);
+	reactor_start_always(parking->reactor, &parking->poll);
 }
 
 /* Take one batch from the kernel; each knows its place, so that it can be taken out. */

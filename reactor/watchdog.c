@@ -232,7 +232,7 @@ watchdog_start(struct cores *cores, unsigned stall_ms, struct watchdog **result)
 	pthread_condattr_t clock;
 	int error;
 
-	if (stall_ms < STALL_MS_MIN || stall_ms > STALL_MS_MAX)
+	if (cores == NULL || result == NULL || stall_ms < STALL_MS_MIN || stall_ms > STALL_MS_MAX)
 		return -EINVAL;
 	watchdog = calloc(1, sizeof(*watchdog));
 	if (watchdog == NULL)

@@ -222,5 +222,7 @@ Test(watchdog, unusable_time_is_refused)
 
 	cr_assert_eq(watchdog_start(&cores, 9, &watchdog), -EINVAL);
 	cr_assert_eq(watchdog_start(&cores, 3600001, &watchdog), -EINVAL);
+	cr_assert_eq(watchdog_start(NULL, 100, &watchdog), -EINVAL);
+	cr_assert_eq(watchdog_start(&cores, 100, NULL), -EINVAL);
 	cr_assert_null(watchdog);
 }

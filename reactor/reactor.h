@@ -89,7 +89,9 @@ int reactor_create(const struct reactor_config *config, struct reactor **reactor
  * messages that were not delivered. */
 void reactor_destroy(struct reactor *reactor);
 
-/* Take turns until reactor_stop.  What is in flight then stays in flight. */
+/* Take turns until reactor_stop, which is for good: from then on this returns at once.  What is in flight then stays in flight.
+ * Neither this, nor reactor_turn or reactor_wait, from within a callback of the reactor.  A thread that was not started by cores_start
+ * (core.h) sleeps up to 50 us longer than asked for unless it says prctl(PR_SET_TIMERSLACK, 1). */
 void reactor_run(struct reactor *reactor);
 
 /* Make reactor_run return after its current turn.  Any thread. */
@@ -146,7 +148,7 @@ void reactor_abandon(struct reactor *reactor, struct op *op);
 /* Deliver MESSAGE on TARGET's thread; wakes it if it sleeps.  Any thread. */
 void reactor_send(struct reactor *target, struct message *message);
 
-/* Raise BITS of NOTICE on TARGET's thread, to which it belongs: its deliver gets them, together with all that were raised
+/* Raise BITS (at least one) of NOTICE on TARGET's thread, to which it belongs: its deliver gets them, together with all that were raised
  * since the last time.  Wakes TARGET if it sleeps.  Any thread. */
 void reactor_notify(struct reactor *target, struct notice *notice, uint32_t bits);
 

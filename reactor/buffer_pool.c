@@ -98,8 +98,8 @@ buffer_pool_create(size_t total_bytes, size_t largest_bytes, int numa_node,
 {
 	struct buffer_pool *created;
 
-	if (largest_bytes < BUFFER_BYTES_MIN || (largest_bytes & (largest_bytes - 1)) != 0 ||
-	    total_bytes < largest_bytes)
+	if (pool == NULL || largest_bytes < BUFFER_BYTES_MIN ||
+	    (largest_bytes & (largest_bytes - 1)) != 0 || total_bytes < largest_bytes)
 		return -EINVAL;
 	if (total_bytes > SIZE_MAX / 2 - largest_bytes)
 		return -ENOMEM;

@@ -17,7 +17,7 @@ struct buffer_pool;
  * total_bytes: at least largest_bytes.
  * Memory is touched by its first user, not here.  *pool is the caller's until buffer_pool_destroy.
  * Returns 0, or a negative errno; then *pool is unchanged.
- * Errors: -EINVAL sizes as above; -ENOMEM no address space or memory. */
+ * Errors: -EINVAL no pool, sizes as above; -ENOMEM no address space or memory. */
 int buffer_pool_create(size_t total_bytes, size_t largest_bytes, int numa_node,
 		       struct buffer_pool **pool) MUST_USE;
 

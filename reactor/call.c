@@ -44,7 +44,7 @@ call_pool_create(unsigned threads_max, struct call_pool **result)
 	struct call_pool *pool;
 	pthread_condattr_t clock;
 
-	if (threads_max == 0 || threads_max > CALL_THREADS_LIMIT)
+	if (result == NULL || threads_max == 0 || threads_max > CALL_THREADS_LIMIT)
 		return -EINVAL;
 	pool = calloc(1, sizeof(*pool));
 	if (pool == NULL)

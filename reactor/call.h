@@ -40,7 +40,7 @@ struct call_counters {
 };
 
 /* Create a pool of at most THREADS_MAX helper threads (1 to CALL_THREADS_LIMIT), none of which runs yet.
- * Returns 0, -EINVAL or -ENOMEM; then *pool is unchanged. */
+ * Returns 0, -EINVAL (bounds, no pool) or -ENOMEM; then *pool is unchanged. */
 int call_pool_create(unsigned threads_max, struct call_pool **pool) MUST_USE;
 
 /* Wait for the threads to end.  No call may be waiting or running.  A helper whose call is done may still be waking

@@ -26,7 +26,7 @@ static void
 arm(struct child_watch *watch)
 {
 	op_poll(&watch->poll, watch->fd, POLLIN);
-	reactor_start(watch->reactor, &watch->poll);
+	reactor_start_always(watch->reactor, &watch->poll);
 }
 
 static void

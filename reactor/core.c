@@ -105,6 +105,8 @@ int
 cores_start(struct cores *cores, const struct cpu_list *list, const struct reactor_config *config,
 	    size_t buffer_bytes, size_t buffer_bytes_largest)
 {
+	if (cores == NULL || list == NULL || config == NULL || list->count == 0)
+		return -EINVAL;
 	cores->count = 0;
 	cores->cores = calloc(list->count, sizeof(cores->cores[0]));
 	if (cores->cores == NULL)

@@ -12,7 +12,7 @@ static void
 arm(struct file_watch *watch)
 {
 	op_poll(&watch->poll, watch->fd, POLLIN);
-	reactor_start(watch->reactor, &watch->poll);
+	reactor_start_always(watch->reactor, &watch->poll);
 }
 
 /* Tell the events in the BYTES at BUFFER, until told to stop.  The kernel gives whole ones, each name padded with

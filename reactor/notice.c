@@ -23,6 +23,7 @@ notice_init(struct notice *notice, void (*on_raised)(struct notice *notice, uint
 bool
 notice_raise(struct notice *notice, struct inbox *inbox, uint32_t bits)
 {
+	CHECK(bits != 0); /* or it would be posted twice */
 	/* Partner: deliver.  Release: what was written before is seen by whoever takes the bit. */
 	if (__atomic_fetch_or(&notice->raised, bits, __ATOMIC_ACQ_REL) != 0)
 		return false;

@@ -46,12 +46,13 @@ struct op {
 	struct iocb iocb;
 };
 
-/* Prepare OP, idle. */
+/* OP is idle, and not prepared to do anything yet. */
 static inline void
 op_init(struct op *op, void (*done)(struct op *op, long result))
 {
 	op->done = done;
 	op->priority = PRIORITY_NORMAL;
+	op->kind = OP_KIND_COUNT; /* none: it is refused until it is told what to do */
 	op->state = OP_STATE_IDLE;
 	op->way = NOWAIT_WAY_BLOCKING;
 	list_init(&op->node);
@@ -64,7 +65,8 @@ op_idle(const struct op *op)
 }
 
 /* What OP is to do; it must be idle.
- * op_poll: events as in poll(2); reported once, at once if the fd is ready already.
+ * op_poll: events as in poll(2); reported once, at once if the fd is ready already.  Regular files and directories always are; what
+ * can't be polled (a FIFO opened for both ends, the master of a terminal) ends with -EOPNOTSUPP.
  * op_read, op_write: at OFFSET of FD; BUFFER stays the operation's until done.  durable: as if opened with
  * O_DSYNC.
  * op_fdatasync: all that was written and answered before.
@@ -80,7 +82,7 @@ op_poll(struct op *op, int fd, int events)
 	io_prep_poll(&op->iocb, fd, events);
 }
 
-/* As op_poll, but with a slot of the reactor's own, of which there are REACTOR_RESERVED_SLOTS: other polls can't keep it waiting. */
+/* As op_poll, but with a slot of the reactor's own, so that other polls can't keep it waiting: see reactor_reserve. */
 static inline void
 op_poll_reserved(struct op *op, int fd, int events)
 {

@@ -23,7 +23,7 @@ arm(struct parking *parking)
 {
 	parking->armed_rests = reactor_rests(parking->reactor);
 	op_poll_reserved(&parking->poll, parking->epoll_fd, POLLIN);
-	reactor_start(parking->reactor, &parking->poll);
+	reactor_start_always(parking->reactor, &parking->poll);
 }
 
 /* Take one batch from the kernel; each knows its place, so that it can be taken out. */
@@ -88,6 +88,14 @@ harvest(struct parking *parking)
 		arm(parking);
 }
 
+/* The poll is nobody's any more. */
+static void
+give_back(struct parking *parking)
+{
+	kernel_close(parking->epoll_fd);
+	reactor_unreserve(parking->reactor);
+}
+
 static void
 poll_done(struct op *op, long result)
 {
@@ -99,7 +107,7 @@ poll_done(struct op *op, long result)
 		harvest(parking);
 		return;
 	}
-	kernel_close(parking->epoll_fd);
+	give_back(parking);
 	parking->on_stopped(parking);
 }
 
@@ -112,14 +120,19 @@ harvest_more(struct task *task)
 int
 parking_start(struct parking *parking, struct reactor *reactor, unsigned events)
 {
-	int fd;
+	int fd, error;
 
 	if (parking == NULL || reactor == NULL || events == 0 ||
 	    (events & ~(unsigned)(POLLIN | POLLOUT)) != 0)
 		return -EINVAL;
+	error = reactor_reserve(reactor);
+	if (error < 0)
+		return error;
 	fd = kernel_epoll_create();
-	if (fd < 0)
+	if (fd < 0) {
+		reactor_unreserve(reactor);
 		return fd;
+	}
 	*parking = (struct parking){ .reactor = reactor, .epoll_fd = fd, .events = events };
 	op_init(&parking->poll, poll_done);
 	task_init(&parking->more, harvest_more);
@@ -133,7 +146,7 @@ parking_discard(struct parking *parking)
 	/* The poll waits for the turn's end, so nothing of it is with the kernel. */
 	CHECK(parking->poll.state == OP_STATE_QUEUED && parking->registered_count == 0);
 	reactor_abandon(parking->reactor, &parking->poll);
-	kernel_close(parking->epoll_fd);
+	give_back(parking);
 }
 
 void

@@ -56,7 +56,8 @@ struct parking {
 /* Make PARKING, empty, on REACTOR, for descriptors that are to become ready for EVENTS: POLLIN, POLLOUT or both.  It takes one of
  * the reactor's reserved slots and one descriptor.
  * Returns 0, or a negative errno; then PARKING is not usable.
- * Errors: -EINVAL an argument is NULL, or EVENTS has none of these or others; -EMFILE, -ENFILE, -ENOMEM. */
+ * Errors: -EINVAL an argument is NULL, or EVENTS has none of these or others; -ENOBUFS the reactor has no reserved slot left
+ * (reactor_reserve); -EMFILE, -ENFILE, -ENOMEM. */
 int parking_start(struct parking *parking, struct reactor *reactor, unsigned events) MUST_USE;
 
 /* Undo parking_start, in the turn in which it was called: nothing may have been parked. */

@@ -98,6 +98,7 @@ init_parts(struct reactor *reactor, const struct reactor_config *config)
 	reactor->timers_next_ns = TIMER_NO_DEADLINE;
 	inbox_init(&reactor->inbox);
 	spin_init(&reactor->spin, (uint64_t)config->poll_us * 1000);
+	reactor->reserved = 1; /* the wake-up's */
 }
 
 /* When the slots are known. */
@@ -121,13 +122,20 @@ init_slots(struct reactor *reactor)
 	return 0;
 }
 
+static bool
+is_slot_count(unsigned slots)
+{
+	return slots > 0 && slots <= REACTOR_SLOTS_MAX;
+}
+
 int
 reactor_create(const struct reactor_config *config, struct reactor **result)
 {
 	struct reactor *reactor;
 	int error;
 
-	if (config->disk_slots == 0 || config->poll_slots == 0)
+	if (config == NULL || result == NULL || !is_slot_count(config->disk_slots) ||
+	    !is_slot_count(config->poll_slots))
 		return -EINVAL;
 	if (posix_memalign((void **)&reactor, 64, sizeof(*reactor)) != 0)
 		return -ENOMEM;
@@ -180,20 +188,29 @@ reactor_destroy(struct reactor *reactor)
 
 /* ---- what users ask for ---- */
 
+static bool
+may_be_queued(const struct op *op)
+{
+	return op_idle(op) && op->done != NULL && op->kind < OP_KIND_COUNT &&
+	       op->priority < PRIORITY_COUNT;
+}
+
+static void
+queue_op(struct reactor *reactor, struct op *op)
+{
+	op->state = OP_STATE_QUEUED;
+	reactor->latency_ops += op->priority == PRIORITY_LATENCY;
+	op_queue_append(&reactor->queues[op->kind], op);
+}
+
 int
 reactor_submit(struct reactor *reactor, struct op *op)
 {
-	struct op_queue *queue;
-
-	if (!op_idle(op) || op->done == NULL || op->kind >= OP_KIND_COUNT ||
-	    op->priority >= PRIORITY_COUNT)
+	if (reactor == NULL || op == NULL || !may_be_queued(op))
 		return -EINVAL;
-	queue = &reactor->queues[op->kind];
-	if (op_queue_waiting(queue) >= reactor->config.waiting_max)
+	if (op_queue_waiting(&reactor->queues[op->kind]) >= reactor->config.waiting_max)
 		return -ENOBUFS;
-	op->state = OP_STATE_QUEUED;
-	reactor->latency_ops += op->priority == PRIORITY_LATENCY;
-	op_queue_append(queue, op);
+	queue_op(reactor, op);
 	return 0;
 }
 
@@ -204,6 +221,13 @@ reactor_start(struct reactor *reactor, struct op *op)
 
 	if (error < 0)
 		reactor_complete(reactor, op, error);
+}
+
+void
+reactor_start_always(struct reactor *reactor, struct op *op)
+{
+	CHECK(may_be_queued(op));
+	queue_op(reactor, op);
 }
 
 void
@@ -328,6 +352,22 @@ reactor_free_slots(const struct reactor *reactor, enum op_kind kind)
 	return free_slots > waiting ? free_slots - waiting : 0;
 }
 
+int
+reactor_reserve(struct reactor *reactor)
+{
+	if (reactor->reserved == REACTOR_RESERVED_SLOTS)
+		return -ENOBUFS;
+	reactor->reserved++;
+	return 0;
+}
+
+void
+reactor_unreserve(struct reactor *reactor)
+{
+	CHECK(reactor->reserved > 1);
+	reactor->reserved--;
+}
+
 uint64_t
 reactor_turns(const struct reactor *reactor)
 {
@@ -404,5 +444,5 @@ wakeup_done(struct op *op, long result)
 	reactor->calls_left++; /* not one of those that reactor_wait waits for */
 	kernel_wakeup_clear(reactor->wakeup_fd);
 	op_poll_reserved(op, reactor->wakeup_fd, POLLIN);
-	reactor_start(reactor, op);
+	reactor_start_always(reactor, op);
 }

@@ -72,11 +72,14 @@ struct task {
  * Any thread; the one that calls reactor_run first owns the reactor from then on.
  * *reactor is the caller's until reactor_destroy.
  * Returns 0, or a negative errno; then *reactor is unchanged.
- * Errors: -EAGAIN fs.aio-max-nr is too small; -EINVAL no slots asked for; -EOPNOTSUPP the kernel has no
+ * Errors: -EAGAIN fs.aio-max-nr is too small; -EINVAL an argument is NULL, no slots asked for, or more than REACTOR_SLOTS_MAX of a
+ * kind; -EOPNOTSUPP the kernel has no
  * IOCB_CMD_POLL (Linux 4.18 has it); -ENOMEM; -EMFILE no file descriptor for the wake-up. */
 int reactor_create(const struct reactor_config *config, struct reactor **reactor) MUST_USE;
 
 #define REACTOR_SLOTS_MIN 16u
+#define REACTOR_SLOTS_MAX \
+	(1u << 20) /* twice this and the reactor's own are still what io_setup(2) takes */
 /* Of the reactor's own: what is received and sent in one batch, the poll of the wake-up and of parkings. */
 #define REACTOR_SOCKET_SLOTS   128u
 #define REACTOR_RESERVED_SLOTS 8u
@@ -86,7 +89,9 @@ int reactor_create(const struct reactor_config *config, struct reactor **reactor
  * messages that were not delivered. */
 void reactor_destroy(struct reactor *reactor);
 
-/* Take turns until reactor_stop.  What is in flight then stays in flight. */
+/* Take turns until reactor_stop, which is for good: from then on this returns at once.  What is in flight then stays in flight.
+ * Neither this, nor reactor_turn or reactor_wait, from within a callback of the reactor.  A thread that was not started by cores_start
+ * (core.h) sleeps up to 50 us longer than asked for unless it says prctl(PR_SET_TIMERSLACK, 1). */
 void reactor_run(struct reactor *reactor);
 
 /* Make reactor_run return after its current turn.  Any thread. */
@@ -107,12 +112,17 @@ void reactor_wake(struct reactor *reactor);
 /* Queue OP, which is idle and prepared.  It goes to the kernel at the start of the next turn, or when a slot is
  * free; in order of submission within its kind (disk, socket, poll) and priority.  OP is the reactor's until done.
  * Returns 0, or a negative errno; then OP is unchanged and done is not called.
- * Errors: -EINVAL OP is not idle, has no done or no valid priority; -ENOBUFS waiting_max operations wait already.
+ * Errors: -EINVAL an argument is NULL, OP is not idle, not prepared (op.h), has no done or no valid priority; -ENOBUFS waiting_max
+ * operations of its kind wait already.
  * What the kernel says of it is told to done; for a poll of something that can't be polled -EOPNOTSUPP. */
 int reactor_submit(struct reactor *reactor, struct op *op) MUST_USE;
 
 /* As reactor_submit, but done gets the error of that, too. */
 void reactor_start(struct reactor *reactor, struct op *op);
+
+/* As reactor_submit, however many wait already: for who has one operation of a kind at a time and no other way to go on.  OP must be
+ * one that reactor_submit would take. */
+void reactor_start_always(struct reactor *reactor, struct op *op);
 
 /* Finish OP, which is idle, without the kernel: done is called with RESULT in the next turn. */
 void reactor_complete(struct reactor *reactor, struct op *op, long result);
@@ -138,7 +148,7 @@ void reactor_abandon(struct reactor *reactor, struct op *op);
 /* Deliver MESSAGE on TARGET's thread; wakes it if it sleeps.  Any thread. */
 void reactor_send(struct reactor *target, struct message *message);
 
-/* Raise BITS of NOTICE on TARGET's thread, to which it belongs: its deliver gets them, together with all that were raised
+/* Raise BITS (at least one) of NOTICE on TARGET's thread, to which it belongs: its deliver gets them, together with all that were raised
  * since the last time.  Wakes TARGET if it sleeps.  Any thread. */
 void reactor_notify(struct reactor *target, struct notice *notice, uint32_t bits);
 
@@ -172,6 +182,12 @@ bool reactor_sleeping(const struct reactor *reactor) MUST_USE;
 /* Slots for operations of KIND, which may be fewer than were asked for; and how many of them are neither taken nor waited for. */
 unsigned reactor_slots(const struct reactor *reactor, enum op_kind kind) MUST_USE;
 unsigned reactor_free_slots(const struct reactor *reactor, enum op_kind kind) MUST_USE;
+
+/* Take one of the REACTOR_RESERVED_SLOTS for oneself, for one poll by op_poll_reserved at a time, and give it back.  The reactor has one
+ * of them; without taking one a poll may find that there is none, and waits until another's poll ends.
+ * Returns 0, or -ENOBUFS: all are taken. */
+int reactor_reserve(struct reactor *reactor) MUST_USE;
+void reactor_unreserve(struct reactor *reactor);
 
 /* How many turns the reactor has begun.  Any thread. */
 uint64_t reactor_turns(const struct reactor *reactor) MUST_USE;

@@ -31,6 +31,7 @@ struct reactor {
 	uint64_t idle_tasks_ns; /* they run then at the latest; 0: there are none */
 	struct timer_wheel timers;
 	uint64_t timers_next_ns; /* the wheel needs no look before this */
+	unsigned reserved;	 /* of the own slots, that somebody has taken for himself */
 	unsigned worker_ops; /* in flight, and finished by a kernel worker that wants this CPU */
 	uint64_t retry_ns;   /* no io_submit before this: the kernel had no slot; 0 if it has */
 	struct spin spin;

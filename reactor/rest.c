@@ -5,10 +5,19 @@
 #define SPIN_YIELD_NS 20000 /* let others run on this CPU at least this often */
 #define SPIN_CHECKS   16    /* looks at the ring between two looks at the clock */
 
+/* Whether another thread wants a turn.  Sequentially consistent: see sleep_until. */
+static bool
+asked_to_wake(const struct reactor *reactor)
+{
+	return !inbox_empty(&reactor->inbox) ||
+	       __atomic_load_n(&reactor->stopping, __ATOMIC_SEQ_CST) ||
+	       __atomic_load_n(&reactor->woken, __ATOMIC_SEQ_CST);
+}
+
 static bool
 something_came(const struct reactor *reactor)
 {
-	return ring_has_events(reactor) || !inbox_empty(&reactor->inbox);
+	return ring_has_events(reactor) || asked_to_wake(reactor);
 }
 
 static void
@@ -21,7 +30,7 @@ cpu_relax(void)
 #endif
 }
 
-/* Look at the ring and the inbox until UNTIL_NS.  Returns the time when it stopped. */
+/* Look at the ring and at what other threads ask for until UNTIL_NS.  Returns the time when it stopped. */
 static uint64_t
 spin_until(struct reactor *reactor, uint64_t now_ns, uint64_t until_ns)
 {
@@ -42,15 +51,6 @@ spin_until(struct reactor *reactor, uint64_t now_ns, uint64_t until_ns)
 		}
 	}
 	return now_ns;
-}
-
-/* Whether another thread wants a turn.  Sequentially consistent: see sleep_until. */
-static bool
-asked_to_wake(const struct reactor *reactor)
-{
-	return !inbox_empty(&reactor->inbox) ||
-	       __atomic_load_n(&reactor->stopping, __ATOMIC_SEQ_CST) ||
-	       __atomic_load_n(&reactor->woken, __ATOMIC_SEQ_CST);
 }
 
 /* Sleep in the kernel until an event, a message or DEADLINE_NS. */

@@ -39,7 +39,7 @@ transfer(struct stream *stream, struct stream_half *half)
 	} else {
 		op_send(&half->op, stream->fd, half->parts, half->part_count);
 	}
-	reactor_start(stream->reactor, &half->op);
+	reactor_start_always(stream->reactor, &half->op);
 }
 
 /* Whether HALF may take one more slot for a poll. */
@@ -87,7 +87,7 @@ arm(struct stream *stream, struct stream_half *half)
 		return;
 	half->state = STREAM_HALF_POLL;
 	op_poll(&half->op, stream->fd, in ? POLLIN : POLLOUT);
-	reactor_start(stream->reactor, &half->op);
+	reactor_start_always(stream->reactor, &half->op);
 }
 
 static void
@@ -459,8 +459,11 @@ stream_close(struct stream *stream)
 int
 stream_parking_start(struct stream_parking *parking, struct reactor *reactor)
 {
-	int error = parking_start(&parking->reading, reactor, POLLIN);
+	int error;
 
+	if (parking == NULL)
+		return -EINVAL;
+	error = parking_start(&parking->reading, reactor, POLLIN);
 	if (error < 0)
 		return error;
 	error = parking_start(&parking->writing, reactor, POLLOUT);

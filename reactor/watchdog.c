@@ -44,9 +44,9 @@ struct watchdog {
 	bool answer_missing;	/* a core may still write to whereabouts: don't ask another */
 	struct message came_on; /* sent to that core */
 	sem_t has_come_on;
-	uint64_t stall_count; /* atomic */
-	uint64_t minute_start_ns;
-	unsigned minute_logs;
+	uint64_t stall_count;			      /* atomic */
+	uint64_t logged_ns[WATCHDOG_LOGS_PER_MINUTE]; /* when it last logged so many; 0: never */
+	unsigned logged_next;			      /* of these, the one that is longest ago */
 	pthread_t thread;
 	pthread_mutex_t lock; /* for stopping */
 	pthread_cond_t wake;
@@ -160,16 +160,17 @@ log_whereabouts(struct watchdog *watchdog, const struct core *core)
 
 /* ---- looking ---- */
 
+/* Never more than so many in any minute, whenever it begins. */
 static bool
 may_log(struct watchdog *watchdog)
 {
-	uint64_t now_ns = kernel_clock_ns();
+	uint64_t now_ns = kernel_clock_ns(), *oldest = &watchdog->logged_ns[watchdog->logged_next];
 
-	if (now_ns - watchdog->minute_start_ns >= LOG_MINUTE_NS) {
-		watchdog->minute_start_ns = now_ns;
-		watchdog->minute_logs = 0;
-	}
-	return watchdog->minute_logs++ < WATCHDOG_LOGS_PER_MINUTE;
+	if (*oldest != 0 && now_ns - *oldest < LOG_MINUTE_NS)
+		return false;
+	*oldest = now_ns;
+	watchdog->logged_next = (watchdog->logged_next + 1) % WATCHDOG_LOGS_PER_MINUTE;
+	return true;
 }
 
 static void
@@ -232,7 +233,7 @@ watchdog_start(struct cores *cores, unsigned stall_ms, struct watchdog **result)
 	pthread_condattr_t clock;
 	int error;
 
-	if (stall_ms < STALL_MS_MIN || stall_ms > STALL_MS_MAX)
+	if (cores == NULL || result == NULL || stall_ms < STALL_MS_MIN || stall_ms > STALL_MS_MAX)
 		return -EINVAL;
 	watchdog = calloc(1, sizeof(*watchdog));
 	if (watchdog == NULL)

@@ -16,7 +16,7 @@ struct watchdog;
 /* Watch CORES, which run and must outlive the watchdog.  stall_ms: 10 to 3,600,000; a stall is noticed after between one and
  * one and a half times as long.  Uses the signal SIGURG, which must not be blocked on the cores, to ask a stalled
  * core where it is.
- * Returns 0, -EINVAL, -ENOMEM or the error of pthread_create(3); then *watchdog is unchanged. */
+ * Returns 0, -EINVAL (bounds, an argument is NULL), -ENOMEM or the error of pthread_create(3); then *watchdog is unchanged. */
 int watchdog_start(struct cores *cores, unsigned stall_ms, struct watchdog **watchdog) MUST_USE;
 
 /* End the thread and free all.  The cores must still run: one that was asked where it is and has not answered is waited for. */

@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/install_library.sh ROOT PREFIX VERSION COMPILER: is what 'ninja install' put below ROOT (its DESTDIR) what a user
 # of the library needs?  Compiles each of its headers alone and the examples, far from this tree and with the flags that
-# pkg-config tells, links the examples, and runs hello_timer.
+# pkg-config tells, links the examples, and runs them.
 # 'N passed, N failed' goes to build/test-counts/library too.  Exits 1 if something failed.
 set -u
 root=$1
@@ -70,6 +70,39 @@ says_hello()
 		printf 'hello %s from core 0\n' 1 2 3 | cmp - hellos
 }
 
+# What is sent to it comes back, and is in the file.
+echoes()
+{
+	/usr/bin/python3 - ./echo "$PWD/echoed" <<-'END'
+		import socket, subprocess, sys, time
+
+		with socket.socket() as free:
+		    free.bind(("127.0.0.1", 0))
+		    port = free.getsockname()[1]
+		server = subprocess.Popen([sys.argv[1], str(port), sys.argv[2]])
+		try:
+		    for attempt in range(100):
+		        try:
+		            client = socket.create_connection(("127.0.0.1", port), 5)
+		            break
+		        except ConnectionRefusedError:
+		            time.sleep(0.05)
+		    clients = [client] + [socket.create_connection(("127.0.0.1", port), 5) for i in range(20)]
+		    for number, client in enumerate(clients):
+		        client.sendall(b"line %02d\n" % number)
+		    for number, client in enumerate(clients):
+		        assert client.recv(100) == b"line %02d\n" % number, number
+		        client.close()
+		    with open(sys.argv[2], "rb") as file:
+		        lines = sorted(file.read().split(b"\n")[:-1])
+		    assert lines == [b"line %02d" % number for number in range(len(clients))], lines
+		    assert server.poll() is None, "it has ended"
+		finally:
+		    server.kill()
+		    server.wait()
+	END
+}
+
 step 'pkg-config describes it' describes
 for header in "$root$prefix"/include/millrace/reactor/*.h; do
 	step "$(basename "$header") compiles" header_compiles "$(basename "$header")"
@@ -78,6 +111,7 @@ for example in "$examples"/*.c; do
 	step "$(basename "$example") links" example_links "$(basename "$example" .c)" ''
 done
 step 'hello_timer says hello' says_hello
+step 'echo answers and appends' echoes
 # The library calls jemalloc's functions where there are any.
 step 'hello_timer links with jemalloc' example_links hello_timer '-Wl,--no-as-needed -ljemalloc'
 step 'hello_timer says hello with jemalloc' says_hello

@@ -9,9 +9,12 @@ long __real_kernel_submit(io_context_t context, long count, struct iocb **iocbs)
 long __wrap_kernel_submit(io_context_t context, long count, struct iocb **iocbs);
 int __real_kernel_context_create(unsigned slots, io_context_t *context);
 int __wrap_kernel_context_create(unsigned slots, io_context_t *context);
+uint64_t __real_kernel_clock_ns(void);
+uint64_t __wrap_kernel_clock_ns(void);
 
 long (*_Atomic submit_fault)(io_context_t context, long count, struct iocb **iocbs);
 unsigned context_slots_max = UINT_MAX;
+_Atomic uint64_t clock_ahead_ns;
 
 long
 kernel_submit_unchanged(io_context_t context, long count, struct iocb **iocbs)
@@ -36,4 +39,10 @@ __wrap_kernel_context_create(unsigned slots, io_context_t *context)
 	if (slots > context_slots_max)
 		return -EAGAIN;
 	return __real_kernel_context_create(slots, context);
+}
+
+uint64_t
+__wrap_kernel_clock_ns(void)
+{
+	return __real_kernel_clock_ns() + clock_ahead_ns;
 }

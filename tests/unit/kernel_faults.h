@@ -16,4 +16,7 @@ long kernel_submit_unchanged(io_context_t context, long count, struct iocb **ioc
 /* kernel_context_create has no more slots than this: -EAGAIN. */
 extern unsigned context_slots_max;
 
+/* kernel_clock_ns is ahead by so much.  Atomic, as submit_fault. */
+extern _Atomic uint64_t clock_ahead_ns;
+
 #endif

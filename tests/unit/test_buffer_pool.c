@@ -65,6 +65,7 @@ Test(buffer_pool, create_refuses_bad_sizes)
 	cr_assert_eq(buffer_pool_create(MIB, 12 * KIB, -1, &pool), -EINVAL);
 	cr_assert_eq(buffer_pool_create(MIB - 1, MIB, -1, &pool), -EINVAL);
 	cr_assert_eq(buffer_pool_create(0, 4 * KIB, -1, &pool), -EINVAL);
+	cr_assert_eq(buffer_pool_create(MIB, 4 * KIB, -1, NULL), -EINVAL);
 	cr_assert_eq(pool, unchanged);
 }
 

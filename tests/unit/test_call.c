@@ -139,6 +139,7 @@ Test(call, create_refuses_no_threads)
 	struct call_pool *unchanged = (struct call_pool *)&unchanged, *result = unchanged;
 
 	cr_assert_eq(call_pool_create(0, &result), -EINVAL);
+	cr_assert_eq(call_pool_create(1, NULL), -EINVAL);
 	cr_assert_eq(result, unchanged);
 }
 

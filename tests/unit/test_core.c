@@ -270,6 +270,16 @@ Test(core, a_host_without_slots_fails)
 	assert_start_fails(&list, &config, BUFFER_BYTES, -EAGAIN);
 }
 
+Test(core, nothing_is_refused)
+{
+	const struct cpu_list empty = { .count = 0 };
+
+	assert_start_fails(&empty, &config, BUFFER_BYTES, -EINVAL);
+	assert_start_fails(NULL, &config, BUFFER_BYTES, -EINVAL);
+	assert_start_fails(&list, NULL, BUFFER_BYTES, -EINVAL);
+	cr_assert_eq(cores_start(NULL, &list, &config, BUFFER_BYTES, MIB), -EINVAL);
+}
+
 Test(core, no_slots_fail)
 {
 	struct reactor_config none = config;

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <unistd.h>
 
 static struct inbox inbox;
@@ -173,4 +174,11 @@ Test(notice, many_producers_lose_no_bit)
 	cr_assert_eq(messages, delivered_count);
 	cr_assert_eq(messages, posts);
 	cr_assert(inbox_empty(&inbox));
+}
+
+/* It would be in the inbox twice. */
+Test(notice, raising_nothing_is_a_mistake, .signal = SIGABRT)
+{
+	notice_init(&notice, look);
+	(void)notice_raise(&notice, &inbox, 0);
 }

@@ -477,6 +477,50 @@ Test(parking, nothing_is_parked_after_stop)
 	close_pipe(fds);
 }
 
+static void
+count_stopped(struct parking *stopped)
+{
+	(void)stopped;
+	stopped_count++;
+}
+
+/* One more would never be told of anything: its poll would wait for a slot that is never free. */
+Test(parking, more_than_there_are_reserved_slots_are_refused)
+{
+	static struct parking parkings[REACTOR_RESERVED_SLOTS];
+	struct guest guests[REACTOR_RESERVED_SLOTS];
+	unsigned last = REACTOR_RESERVED_SLOTS - 2; /* the reactor has one */
+	int fds[REACTOR_RESERVED_SLOTS][2];
+
+	for (unsigned i = 0; i <= last; i++) {
+		cr_assert_eq(parking_start(&parkings[i], reactor, POLLIN), 0);
+		make_pipe(fds[i]);
+		parked_init(&guests[i].parked, note_ready);
+		guests[i].ready_count = 0;
+		cr_assert_eq(parking_add(&parkings[i], &guests[i].parked, fds[i][0]), 0);
+	}
+	cr_assert_eq(parking_start(&parkings[last + 1], reactor, POLLIN), -ENOBUFS);
+	turn_for_a_while();
+	write_byte(fds[last][1]);
+	turn_until_ready(1);
+	cr_assert_eq(guests[last].ready_count, 1);
+	for (unsigned i = 0; i <= last; i++) {
+		parking_remove(&guests[i].parked);
+		close_pipe(fds[i]);
+		parking_stop(&parkings[i], count_stopped);
+	}
+	while (stopped_count < last + 1)
+		reactor_turn(reactor);
+	stopped_count = 0;
+	/* and what was refused or has ended took none */
+	for (unsigned i = 0; i <= last; i++) {
+		cr_assert_eq(parking_start(&parkings[i], reactor, POLLIN), 0);
+		parking_discard(&parkings[i]);
+	}
+	parking_begin();
+	parking_end();
+}
+
 Test(parking, no_descriptor_is_an_error)
 {
 	limit_fds(0);

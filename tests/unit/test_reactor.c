@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -236,6 +237,32 @@ Test(reactor_create, without_slots_is_refused)
 	assert_create_fails(&config, -EINVAL);
 	config = (struct reactor_config){ .disk_slots = 8, .poll_slots = 0 };
 	assert_create_fails(&config, -EINVAL);
+}
+
+/* The sum of these is a small number in an unsigned. */
+Test(reactor_create, more_slots_than_there_can_be_are_refused)
+{
+	static const unsigned too_many[] = { REACTOR_SLOTS_MAX + 1, 1u << 31, UINT_MAX - 100,
+					     UINT_MAX };
+
+	for (unsigned i = 0; i < ARRAY_COUNT(too_many); i++) {
+		struct reactor_config config = { .disk_slots = too_many[i], .poll_slots = 8 };
+
+		assert_create_fails(&config, -EINVAL);
+		config.poll_slots = too_many[i];
+		assert_create_fails(&config, -EINVAL);
+		config.disk_slots = 8;
+		assert_create_fails(&config, -EINVAL);
+	}
+}
+
+Test(reactor_create, nothing_is_refused)
+{
+	const struct reactor_config config = { .disk_slots = 8, .poll_slots = 8 };
+
+	assert_create_fails(NULL, -EINVAL);
+	cr_assert_eq(reactor_create(&config, NULL), -EINVAL);
+	cr_assert_eq(process_contexts(), 0);
 }
 
 Test(reactor_create, without_a_file_descriptor_is_refused)

@@ -9,8 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "reactor/child_watch.h"
+#include "reactor/file_watch.h"
+#include "reactor/stream.h"
 
 static void
 create_with_waiting_max(unsigned waiting_max)
@@ -70,6 +75,31 @@ Test(reactor_submit, operation_without_done_is_refused)
 	op_poll(&op, 0, POLLIN);
 	assert_refused(&op, -EINVAL);
 	cr_assert(op_idle(&op));
+	cr_assert_not(reactor_turn(reactor));
+}
+
+Test(reactor_submit, nothing_is_refused)
+{
+	struct test_op test_op;
+
+	test_op_init(&test_op);
+	op_poll(&test_op.op, 0, POLLIN);
+	cr_assert_eq(reactor_submit(NULL, &test_op.op), -EINVAL);
+	cr_assert_eq(reactor_submit(reactor, NULL), -EINVAL);
+	cr_assert(op_idle(&test_op.op));
+	cr_assert_not(reactor_turn(reactor));
+}
+
+/* Whatever its memory was before. */
+Test(reactor_submit, operation_that_is_to_do_nothing_is_refused)
+{
+	for (int byte = 0; byte < 4; byte++) {
+		struct op op;
+
+		memset(&op, byte, sizeof(op));
+		op_init(&op, note_done);
+		assert_refused(&op, -EINVAL);
+	}
 	cr_assert_not(reactor_turn(reactor));
 }
 
@@ -192,6 +222,145 @@ Test(reactor_waiting, start_tells_done_what_was_refused)
 	turn_until_done(2);
 	assert_polled(&polls[0], POLLOUT);
 	assert_done(&polls[1], -ENOBUFS);
+	close_pipe(fds);
+}
+
+/* It is not refused, but waits its turn. */
+Test(reactor_waiting, always_is_however_many_wait)
+{
+	struct test_op polls[4];
+	int fds[2];
+
+	create_with_waiting_max(1);
+	make_pipe(fds);
+	submit_poll(&polls[0], fds[1], POLLOUT);
+	for (unsigned i = 1; i < 4; i++) {
+		test_op_init(&polls[i]);
+		op_poll(&polls[i].op, fds[1], POLLOUT);
+		submitting = true;
+		reactor_start_always(reactor, &polls[i].op);
+		submitting = false;
+	}
+	turn_until_done(4);
+	for (unsigned i = 0; i < 4; i++)
+		assert_polled(&polls[i], POLLOUT);
+	close_pipe(fds);
+}
+
+/* Take all slots for polls, and all places to wait for one. */
+static void
+fill_polls(struct test_op polls[3], int fd)
+{
+	submit_poll(&polls[0], fd, POLLIN);
+	turn_until_idle();
+	submit_poll(&polls[1], fd, POLLIN);
+	turn_until_idle();
+	submit_poll(&polls[2], fd, POLLIN);
+	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), 0);
+}
+
+static unsigned events_seen;
+
+static void
+note_event(struct file_watch *watch, const struct file_event *event)
+{
+	(void)watch;
+	(void)event;
+	events_seen++;
+}
+
+static void
+note_end(struct child_watch *watch, const struct child_end *end)
+{
+	(void)watch;
+	(void)end;
+	events_seen++;
+}
+
+static void
+note_received(struct stream *stream, ssize_t result)
+{
+	(void)stream;
+	cr_assert_eq(result, 1);
+	events_seen++;
+}
+
+static void
+ignore_closed(struct stream *stream)
+{
+	(void)stream;
+}
+
+/* What has one poll of its own waits for a slot with the rest, and does not ask for it again and again. */
+static void
+assert_waits_quietly(struct test_op polls[3], int fd)
+{
+	uint64_t turns = reactor_turns(reactor);
+
+	cr_assert_eq(reactor_wait(reactor, 1, 8, 50 * MS), 0);
+	cr_assert_leq(reactor_turns(reactor) - turns, 5);
+	cr_assert_eq(events_seen, 0);
+	write_byte(fd);
+	while (events_seen == 0 || done_total < 3)
+		cr_assert_gt(reactor_wait(reactor, 1, 8, PATIENCE_NS), 0);
+	for (unsigned i = 0; i < 3; i++)
+		assert_polled(&polls[i], POLLIN);
+}
+
+Test(reactor_waiting, watch_of_files_waits_quietly)
+{
+	struct test_op polls[3];
+	struct file_watch watch;
+	int fds[2];
+
+	create_with_waiting_max(1);
+	make_pipe(fds);
+	fill_polls(polls, fds[0]);
+	cr_assert_eq(file_watch_start(&watch, reactor, note_event), 0);
+	cr_assert_gt(file_watch_add(&watch, "/dev/null", IN_OPEN), 0);
+	close(open("/dev/null", O_RDONLY));
+	assert_waits_quietly(polls, fds[1]);
+	close_pipe(fds);
+}
+
+Test(reactor_waiting, watch_of_a_child_waits_quietly)
+{
+	struct test_op polls[3];
+	struct child_watch watch;
+	int fds[2];
+	pid_t pid;
+
+	create_with_waiting_max(1);
+	make_pipe(fds);
+	fill_polls(polls, fds[0]);
+	pid = fork();
+	if (pid == 0) {
+		usleep(100000);
+		_exit(0);
+	}
+	cr_assert_eq(child_watch_start(&watch, reactor, pid, note_end), 0);
+	assert_waits_quietly(polls, fds[1]);
+	close_pipe(fds);
+}
+
+Test(reactor_waiting, stream_waits_quietly)
+{
+	struct test_op polls[3];
+	struct stream stream = { .on_received = note_received, .on_closed = ignore_closed };
+	struct iovec part = { buffers[0], 1 };
+	int fds[2], ends[2];
+
+	create_with_waiting_max(1);
+	make_pipe(fds);
+	fill_polls(polls, fds[0]);
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+	stream_init(&stream, reactor, NULL, ends[0]);
+	stream_receive(&stream, &part, 1);
+	write_byte(ends[1]);
+	assert_waits_quietly(polls, fds[1]);
+	stream_close(&stream);
+	turn_until_idle();
+	close(ends[1]);
 	close_pipe(fds);
 }
 

@@ -307,6 +307,59 @@ Test(reactor_wait, no_wake_is_lost)
 	cr_assert_eq(pthread_join(thread, NULL), 0);
 }
 
+/* ---- while it spins ---- */
+
+#define SPIN_NS_MAX (400 * MS)
+
+static uint64_t asked_ns; /* written before the call that it is about */
+
+static void *
+wake_soon(void *argument)
+{
+	usleep(10000);
+	asked_ns = kernel_clock_ns();
+	reactor_wake(reactor);
+	return argument;
+}
+
+static void *
+stop_soon(void *argument)
+{
+	usleep(10000);
+	asked_ns = kernel_clock_ns();
+	reactor_stop(reactor);
+	return argument;
+}
+
+/* A reactor that has learned to spin for long, by waits that a little more of it would have ended, ends a rest by ASK at once: within
+ * a time that is far from the end of the spin. */
+static void
+assert_ends_a_spin(void *(*ask)(void *argument))
+{
+	pthread_t thread;
+
+	reactor_destroy(reactor);
+	create_reactor(1, 1, (unsigned)(SPIN_NS_MAX / 1000));
+	for (unsigned i = 0; i < 20; i++)
+		cr_assert_eq(reactor_wait(reactor, 1, 1, 100000), 0);
+	for (uint64_t wait_ns = 200000; wait_ns < SPIN_NS_MAX * 3 / 4; wait_ns *= 2)
+		cr_assert_eq(reactor_wait(reactor, 1, 1, wait_ns), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, ask, NULL), 0);
+	cr_assert_eq(reactor_wait(reactor, 1, 1, LONG_NS), 0);
+	cr_assert_lt(kernel_clock_ns() - asked_ns, 60 * MS);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+}
+
+Test(reactor_wait, wake_ends_a_spin)
+{
+	assert_ends_a_spin(wake_soon);
+}
+
+Test(reactor_wait, stop_ends_a_spin)
+{
+	assert_ends_a_spin(stop_soon);
+}
+
 /* ---- reactor_wake and reactor_run ---- */
 
 static uint64_t turns_asleep; /* when it slept */

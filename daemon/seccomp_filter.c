@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -207,6 +208,7 @@ static const unsigned allowed_families[] = { AF_UNIX, AF_INET, AF_INET6, AF_NETL
 			CLONE_NEWPID | CLONE_NEWUSER | CLONE_NEWUTS))
 
 static int add_rules(scmp_filter_ctx filter);
+static int add_policies(scmp_filter_ctx filter);
 static int add_clone(scmp_filter_ctx filter);
 
 int
@@ -234,9 +236,10 @@ seccomp_filter_load(void)
 static int
 add_rules(scmp_filter_ctx filter)
 {
-	for (size_t i = 0; i < ARRAY_COUNT(allowed_calls); i++) {
-		int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed_calls[i], 0);
+	int error;
 
+	for (size_t i = 0; i < ARRAY_COUNT(allowed_calls); i++) {
+		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, allowed_calls[i], 0);
 		if (error < 0 && error != -EDOM)
 			return error;
 	}
@@ -247,13 +250,36 @@ add_rules(scmp_filter_ctx filter)
 			.op = SCMP_CMP_EQ,
 			.datum_a = (scmp_datum_t)allowed_families[i],
 		};
-		int error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
-						   &is_family);
+		error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1,
+					       &is_family);
+		if (error < 0)
+			return error;
+	}
+	error = add_policies(filter);
+	if (error < 0)
+		return error;
+	return add_clone(filter);
+}
+
+/* Of scheduling policies those that disk/slice_pace.c changes between: none that could keep others from their CPU. */
+static int
+add_policies(scmp_filter_ctx filter)
+{
+	static const int policies[] = { SCHED_OTHER, SCHED_BATCH };
+
+	for (size_t i = 0; i < ARRAY_COUNT(policies); i++) {
+		struct scmp_arg_cmp is_policy = {
+			.arg = 1,
+			.op = SCMP_CMP_EQ,
+			.datum_a = (scmp_datum_t)policies[i],
+		};
+		int error = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW,
+						   SCMP_SYS(sched_setscheduler), 1, &is_policy);
 
 		if (error < 0)
 			return error;
 	}
-	return add_clone(filter);
+	return 0;
 }
 
 /* No filter can see the flags of clone3, which are in memory; where it does not exist the C library does with clone. */

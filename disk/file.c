@@ -24,14 +24,6 @@ is_whole_blocks(const struct file_volume *file, const struct volume_request *req
 	       request->offset + request->length <= request->tail_start;
 }
 
-/* Tell file_zeroes.c.  Stored only where it changes: all cores look at it. */
-static void
-note_use(struct file_volume *file)
-{
-	if (!__atomic_load_n(&file->used, __ATOMIC_RELAXED))
-		__atomic_store_n(&file->used, true, __ATOMIC_RELAXED);
-}
-
 static void
 find_tail(struct volume_request *request)
 {
@@ -60,7 +52,7 @@ file_submit(struct volume *volume, struct volume_request *request)
 	switch (request->command) {
 	case VOLUME_COMMAND_READ:
 	case VOLUME_COMMAND_WRITE:
-		note_use(file);
+		slice_pace_note_use(&file->pace);
 		if (file->cached && request->command == VOLUME_COMMAND_READ)
 			file_submit_cached_read(request);
 		else if (file->cached)

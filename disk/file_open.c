@@ -261,6 +261,7 @@ find_abilities(struct file_volume *file)
 		return log_open_error(file->volume.path, file->volume.read_only, -errno);
 	file->is_device = S_ISBLK(status.st_mode);
 	if (!file->is_device) {
+		slice_pace_init(&file->pace, false, 0);
 		file->zeroes_fast = true;
 		file->volume.trims = !file->volume.read_only && can_punch(file);
 		return 0;
@@ -268,9 +269,10 @@ find_abilities(struct file_volume *file)
 	device_limits_find(status.st_rdev, &limits);
 	file->zeroes_fast = limits.write_zeroes_bytes_max > 0;
 	file->volume.trims = limits.discard_bytes_max > 0;
-	if (limits.discard_grain_bytes <= DISCARD_GRAIN_BYTES_MAX &&
-	    (limits.discard_grain_bytes & (limits.discard_grain_bytes - 1)) == 0)
-		file->slice_bytes_min = limits.discard_grain_bytes;
+	if (limits.discard_grain_bytes > DISCARD_GRAIN_BYTES_MAX ||
+	    (limits.discard_grain_bytes & (limits.discard_grain_bytes - 1)) != 0)
+		limits.discard_grain_bytes = 0;
+	slice_pace_init(&file->pace, true, limits.discard_grain_bytes);
 	return 0;
 }
 

@@ -1,12 +1,13 @@
 /* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
  * blocks, file_merge.c several as one, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_prefetch.c reads
- * ahead, file_share.c leaves slots for other volumes, file_zeroes.c trims and zeros, file_extents.c tells where the data is, file_grow.c notices that it has become larger, file.c
+ * ahead, file_share.c leaves slots for other volumes, file_zeroes.c trims and zeros, at the pace of slice_pace.c, file_extents.c tells where the data is, file_grow.c notices that it has become larger, file.c
  * says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
 
 #include "disk/extent_map.h"
 #include "disk/flush_group.h"
+#include "disk/slice_pace.h"
 #include "disk/volume.h"
 
 #define FILE_GRAIN_BYTES_MAX 65536u
@@ -50,12 +51,7 @@ struct file_volume {
 	struct extent_map map; /* its examiner is a call of FILE_KEY_EXAMINER */
 	/* file_zeroes.c's. */
 	void *zeros;
-	uint64_t slice_bytes; /* atomic, a power of two */
-	uint64_t
-		slice_free_ns; /* when the next may begin; belongs to the helper that runs one, as does the next */
-	uint64_t slice_shared_ns; /* others count as beside it until then */
-	uint64_t slice_bytes_min; /* of the device: a power of two, or 0 */
-	bool used; /* atomic: something was read or written since it was last made false */
+	struct slice_pace pace;
 };
 
 static inline struct file_volume *

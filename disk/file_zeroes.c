@@ -1,11 +1,8 @@
 /* TRIM and WRITE_ZEROES, by system calls that a helper thread makes:
  *	whole grains, slice by slice -> the parts of a grain before and behind them -> (sync)
- * A slice is locked as a plain write is, and so short that neither the lock nor the file system's own keeps others waiting: how many
- * bytes that is, is learned from how long the last took.  One slice of a volume runs at a time: the file system would make more of
- * them wait for each other, in threads that other volumes need.  Where something else is read or written, too, the next waits behind one
- * that took long for three times as long: three reads of four meet none, and one that has waited for the file system's lock does not
- * find it taken once more.
- * doc/decisions/0013-trims.md has what came of it.
+ * A slice is locked as a plain write is, and so short that neither the lock nor the file system's own keeps others waiting: slice_pace.c
+ * knows how short, and when the next may begin.  One slice of a volume runs at a time: the file system would make more of them wait for each
+ * other, in threads that other volumes need.
  *
  * Parts of a grain are read, changed and written under an exclusive lock, with direct I/O if everything else is: fallocate would
  * leave dirty pages behind.  A TRIM leaves them as they are. */
@@ -18,27 +15,9 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "disk/file_volume.h"
-
-#define SLICE_BYTES_MAX	  ((uint64_t)1 << 30)
-#define SLICE_BYTES_MIN	  ((uint64_t)1 << 20)
-#define SLICE_BYTES_FIRST ((uint64_t)4 << 20)
-
-/* Slices that take longer are halved, those that take less than half of it doubled.  A call to a file system takes some 100 us
- * however short it is, and slices must be large beside that; a device may take its time as long as it is not the CPU's. */
-#define SLICE_LONG_NS	    500000u
-#define SLICE_LONG_CPU_NS   60000u /* of a device; its slices may be smaller by that */
-#define SLICE_BYTES_CPU_MIN ((uint64_t)128 << 10)
-
-/* A slice that took less is followed at once; others by a pause in proportion, none longer than this, if the volume was read or written
- * so lately. */
-#define PAUSED_NS_MIN  20000u
-#define PAUSE_FACTOR   3
-#define PAUSE_NS_MAX   20000000u
-#define USED_LATELY_NS 100000000u
 
 #define ZEROS_BYTES ((size_t)1 << 20)
 
@@ -61,9 +40,6 @@ file_zeroes_start(struct file_volume *file)
 	if (zeros == MAP_FAILED)
 		return -ENOMEM;
 	file->zeros = zeros;
-	file->slice_bytes = SLICE_BYTES_FIRST;
-	if (file->slice_bytes < file->slice_bytes_min)
-		file->slice_bytes = file->slice_bytes_min;
 	return 0;
 }
 
@@ -209,68 +185,6 @@ zero_slice(const struct file_volume *file, const struct volume_request *request)
 	return error;
 }
 
-/* How long something took, and what the thread had of a CPU meanwhile. */
-struct spent {
-	uint64_t ns, cpu_ns;
-};
-
-static struct spent
-spent_now(void)
-{
-	struct timespec cpu = { 0 };
-
-	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &cpu);
-	return (struct spent){ kernel_clock_ns(),
-			       (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec };
-}
-
-/* A slice of BYTES took SPENT. */
-static void
-learn_slice(struct file_volume *file, uint64_t bytes, struct spent spent)
-{
-	uint64_t limit = __atomic_load_n(&file->slice_bytes, __ATOMIC_RELAXED);
-	uint64_t cpu_ns = file->is_device ? spent.cpu_ns : 0, bytes_min = UINT64_MAX;
-
-	if (cpu_ns > SLICE_LONG_CPU_NS)
-		bytes_min = SLICE_BYTES_CPU_MIN;
-	else if (spent.ns > SLICE_LONG_NS)
-		bytes_min = SLICE_BYTES_MIN;
-	if (limit / 2 >= bytes_min && limit / 2 >= file->slice_bytes_min)
-		limit /= 2;
-	else if (spent.ns < SLICE_LONG_NS / 2 && cpu_ns < SLICE_LONG_CPU_NS / 2 && bytes == limit &&
-		 limit < SLICE_BYTES_MAX)
-		limit *= 2;
-	/* Relaxed: a number that is only a hint. */
-	__atomic_store_n(&file->slice_bytes, limit, __ATOMIC_RELAXED);
-}
-
-/* Wait until the next slice may begin. */
-static void
-pause_between(const struct file_volume *file)
-{
-	uint64_t now_ns = kernel_clock_ns();
-	struct timespec pause = { 0 };
-
-	if (now_ns >= file->slice_free_ns)
-		return;
-	pause.tv_nsec = (long)(file->slice_free_ns - now_ns); /* of PAUSE_NS_MAX at most */
-	(void)nanosleep(&pause, NULL);
-}
-
-/* A slice is over that took SPENT_NS. */
-static void
-plan_pause(struct file_volume *file, uint64_t spent_ns)
-{
-	uint64_t now_ns = kernel_clock_ns(), pause_ns = 0;
-
-	/* Relaxed: nothing else is read by it. */
-	if (__atomic_exchange_n(&file->used, false, __ATOMIC_RELAXED))
-		file->slice_shared_ns = now_ns + USED_LATELY_NS;
-	if (spent_ns >= PAUSED_NS_MIN && now_ns < file->slice_shared_ns)
-		pause_ns = min_u64(spent_ns * PAUSE_FACTOR, PAUSE_NS_MAX);
-	file->slice_free_ns = now_ns + pause_ns;
-}
-
 /* What zeros are like afterwards.  A device that has made a hole does not say so. */
 static uint32_t
 extent_flags(const struct file_volume *file, const struct volume_request *request)
@@ -286,10 +200,9 @@ whole_run(struct call *call)
 	struct volume_request *request = container_of(call, struct volume_request, call);
 	struct file_volume *file = file_of(request->volume);
 	uint64_t start = request->slice_start, end = request->slice_end;
-	struct spent begin, end_at, spent;
+	struct slice slice;
 
-	pause_between(file);
-	begin = spent_now();
+	slice_begin(&file->pace, &slice);
 	extent_map_begin(&file->map, start, end);
 	request->error =
 		is_trim(request) ? trim_slice(file, start, end) : zero_slice(file, request);
@@ -297,10 +210,7 @@ whole_run(struct call *call)
 	if (request->error == 0 && !(file->is_device && is_trim(request)))
 		extent_map_learn(&file->map, start, end, extent_flags(file, request));
 	extent_map_end(&file->map, start, end);
-	end_at = spent_now();
-	spent = (struct spent){ end_at.ns - begin.ns, end_at.cpu_ns - begin.cpu_ns };
-	learn_slice(file, end - start, spent);
-	plan_pause(file, spent.ns);
+	slice_end(&file->pace, &slice, end - start);
 }
 
 /* Read, change and write the blocks of the slice, which is within a grain; the page cache does that by itself. */
@@ -417,7 +327,7 @@ part_granted(struct range_exclusive *exclusive)
 static void
 start_whole(struct file_volume *file, struct volume_request *request)
 {
-	uint64_t limit = __atomic_load_n(&file->slice_bytes, __ATOMIC_RELAXED);
+	uint64_t limit = slice_pace_bytes(&file->pace);
 	uint64_t boundary = (request->slice_start / limit + 1) * limit;
 
 	request->slice_end = min_u64(request->slice_end, boundary);

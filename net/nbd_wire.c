@@ -95,6 +95,19 @@ allowed_flags(const struct nbd_header *header, const struct nbd_session *session
 	return flags;
 }
 
+/* What to say of HEADER's flags, which are not allowed.  The flag of a payload is still there where that is no struct
+ * nbd_wire_status_payload: more contexts than there are to choose from, or none. */
+static const char *
+refused_flags(const struct nbd_header *header, const struct nbd_session *session)
+{
+	unsigned flags = header->flags & ~allowed_flags(header, session);
+
+	if (session->style == NBD_STYLE_EXTENDED && header->command == NBD_CMD_BLOCK_STATUS &&
+	    flags == NBD_CMD_FLAG_PAYLOAD_LEN)
+		return "a payload that is not a length and one context";
+	return "a flag that is not valid for this command";
+}
+
 /* Whether SESSION knows the command at all. */
 static bool
 is_offered(const struct nbd_header *header, const struct nbd_session *session)
@@ -134,7 +147,7 @@ nbd_header_validate(const struct nbd_header *header, const struct nbd_session *s
 	if (!is_offered(header, session))
 		return refuse(NBD_EINVAL, "a command that was not offered, or not negotiated", why);
 	if ((header->flags & ~allowed_flags(header, session)) != 0)
-		return refuse(NBD_EINVAL, "a flag that is not valid for this command", why);
+		return refuse(NBD_EINVAL, refused_flags(header, session), why);
 	return commands[header->command].has_range ? validate_range(header, session, why)
 						   : NBD_SUCCESS;
 }

@@ -404,7 +404,10 @@ def status_with_a_payload_asks_for_chosen_contexts(env):
         bytes(11),
         bytes(1000),
     ):
-        equal(ask(payload).error, wire.EINVAL, f"error with payload {payload[:20].hex()}")
+        answer = ask(payload)
+        equal(answer.error, wire.EINVAL, f"error with payload {payload[:20].hex()}")
+        if len(payload) != 12:
+            equal(answer.message, "a payload that is not a length and one context", "message")
         here.check_works(client)
     plain = here.connect(EXTENDED)
     payload = struct.pack(">QI", MIB, 1)

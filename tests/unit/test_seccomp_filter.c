@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/sched.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@ static void
 assert_filtered(void)
 {
 	char *arguments[] = { NULL };
+	struct sched_param first = { .sched_priority = 1 };
 
 	cr_assert_eq(execve("/bin/true", arguments, arguments), -1);
 	cr_assert_eq(errno, EPERM);
@@ -45,6 +47,8 @@ assert_filtered(void)
 	cr_assert_eq(process_vm_readv(getpid(), NULL, 0, NULL, 0, 0), -1);
 	cr_assert_eq(errno, EPERM);
 	cr_assert_eq(setuid(getuid()), -1);
+	cr_assert_eq(errno, EPERM);
+	cr_assert_eq(sched_setscheduler(0, SCHED_FIFO, &first), -1);
 	cr_assert_eq(errno, EPERM);
 	cr_assert_eq(socket(AF_PACKET, SOCK_DGRAM, 0), -1);
 	cr_assert_eq(errno, EPERM);
@@ -71,6 +75,7 @@ idle_main(void *argument)
 Test(seccomp_filter, takes_calls_away_from_all_threads_and_leaves_the_others)
 {
 	pthread_t before, after;
+	struct sched_param ordinary = { 0 };
 	sem_t loaded;
 	int fd;
 	void *memory;
@@ -86,6 +91,8 @@ Test(seccomp_filter, takes_calls_away_from_all_threads_and_leaves_the_others)
 	assert_filtered();
 	cr_assert_eq(pthread_create(&after, NULL, idle_main, NULL), 0);
 	cr_assert_eq(pthread_join(after, NULL), 0);
+	cr_assert_eq(sched_setscheduler(0, SCHED_BATCH, &ordinary), 0);
+	cr_assert_eq(sched_setscheduler(0, SCHED_OTHER, &ordinary), 0);
 	fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	cr_assert(fd >= 0 || errno == EAFNOSUPPORT);
 	close(fd);

@@ -19,13 +19,13 @@
 #define LEAVE_NS     ((uint64_t)20 * 1000000)
 #define FAILURES_MAX 3
 
-#define SECOND_NS ((uint64_t)1000000000)
+#define MS_NS ((uint64_t)1000000)
 
 /* What came between two looks. */
 struct window {
 	uint64_t end_ns;
 	uint64_t mean_bytes, mean_written_bytes; /* of a request */
-	uint64_t rate;				 /* bytes per second */
+	uint64_t rate;				 /* bytes per ms */
 };
 
 static void leave(struct task *task);
@@ -71,7 +71,7 @@ idle_core(struct service *service, int cpu, uint64_t now_ns)
 		unsigned count = __atomic_load_n(&core->connection_count, __ATOMIC_RELAXED);
 
 		if ((int)core->core->cpu == cpu ||
-		    now_ns - __atomic_load_n(&core->busy_ns, __ATOMIC_RELAXED) < BUSY_NS)
+		    __atomic_load_n(&core->busy_ns, __ATOMIC_RELAXED) + BUSY_NS > now_ns)
 			continue;
 		if (best == NULL || count < best_count) {
 			best = core;
@@ -123,7 +123,7 @@ take_window(struct connection *connection)
 		.mean_written_bytes = (traffic->written_bytes - move->written_bytes) / count,
 	};
 
-	window.rate = (bytes - move->bytes) * SECOND_NS / (window.end_ns - move->looked_ns + 1);
+	window.rate = (bytes - move->bytes) * MS_NS / (window.end_ns - move->looked_ns + 1);
 	move->requests = requests;
 	move->bytes = bytes;
 	move->written_bytes = traffic->written_bytes;

@@ -24,7 +24,7 @@ struct move {
 	struct timer deadline;	     /* runs while there is a target */
 	struct task leave;
 	unsigned failures; /* times that it was not better there, or did not come away */
-	uint64_t rate;	   /* bytes per second before it moved; 0: it has been compared */
+	uint64_t rate;	   /* bytes per ms before it moved; 0: it has been compared */
 	bool settling;	   /* it has just come */
 	/* Of its traffic at the last look, and when that was. */
 	uint64_t requests, bytes, written_bytes, looked_ns;

@@ -41,6 +41,7 @@ MODULES = (
     "test_tls",
     "test_handshakes",
     "test_vsock",
+    "test_kernel",
     "test_dead_peers",
     "test_memory",
     "test_move",
@@ -71,7 +72,7 @@ def parse_arguments():
     parser.add_argument("--daemon", required=True, help="the millraced to test")
     parser.add_argument("--quick", action="store_true", help="a representative part, at smaller sizes")
     parser.add_argument("--jobs", type=int, default=JOBS, metavar="N", help="tests side by side (default %(default)s)")
-    parser.add_argument("--only", default="", metavar="SUBSTRING", help="only tests with this in their name")
+    parser.add_argument("--only", default="", metavar="SUBSTRING", help="only tests with this, or with one of A,B,..., in their name")
     parser.add_argument("--counts", metavar="FILE", help="write the last line to this file too")
     parser.add_argument(
         "--work",
@@ -170,10 +171,11 @@ def main():
     for module in MODULES:
         __import__(module)
     cases = harness.ALL_TESTS
+    wanted = arguments.only.split(",")
     indices = [
         index
         for index, case in enumerate(cases)
-        if arguments.only in case.name and (case.quick or not arguments.quick)
+        if any(part in case.name for part in wanted) and (case.quick or not arguments.quick)
     ]
     if arguments.list:
         print("\n".join(cases[index].name for index in indices))

@@ -52,7 +52,7 @@ config_init(struct config *config)
 		.handshake_s = 10,
 		.dead_peer_s = 60,
 		.log_level = LOG_LEVEL_INFO,
-		.tls = { .verify_client = true },
+		.tls = { .verify_client = true, .kernel = true },
 	};
 }
 

@@ -116,6 +116,7 @@ static const struct config_key tls_keys[] = {
 	YES_NO("verify-client", config, tls.verify_client),
 	TEXT("psk-file", config, tls.psk_file, 1),
 	TEXT("priority", config, tls.priority, 1),
+	YES_NO("kernel", config, tls.kernel),
 };
 static_assert(ARRAY_COUNT(tls_keys) <= CONFIG_KEYS_MAX, "the reader counts them");
 

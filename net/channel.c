@@ -3,10 +3,16 @@
  * Inside TLS the stream moves ciphertext between the socket and the session's buffers, and each of its events is followed by
  * as much of the user's transfers as can be done.  A receive begins with what the session has already, in a task, so that on_received
  * does not come from within channel_receive; only when that is not enough the socket is read.  A send is encrypted when the output
- * is empty, and done when it is empty again: the user's data stays where it is until the kernel has it. */
+ * is empty, and done when it is empty again: the user's data stays where it is until the kernel has it.
+ *
+ * Where the kernel encrypts (net/tls_kernel.h), the user's parts go to the stream as they are, some at a time, for the kernel does it within the
+ * call. */
 #include "net/channel.h"
 
 #include <errno.h>
+
+/* What the kernel encrypts in one call, while the core's other clients wait: as much as a session's output has. */
+#define OFFLOADED_BYTES (4u * TLS_SESSION_RECORD_BYTES)
 
 static void channel_of_received(struct stream *stream, ssize_t result);
 static void channel_of_sent(struct stream *stream, ssize_t result);
@@ -58,6 +64,23 @@ receive_input(struct channel *channel)
 	stream_receive(&channel->stream, &channel->input, 1);
 }
 
+/* Returns 0, or -EPROTO: TLS is over. */
+static int
+say_own(struct channel *channel)
+{
+	return tls_session_offloaded(channel->tls) && !stream_sending(&channel->stream)
+		       ? tls_session_change_keys(channel->tls)
+		       : 0;
+}
+
+/* Whether the kernel may have encrypted what it could not give to TCP yet: that would be lost behind the socket's end, which the end of TLS
+ * tells anyway. */
+static bool
+kernel_has_some(const struct channel *channel)
+{
+	return tls_session_offloaded(channel->tls) && stream_unsent_bytes(&channel->stream) > 0;
+}
+
 static void
 send_output(struct channel *channel)
 {
@@ -66,7 +89,7 @@ send_output(struct channel *channel)
 	channel->output = tls_session_output(channel->tls);
 	if (channel->output.iov_len > 0)
 		stream_send(&channel->stream, &channel->output, 1);
-	else if (channel->ending)
+	else if (channel->ending && !kernel_has_some(channel))
 		stream_end_sending(&channel->stream);
 }
 
@@ -128,9 +151,19 @@ tell_received(struct channel *channel, ssize_t result)
 	channel->on_received(channel, result);
 }
 
+/* The user's parts are as they were. */
+static void
+mend_cut(struct channel *channel)
+{
+	if (channel->cut != NULL)
+		channel->cut->iov_len += channel->cut_bytes;
+	channel->cut = NULL;
+}
+
 static void
 tell_sent(struct channel *channel, ssize_t result)
 {
+	mend_cut(channel);
 	channel->sending = NULL;
 	channel->encrypted_bytes = 0;
 	channel->on_sent(channel, result);
@@ -152,6 +185,8 @@ receive_more(struct channel *channel)
 	}
 	result = tls_session_read(channel->tls, channel->receiving, channel->receiving_count);
 	send_output(channel);
+	if (say_own(channel) < 0)
+		result = -EPROTO;
 	if (result == -EAGAIN) {
 		receive_input(channel);
 		return;
@@ -159,6 +194,45 @@ receive_more(struct channel *channel)
 	if (result < 0)
 		channel->error = (int)result;
 	tell_received(channel, result);
+}
+
+/* Whether the kernel encrypts from now on; it is asked once, when nothing of TLS's own is on its way. */
+static bool
+offloaded(struct channel *channel)
+{
+	if (!channel->offload_tried) {
+		channel->offload_tried = true;
+		(void)tls_session_offload(channel->tls, channel->stream.fd);
+	}
+	return tls_session_offloaded(channel->tls);
+}
+
+/* The first OFFLOADED_BYTES of the send under way, to be encrypted by the kernel. */
+static void
+send_plain(struct channel *channel)
+{
+	size_t room = OFFLOADED_BYTES;
+	unsigned count = 0;
+
+	while (count < channel->sending_count && room > 0) {
+		struct iovec *part = &channel->sending[count++];
+
+		if (part->iov_len > room) {
+			channel->cut = part;
+			channel->cut_bytes = part->iov_len - room;
+			part->iov_len = room;
+		}
+		room -= part->iov_len;
+	}
+	stream_send(&channel->stream, channel->sending, count);
+}
+
+/* The kernel has taken, and encrypted, so much of it. */
+static void
+plain_sent(struct channel *channel, size_t count)
+{
+	tls_session_kernel_sent(channel->tls, count);
+	tell_sent(channel, (ssize_t)count);
 }
 
 /* Encrypt what fits of the send under way, and send that. */
@@ -169,6 +243,14 @@ begin_sending(struct channel *channel)
 
 	if (stream_sending(&channel->stream))
 		return; /* an answer of TLS's own: on when that is sent */
+	if (offloaded(channel)) {
+		channel->error = say_own(channel);
+		if (channel->error == 0)
+			send_plain(channel);
+		else
+			defer(channel);
+		return;
+	}
 	result = tls_session_write(channel->tls, channel->sending, channel->sending_count);
 	if (result < 0) {
 		channel->error = (int)result;
@@ -307,6 +389,10 @@ channel_of_sent(struct stream *stream, ssize_t result)
 			tell_sent(channel, result);
 		return; /* else nobody waits for it, and a receive will say it too */
 	}
+	if (tls_session_offloaded(channel->tls)) {
+		plain_sent(channel, (size_t)result);
+		return;
+	}
 	tls_session_sent(channel->tls, (size_t)result);
 	send_output(channel);
 	if (stream_sending(stream))
@@ -361,6 +447,7 @@ channel_abandon(struct channel *channel)
 	task_cancel(&channel->go_on);
 	tls_line_leave(&channel->place);
 	stream_abandon(&channel->stream);
+	mend_cut(channel);
 	channel->receiving = NULL;
 	channel->sending = NULL;
 	channel->securing = false;

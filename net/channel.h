@@ -35,6 +35,10 @@ struct channel {
 	struct iovec *sending; /* likewise */
 	unsigned sending_count;
 	size_t encrypted_bytes; /* of `sending`, in the output */
+	bool offload_tried;	/* the kernel was asked to encrypt */
+	struct iovec
+		*cut; /* a part of `sending` that the kernel gets the beginning of; NULL: none */
+	size_t cut_bytes; /* that are left out of it */
 	struct iovec input, output;
 	struct task go_on; /* with what needs no event of the socket */
 };

@@ -400,6 +400,8 @@ tls_credentials_load(const struct tls_files *files, struct tls_credentials **cre
 		return -ENOMEM; /* UNTESTED: no fault for malloc */
 	made->references = 1;
 	made->verify_client = files->verify_client;
+	if (files->kernel)
+		made->kernel = tls_kernel_find();
 	/* All of them, to find all mistakes. */
 	error = load_priority(files, made);
 	next = load_x509(files, made);
@@ -412,6 +414,11 @@ tls_credentials_load(const struct tls_files *files, struct tls_credentials **cre
 		tls_credentials_put(made);
 		return error;
 	}
+	if (made->kernel.ciphers != 0)
+		log_info("TLS: the kernel encrypts what is sent over TCP%s",
+			 made->kernel.changes_keys
+				 ? ""
+				 : " with TLS 1.2; for TLS 1.3 it needs Linux 6.14");
 	*credentials = made;
 	return 0;
 }

@@ -3,6 +3,7 @@
 #ifndef NET_TLS_CREDENTIALS_H
 #define NET_TLS_CREDENTIALS_H
 
+#include "net/tls_kernel.h"
 #include "net/tls_psk.h"
 #include "reactor/check.h"
 #include <gnutls/gnutls.h>
@@ -27,6 +28,7 @@ struct tls_files {
 	char *psk_file;	    /* as psktool writes it */
 	char *priority;	    /* GnuTLS's priority string; NULL: TLS_PRIORITY_DEFAULT */
 	bool verify_client; /* clients that use certificates need one that CA has signed */
+	bool kernel;	    /* have the kernel encrypt where it can */
 	struct tls_origins origins;
 };
 
@@ -40,6 +42,7 @@ struct tls_files {
 struct tls_credentials {
 	unsigned references; /* atomic */
 	bool verify_client;
+	struct tls_kernel kernel; /* what it is to be used for */
 	gnutls_priority_t priority;
 	gnutls_certificate_credentials_t x509; /* NULL: none */
 	gnutls_psk_server_credentials_t psk;   /* NULL: none */

@@ -4,6 +4,8 @@
  * itself.  What it pushes is gathered in the output, so that many records leave in one send. */
 #include "net/tls_session.h"
 
+#include "net/tls_kernel.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <gnutls/x509.h>
@@ -13,6 +15,16 @@
 #include <string.h>
 
 #define WHY_TEXT_BYTES 160
+
+/* Records of one key: GnuTLS changes its own as often.  Source: RFC 8446, section 5.5. */
+#define RECORDS_PER_KEY (1u << 24)
+
+/* Source: RFC 8446, sections 5.1 and 4.6.3. */
+enum {
+	RECORD_ALERT = 21,
+	RECORD_HANDSHAKE = 22,
+	UPDATE_REQUESTED = 1,
+};
 
 /* A certificate that says what it is for must say that it is for clients: with a web server's own nobody comes in as one.  GnuTLS keeps the
  * pointer, and does not write.  Source: RFC 5280, section 4.2.1.12. */
@@ -37,6 +49,10 @@ struct tls_session {
 	size_t output_start, output_end;
 	bool input_ended;
 	bool drained; /* GnuTLS has said that it needs more input, and none has come since */
+	/* The kernel encrypts: */
+	int kernel_fd;		 /* what is sent through this; -1: it does not */
+	uint32_t kernel_records; /* with these keys, about */
+	bool keys_wanted;	 /* new ones, by the peer; GnuTLS has not answered */
 	int ended; /* what the next read returns: 0 or GnuTLS's error; GNUTLS_E_AGAIN: it has not ended */
 	struct tls_names names;
 	const char *reason; /* as tls_session_reason */
@@ -50,6 +66,8 @@ static int prepare(struct tls_session *session);
 static int set_up_server(struct tls_session *session);
 static int set_up_client(struct tls_session *session);
 static int know_peer(struct tls_session *session);
+static int on_key_update(gnutls_session_t gnutls, unsigned type, unsigned when, unsigned incoming,
+			 const gnutls_datum_t *message);
 static int failed(struct tls_session *session, int error);
 
 /* ---- beginning and end ---- */
@@ -67,6 +85,7 @@ create(struct tls_credentials *credentials, const struct tls_client *client,
 	made->credentials = credentials;
 	made->client = client;
 	made->drained = true;
+	made->kernel_fd = -1;
 	made->ended = GNUTLS_E_AGAIN;
 	if (tls_session_unpark(made) < 0 || prepare(made) < 0) {
 		tls_session_destroy(made);
@@ -114,6 +133,8 @@ set_up_server(struct tls_session *session)
 	int error;
 
 	gnutls_session_set_ptr(gnutls, credentials);
+	gnutls_handshake_set_hook_function(gnutls, GNUTLS_HANDSHAKE_KEY_UPDATE, GNUTLS_HOOK_POST,
+					   on_key_update);
 	error = gnutls_priority_set(gnutls, credentials->priority);
 	if (error == 0 && credentials->x509 != NULL)
 		error = gnutls_credentials_set(gnutls, GNUTLS_CRD_CERTIFICATE, credentials->x509);
@@ -552,6 +573,93 @@ tls_session_write(struct tls_session *session, const struct iovec *parts, unsign
 		cursor_advance(&cursor, (size_t)sent);
 	}
 	return (ssize_t)total;
+}
+
+/* ---- the kernel sends ---- */
+
+/* What GnuTLS has to say itself.  Returns 0 or an error of GnuTLS. */
+static int
+say_record(struct tls_session *session, uint8_t type, const void *bytes, size_t count)
+{
+	return tls_kernel_send_record(session->kernel_fd, type, bytes, count) < 0
+		       ? GNUTLS_E_PUSH_ERROR
+		       : 0;
+}
+
+static int
+on_message(gnutls_session_t gnutls, gnutls_record_encryption_level_t level,
+	   gnutls_handshake_description_t type, const void *bytes, size_t count)
+{
+	(void)level;
+	(void)type;
+	return say_record(gnutls_transport_get_ptr(gnutls), RECORD_HANDSHAKE, bytes, count);
+}
+
+static int
+on_alert(gnutls_session_t gnutls, gnutls_record_encryption_level_t level,
+	 gnutls_alert_level_t alert_level, gnutls_alert_description_t description)
+{
+	uint8_t bytes[] = { (uint8_t)alert_level, (uint8_t)description };
+
+	(void)level;
+	return say_record(gnutls_transport_get_ptr(gnutls), RECORD_ALERT, bytes, sizeof(bytes));
+}
+
+/* The peer's message about its keys.  GnuTLS answers a request for ours when it sends next, which it does no more once the kernel does. */
+static int
+on_key_update(gnutls_session_t gnutls, unsigned type, unsigned when, unsigned incoming,
+	      const gnutls_datum_t *message)
+{
+	struct tls_session *session = gnutls_transport_get_ptr(gnutls);
+
+	(void)type;
+	(void)when;
+	if (incoming && message->size > 0 && message->data[message->size - 1] == UPDATE_REQUESTED)
+		session->keys_wanted = true;
+	return 0;
+}
+
+bool
+tls_session_offload(struct tls_session *session, int fd)
+{
+	if (session->credentials == NULL ||
+	    !tls_kernel_suits(&session->credentials->kernel, session->gnutls) ||
+	    tls_kernel_take_keys(fd, session->gnutls) < 0)
+		return false;
+	session->kernel_fd = fd;
+	gnutls_handshake_set_read_function(session->gnutls, on_message);
+	gnutls_alert_set_read_function(session->gnutls, on_alert);
+	return true;
+}
+
+bool
+tls_session_offloaded(const struct tls_session *session)
+{
+	return session->kernel_fd >= 0;
+}
+
+void
+tls_session_kernel_sent(struct tls_session *session, size_t count)
+{
+	session->kernel_records += 1 + (uint32_t)(count / TLS_SESSION_RECORD_BYTES);
+}
+
+int
+tls_session_change_keys(struct tls_session *session)
+{
+	bool due = session->keys_wanted || session->kernel_records >= RECORDS_PER_KEY;
+	int error;
+
+	/* A peer can't tell when it was heard, so that an answer may wait for room. */
+	if (!due || gnutls_protocol_get_version(session->gnutls) != GNUTLS_TLS1_3 ||
+	    !tls_kernel_has_room(session->kernel_fd))
+		return 0;
+	error = gnutls_session_key_update(session->gnutls, 0);
+	if (error == 0 && tls_kernel_take_keys(session->kernel_fd, session->gnutls) < 0)
+		error = GNUTLS_E_PUSH_ERROR;
+	session->keys_wanted = false;
+	session->kernel_records = 0;
+	return error < 0 ? failed(session, error) : 0;
 }
 
 void

@@ -71,7 +71,18 @@ ssize_t tls_session_read(struct tls_session *session, const struct iovec *parts,
 ssize_t tls_session_write(struct tls_session *session, const struct iovec *parts,
 			  unsigned part_count) MUST_USE;
 
-/* Put the end of TLS into the output; nothing may be written any more. */
+/* Have the kernel encrypt what is sent through FD, SESSION's socket, from now on, if it can (tls_kernel.h); the handshake is complete
+ * and the output empty.  Then nothing is written any more: what is to be sent goes to the socket as it is, and tls_session_kernel_sent is
+ * told.  Returns whether it does. */
+bool tls_session_offload(struct tls_session *session, int fd);
+bool tls_session_offloaded(const struct tls_session *session);
+void tls_session_kernel_sent(struct tls_session *session, size_t count);
+
+/* Offloaded, and nothing is under way to the socket: change the keys if that is due and the socket has room.  Before each send, and
+ * after a read.  Returns 0; or -EPROTO, and tls_session_why. */
+int tls_session_change_keys(struct tls_session *session) MUST_USE;
+
+/* Put the end of TLS into the output, or offloaded into the socket; nothing may be written any more. */
 void tls_session_end(struct tls_session *session);
 
 /* Free the buffers while nothing is in them and nothing may be read; false if there is something.  Reading and writing

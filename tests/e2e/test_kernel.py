@@ -1,13 +1,20 @@
-"""What needs a kernel with more than this machine's may have: its own NBD client, and LVM.  `ninja kernel-test` boots one."""
+"""What needs a kernel with more than this machine's may have: its own NBD client, LVM, and TLS.  `ninja kernel-test` boots one."""
 
 import os
 import shutil
+import ssl
 import subprocess
+import sys
+import time
 
 import wire
+from authority import IDENTITY, Authority
 from harness import FILE, MIB, Skip
 from harness import check, equal, random_bytes, same_bytes, test, two_cores, wait_until
 from test_reload import Server
+from test_tls import CONTENT, PSK, X509
+from test_tls import IMAGE_BYTES as TLS_IMAGE_BYTES
+from test_tls import connect, connect_tls, go, read_bytes, serve, uri
 from wire import Wire
 
 IMAGE_BYTES = 256 * MIB
@@ -155,3 +162,154 @@ def logical_volume_is_served_and_grows(env):
         same_bytes(file.read(5), b"tail!", "the old end, in the volume")
         file.seek(1001)
         same_bytes(file.read(MIB), data[:MIB], "the beginning, in the volume")
+
+
+# TLS in the kernel.
+
+
+def kernel_sends():
+    """How many sessions' sending the kernel has taken over so far; a daemon that starts tries it, too."""
+    try:
+        with open("/proc/net/tls_stat", encoding="ascii") as file:
+            return int(dict(line.split() for line in file)["TlsTxSw"])
+    except FileNotFoundError:
+        raise Skip("no TLS in this kernel (module tls)") from None
+
+
+def kernel_changes_keys():
+    return tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 14)
+
+
+def limited_to(version, *ciphers):
+    names = "".join(f":+{cipher}" for cipher in ciphers)
+    return f"priority = NORMAL:-VERS-ALL:+VERS-{version}:-CIPHER-ALL{names}:+ECDHE-PSK:+DHE-PSK"
+
+
+CIPHERS = ("AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305")
+# With a key there is no SHA-384, which AES-256 has in TLS 1.3.
+SESSIONS = [(version, cipher, X509) for version in ("TLS1.2", "TLS1.3") for cipher in CIPHERS]
+SESSIONS += [("TLS1.2", CIPHERS[0], PSK), ("TLS1.3", CIPHERS[0], PSK)]
+
+
+@test(over=SESSIONS)
+def tls_copies_both_ways(env, version, cipher, kind):
+    kernel_sends()
+    authority = Authority(env)
+    daemon, path = serve(env, f"{authority.settings('required')}\n{limited_to(version, cipher)}")
+    before = kernel_sends()
+    where = uri(authority, daemon.address, kind)
+    check("with TLS" in env.run(["nbdinfo", where]).out, "nbdinfo does not say that it uses TLS")
+    copy = env.path("copy")
+    env.run(["nbdcopy", where, copy])
+    same_bytes(read_bytes(copy), CONTENT[:TLS_IMAGE_BYTES], "copy by nbdcopy")
+    upload = env.file(TLS_IMAGE_BYTES, random_bytes(TLS_IMAGE_BYTES, 2))
+    env.run(["nbdcopy", "--flush", upload, where])
+    same_bytes(read_bytes(path), read_bytes(upload), "image after nbdcopy")
+    sends = kernel_sends() - before
+    if version == "TLS1.2" or kernel_changes_keys():
+        check(sends >= 3, f"the kernel sent for {sends} of three clients and more")
+    else:
+        equal(sends, 0, "sessions that the kernel sent for, whose keys it can't change")
+
+
+@test()
+def tls_is_left_alone_when_told(env):
+    before = kernel_sends()
+    authority = Authority(env)
+    daemon, _ = serve(env, f"{authority.settings('required')}\n{limited_to('TLS1.2', CIPHERS[0])}\nkernel = no")
+    env.run(["nbdinfo", uri(authority, daemon.address, X509)])
+    equal(kernel_sends(), before, "sessions that the kernel sends for")
+    check("the kernel encrypts" not in daemon.log(), "the log says that it does")
+
+
+@test(over=[("TLSv1_2",), ("TLSv1_3",)])
+def tls_of_a_client_that_reads_late_arrives_whole(env, version):
+    """More than the socket takes waits in the daemon; the end of TLS comes behind it."""
+    kernel_sends()
+    if version == "TLSv1_3" and not kernel_changes_keys():
+        raise Skip("this kernel can't change keys (Linux 6.14)")
+    authority = Authority(env)
+    daemon, _ = serve(env, authority.settings("required"))
+    before = kernel_sends()
+    context = authority.context()
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    client = connect_tls(env, daemon, context)
+    go(client)
+    wanted = {client.request(wire.CMD_READ, i, 3 * MIB): i for i in range(12)}
+    client.request(wire.CMD_DISC)
+    time.sleep(1)
+    while wanted:
+        cookie, error, data = client.reply()
+        equal(error, 0, "error of a read")
+        offset = wanted.pop(cookie)
+        same_bytes(data, CONTENT[offset : offset + 3 * MIB], f"read at {offset}")
+    equal(client.sock.recv(1), b"", "what comes after DISC, in order")
+    equal(kernel_sends() - before, 1, "sessions that the kernel sent for")
+
+
+class GnuTlsSocket:
+    """As much of a socket as Wire uses, inside a session whose keys can be changed."""
+
+    def __init__(self, sock, peer):
+        self.sock, self.peer = sock, peer
+        while not peer.shake_hands():
+            self.exchange()
+        sock.sendall(peer.take())
+
+    def exchange(self):
+        self.sock.sendall(self.peer.take())
+        received = self.sock.recv(65536)
+        check(received != b"", "the connection has ended without the end of TLS")
+        self.peer.incoming += received
+
+    def sendall(self, data):
+        self.sock.sendall(self.peer.encrypt(data))
+
+    def recv_into(self, view):
+        while (data := self.peer.decrypt(len(view))) is None:
+            self.exchange()
+        view[: len(data)] = data
+        return len(data)
+
+    def settimeout(self, seconds):
+        self.sock.settimeout(seconds)
+
+    def close(self):
+        self.sock.close()
+
+
+@test()
+def tls_keys_are_changed_as_often_as_asked(env):
+    """By the client for both sides, while replies are on their way."""
+    sys.path.append(os.path.join(os.path.dirname(__file__), "../fuzz"))
+    import tls_peer
+
+    kernel_sends()
+    if not kernel_changes_keys():
+        raise Skip("this kernel can't change keys (Linux 6.14)")
+    authority = Authority(env)
+    daemon, _ = serve(env, authority.settings("required"))
+    before = kernel_sends()
+    client = connect(env, daemon)
+    equal(client.answer_kind(wire.OPT_STARTTLS), wire.REP_ACK, "answer to STARTTLS")
+    credentials = tls_peer.Credentials(authority, IDENTITY)
+    client.sock = GnuTlsSocket(client.sock, tls_peer.TlsPeer(credentials.kinds()[0], "TLS1.3"))
+    client.sock.sock.sendall(client.sock.peer.update_keys())
+    time.sleep(1.1)  # GnuTLS takes no more than one in a second
+    go(client)
+    for count in range(5):
+        wanted = {client.request(wire.CMD_READ, i * 4096, 300_000): i * 4096 for i in range(20)}
+        client.sock.sock.sendall(client.sock.peer.update_keys())
+        time.sleep(1.1)
+        while wanted:
+            cookie, error, data = client.reply()
+            equal(error, 0, "error of a read")
+            offset = wanted.pop(cookie)
+            same_bytes(data, CONTENT[offset : offset + 300_000], f"read at {offset} in round {count}")
+        client.write(count, b"written with the new keys")
+        same_bytes(client.read(count, 25), b"written with the new keys", "what was written")
+        client.write(0, CONTENT[:4096])
+    equal(kernel_sends() - before, 1, "sessions that the kernel sent for")
+    with open("/proc/net/tls_stat", encoding="ascii") as file:
+        stat = dict(line.split() for line in file)
+    check(int(stat.get("TlsTxRekeyOk", "6")) >= 6, f"{stat}")

@@ -39,6 +39,8 @@ class TlsError(Exception):
 
 GNUTLS.gnutls_record_send.restype = ctypes.c_ssize_t
 GNUTLS.gnutls_record_send.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
+GNUTLS.gnutls_record_recv.restype = ctypes.c_ssize_t
+GNUTLS.gnutls_record_recv.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 GNUTLS.gnutls_strerror.restype = ctypes.c_char_p
 
 
@@ -125,6 +127,18 @@ class TlsPeer:
             must(sent)
             view = view[sent:]
         return self.take()
+
+    def decrypt(self, count, received=b""):
+        """At most COUNT bytes of what came: empty at the end of TLS, None: not without more of it."""
+        self.incoming += received
+        buffer = ctypes.create_string_buffer(count)
+        got = E_INTERRUPTED
+        while got in PASSING:
+            got = GNUTLS.gnutls_record_recv(self.session, buffer, count)
+        if got == E_AGAIN:
+            return None
+        must(got)
+        return buffer.raw[:got]
 
     def update_keys(self):
         """TLS 1.3: new keys, and a request for the server's."""

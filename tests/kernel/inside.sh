@@ -12,7 +12,7 @@ exec >/dev/ttyS0 2>&1
 ip link set lo up
 hostname millrace-test
 mknod -m 600 /dev/loop-control c 10 237 2>/dev/null
-/usr/bin/python3 tests/e2e/run.py --daemon "$daemon" --jobs 1 --work /tmp --only "$only" 2>&1 | sed 's/^/test: /'
+/usr/bin/python3 tests/e2e/run.py --daemon "$daemon" --jobs 1 --work /mnt/work --only "$only" 2>&1 | sed 's/^/test: /'
 sync
 echo o >/proc/sysrq-trigger
 sleep 60

@@ -258,6 +258,7 @@ Test(config_describe, says_everything)
 			       "mode             required\n"
 			       "verify-client    yes\n"
 			       "psk-file         /keys\n"
+			       "kernel           yes\n"
 			       "export           \"\" (the default export)\n"
 			       "  type           file\n"
 			       "  path           /a\n"

@@ -135,6 +135,8 @@ config_finish(struct config *config, FILE *errors)
 
 	if (config_tls_check(config, errors))
 		error = -EINVAL;
+	for (size_t i = 0; i < config->export_count; i++)
+		config->exports[i].tls_only |= config->exports[i].allow_names.count > 0;
 	config->listen_default = config->listen_count == 0;
 	if (config->listen_default &&
 	    config_apply_listen(config, LISTEN_DEFAULT, "the default listener", errors))

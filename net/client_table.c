@@ -62,12 +62,19 @@ is_counted(const struct access_peer *peer)
 	return peer->family != AF_UNIX && peer->family != AF_UNSPEC;
 }
 
+/* All hosts of a link share its first half.  Source: RFC 4291, section 2.5.6. */
+static bool
+is_link_local(const struct access_peer *peer)
+{
+	return peer->bytes[0] == 0xfe && (peer->bytes[1] & 0xc0) == 0x80;
+}
+
 static struct access_peer
 client_of(const struct access_peer *peer)
 {
 	struct access_peer client = *peer;
 
-	if (client.family == AF_INET6)
+	if (client.family == AF_INET6 && !is_link_local(&client))
 		memset(client.bytes + IPV6_CLIENT_BYTES, 0,
 		       sizeof(client.bytes) - IPV6_CLIENT_BYTES);
 	return client;

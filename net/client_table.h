@@ -1,5 +1,5 @@
 /* How many connections each client address has, so that one client can't take all places.
- * What counts as one client: an IPv4 address, an IPv6 network of 64 bits (a machine has one to choose its addresses from), a vsock
+ * What counts as one client: an IPv4 address, an IPv6 network of 64 bits (a machine has one to choose its addresses from; of a link's, each address), a vsock
  * CID.  Clients of Unix sockets have no address and are not counted. */
 #ifndef NET_CLIENT_TABLE_H
 #define NET_CLIENT_TABLE_H

@@ -178,11 +178,20 @@ is_current(gnutls_x509_crt_t certificate, char *text, size_t text_bytes)
 	return false;
 }
 
-/* The server's own: each must be valid. */
+/* The server's own: each must be valid, and the first be for servers: clients take no other. */
 static int
 check_own(const struct source *source, const struct chain *chain)
 {
 	char why[64];
+
+	if (!gnutls_x509_crt_check_key_purpose(chain->certificates[0], GNUTLS_KP_TLS_WWW_SERVER,
+					       0)) {
+		log_error("%s: the certificate is for other purposes than TLS servers; put one in "
+			  "its "
+			  "place that is for them, or for any",
+			  source->name);
+		return -EINVAL;
+	}
 
 	for (unsigned i = 0; i < chain->count; i++) {
 		if (is_current(chain->certificates[i], why, sizeof(why)))

@@ -630,6 +630,10 @@ def break_expired(authority):
     authority.issue("server", "localhost", EXPIRED)
 
 
+def break_purpose(authority):
+    authority.issue("server", "localhost", purposes="tls_www_client\n")
+
+
 def break_future(authority):
     authority.issue("server", "localhost", FUTURE)
 
@@ -656,6 +660,7 @@ BROKEN = {
     "psk file open to others": (break_psk_mode, ("keys.psk", "0604", "chmod 600")),
     "certificate expired": (break_expired, ("server-cert.pem", "expired", "2020-02-01")),
     "certificate of the future": (break_future, ("server-cert.pem", "not valid before", "2090-01-01")),
+    "certificate for clients only": (break_purpose, ("server-cert.pem", "other purposes than TLS servers")),
     "key of another certificate": (break_other_key, ("server-cert.pem", "server-key.pem")),
     "no certificate": (break_no_pem, ("server-cert.pem", "PEM")),
     "no authority": (break_no_ca, ("ca-cert.pem", "PEM")),

@@ -74,6 +74,18 @@ Test(client_table, ipv6_network_of_64_bits_is_one_client)
 	client_table_fini(&table);
 }
 
+Test(client_table, hosts_of_one_link_are_apart)
+{
+	struct client_table table = table_of(8, 1);
+	struct access_peer one = { .family = AF_INET6, .bytes = { 0xfe, 0x80, [15] = 1 } };
+	struct access_peer other = { .family = AF_INET6, .bytes = { 0xfe, 0x80, [15] = 2 } };
+
+	cr_assert(enter(&table, one));
+	cr_assert_not(enter(&table, one));
+	cr_assert(enter(&table, other));
+	client_table_fini(&table);
+}
+
 Test(client_table, families_are_apart)
 {
 	struct client_table table = table_of(8, 1);

@@ -133,7 +133,8 @@ class TlsPeer:
         self.incoming += received
         buffer = ctypes.create_string_buffer(count)
         got = E_INTERRUPTED
-        while got in PASSING:
+        # Behind a message of TLS's own, GnuTLS says E_AGAIN although there is more.
+        while got in PASSING or (got == E_AGAIN and self.incoming):
             got = GNUTLS.gnutls_record_recv(self.session, buffer, count)
         if got == E_AGAIN:
             return None

@@ -7,7 +7,7 @@
 set -u
 daemon=$PWD/$1
 counts=build/test-counts/kernel
-BOOT_AND_TESTS_S=${KERNEL_TEST_S:-600}
+BOOT_AND_TESTS_S=${KERNEL_TEST_S:-900}
 MEMORY_MIB=2048
 DISK_BYTES=2G # /mnt of the machine, ext4: the tests need O_DIRECT
 # What the kernel's drivers need comes with them.

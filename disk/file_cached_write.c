@@ -2,7 +2,8 @@
  * be read first.  RWF_NOWAIT is no help: ext4 and block devices refuse it, XFS and btrfs too, because of the time stamp.
  *
  * A helper's wake-up costs more than a small write.  So what a core has at the end of a turn goes to a helper in one batch, and what
- * comes meanwhile waits for the next.  More helpers at one time would wait for each other: the file's lock lets in one.
+ * comes meanwhile waits for the next.  More helpers at one time would wait for each other: the file's lock lets in one.  Of large
+ * writes the next batch stands behind the one that is written, so that the helper need not wait for the core.
  *
  * A durable write is a write and then a sync of the whole file with all that wait for one, as a flush (flush_group.h): where syncs do
  * not overlap, the report of a loss can't go to the wrong one. */
@@ -14,6 +15,10 @@
 /* Of a batch: more would be long without an answer. */
 #define BATCH_REQUESTS_MAX 32u
 #define BATCH_BYTES_MAX	   ((uint64_t)512 << 10)
+
+/* A second batch stands behind the first if it begins with so large a write: then the helper goes on at once.  Of small ones more
+ * gather while one is written, which costs less. */
+#define BEHIND_BYTES_MIN ((uint64_t)64 << 10)
 
 static struct volume_request *
 request_of(struct list_node *node)
@@ -46,10 +51,10 @@ write_all(const struct volume_request *request)
 static void
 batch_run(struct call *call)
 {
-	struct file_core *home = container_of(call, struct file_core, batch_call);
+	struct file_batch *batch = container_of(call, struct file_batch, call);
 	struct list_node *node;
 
-	list_for_each(node, &home->batch) {
+	list_for_each(node, &batch->requests) {
 		struct volume_request *request = request_of(node);
 
 		request->error = write_all(request);
@@ -69,24 +74,25 @@ finish(struct file_volume *file, struct volume_request *request)
 		flush_group_submit(&file->flushes, file->fd, request);
 }
 
-static void start_batch(struct file_core *home);
+static void start_batches(struct file_core *home);
 
 static void
 batch_done(struct call *call)
 {
-	struct file_core *home = container_of(call, struct file_core, batch_call);
+	struct file_batch *batch = container_of(call, struct file_batch, call);
+	struct file_core *home = batch->home;
 	struct list_node done, *node;
 
 	list_init(&done);
-	list_move_all(&done, &home->batch);
-	start_batch(home);
+	list_move_all(&done, &batch->requests);
+	start_batches(home);
 	while ((node = list_take_first(&done)) != NULL)
 		finish(home->file, request_of(node));
 }
 
-/* Have a helper write what waits, if anything does. */
+/* Have a helper write what waits longest, as BATCH, behind those of this core that it has already. */
 static void
-start_batch(struct file_core *home)
+start_batch(struct file_core *home, struct file_batch *batch)
 {
 	struct volume_request *request = NULL;
 	uint64_t bytes = 0;
@@ -96,24 +102,39 @@ start_batch(struct file_core *home)
 
 		if (node == NULL)
 			break;
-		list_append(&home->batch, node);
+		list_append(&batch->requests, node);
 		request = request_of(node);
 		bytes += request->length;
 	}
-	if (request == NULL)
-		return;
-	home->batch_call.run = batch_run;
-	home->batch_call.done = batch_done;
-	call_submit(home->file->calls, request->core->reactor, &home->batch_call);
+	batch->call.run = batch_run;
+	batch->call.done = batch_done;
+	call_submit_keyed(home->file->calls, request->core->reactor, &batch->call, (uintptr_t)home);
+}
+
+/* Begin what may begin of what waits. */
+static void
+start_batches(struct file_core *home)
+{
+	unsigned busy = 0;
+
+	for (unsigned i = 0; i < FILE_BATCHES; i++)
+		busy += !list_empty(&home->batches[i].requests);
+	for (unsigned i = 0; i < FILE_BATCHES; i++) {
+		struct file_batch *batch = &home->batches[i];
+
+		if (!list_empty(&batch->requests) || list_empty(&home->waiting))
+			continue;
+		if (busy > 0 && request_of(home->waiting.next)->length < BEHIND_BYTES_MIN)
+			return;
+		start_batch(home, batch);
+		busy++;
+	}
 }
 
 static void
 on_end_of_turn(struct task *task)
 {
-	struct file_core *home = container_of(task, struct file_core, batch_task);
-
-	if (list_empty(&home->batch))
-		start_batch(home);
+	start_batches(container_of(task, struct file_core, batch_task));
 }
 
 static void
@@ -146,6 +167,9 @@ file_cached_init(struct file_volume *file, struct file_core *home)
 	home->read_lane = 0;
 	home->file = file;
 	list_init(&home->waiting);
-	list_init(&home->batch);
+	for (unsigned i = 0; i < FILE_BATCHES; i++) {
+		home->batches[i].home = home;
+		list_init(&home->batches[i].requests);
+	}
 	task_init(&home->batch_task, on_end_of_turn);
 }

@@ -12,6 +12,15 @@
 
 #define FILE_GRAIN_BYTES_MAX 65536u
 
+#define FILE_BATCHES 2u
+
+/* Writes through the page cache that a helper has, or is to have behind another batch. */
+struct file_batch {
+	struct file_core *home;
+	struct list_node requests; /* struct volume_request, by op.node; empty: it is free */
+	struct call call;
+};
+
 /* What one core knows of a volume's file. */
 struct file_core {
 	struct volume_request
@@ -25,9 +34,9 @@ struct file_core {
 	unsigned read_lane;
 	/* file_cached_write.c's. */
 	struct file_volume *file;
-	struct list_node waiting, batch; /* struct volume_request, by op.node */
+	struct list_node waiting; /* struct volume_request, by op.node */
 	struct task batch_task;
-	struct call batch_call; /* under way while there is a batch */
+	struct file_batch batches[FILE_BATCHES];
 } __attribute__((aligned(64)));
 
 struct file_volume {

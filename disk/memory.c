@@ -4,8 +4,11 @@
  * allows; page_map.h says how a page is dropped beside writers of it.  Nothing is ever read or written in blocks: any offset
  * and length costs the same.
  *
- * A request runs when its class has its turn on its core, in slices, so that a long one holds nobody up.  TRIM and zeros, which may
+ * A request runs when its class has its turn on its core, in slices, so that a long one holds nobody up.  Before that, a large write
+ * to pages that there are not yet has a helper thread get them: the kernel clears them, and a machine that is virtual may have to
+ * wait for its host, while the core receives what is next.  TRIM and zeros, which may
  * be of the whole volume, run when a core has nothing else to do, but soon in any case; of all of a core one does a slice at a time. */
+#include <assert.h>
 #include <errno.h>
 #include <numa.h>
 #include <stdlib.h>
@@ -30,12 +33,17 @@
 #define CLEAR_BYTES_MAX	     ((uint64_t)64 << 10)
 #define CLEAR_LOOK_BYTES_MAX ((uint64_t)512 << 20)
 
+/* Of a shorter write its pages come sooner than a helper would. */
+#define FETCH_BYTES_MIN ((uint64_t)64 << 10)
+#define FETCH_LANES	8u /* keys of calls: a volume has so many at one time */
+
 /* What one core has to do of TRIMs and zeros. */
 struct memory_core {
 	struct memory_volume *memory;
 	struct reactor *reactor;
 	struct list_node waiting; /* struct volume_request, by op.node */
 	struct task task;
+	unsigned fetch_lane; /* of the next */
 } __attribute__((aligned(64)));
 
 struct memory_volume {
@@ -44,7 +52,9 @@ struct memory_volume {
 	size_t mapped_bytes;
 	struct page_map *map;
 	struct memory_core *cores; /* NULL before it is started */
+	struct call_pool *calls;
 };
+static_assert(sizeof(struct memory_volume) >= FETCH_LANES, "a lane's key is an address in it");
 
 static struct memory_volume *
 memory_of(const struct volume *volume)
@@ -147,14 +157,15 @@ memory_start(struct volume *volume, struct cores *cores, unsigned home_index,
 	void *result;
 
 	(void)home_index;
-	(void)calls;
 	if (posix_memalign(&result, _Alignof(struct memory_core),
 			   cores->count * sizeof(struct memory_core)) != 0)
 		return -ENOMEM;
 	memory->cores = result;
+	memory->calls = calls;
 	for (unsigned i = 0; i < cores->count; i++) {
 		memory->cores[i].memory = memory;
 		memory->cores[i].reactor = cores->cores[i].reactor;
+		memory->cores[i].fetch_lane = 0;
 		list_init(&memory->cores[i].waiting);
 		task_init(&memory->cores[i].task, clear_next);
 	}
@@ -356,6 +367,52 @@ memory_run(struct op *op, long result)
 		reactor_complete(request->core->reactor, op, 0);
 }
 
+/* On a helper thread: take the memory that REQUEST, a write, is about to take.  What is there stays as it is, and a page that is dropped
+ * meanwhile comes back when it is written. */
+static void
+fetch_run(struct call *call)
+{
+	const struct volume_request *request = container_of(call, struct volume_request, call);
+	const struct memory_volume *memory = memory_of(request->volume);
+	uint64_t mask = (uint64_t)sysconf(_SC_PAGESIZE) - 1;
+	uint64_t start = request->offset & ~mask;
+	uint64_t end = (request->offset + request->length + mask) & ~mask;
+
+	/* A kernel before 5.14 does not know it: then they come as they are written. */
+	(void)madvise(memory->bytes + start, end - start, MADV_POPULATE_WRITE);
+}
+
+static void
+fetch_done(struct call *call)
+{
+	struct volume_request *request = container_of(call, struct volume_request, call);
+
+	reactor_complete(request->core->reactor, &request->op, 0);
+}
+
+/* Whether REQUEST is a write that should have its pages from a helper. */
+static bool
+wants_fetch(const struct memory_volume *memory, const struct volume_request *request)
+{
+	uint64_t end = request->offset + request->length;
+	bool touched;
+
+	if (request->command != VOLUME_COMMAND_WRITE || request->length < FETCH_BYTES_MIN)
+		return false;
+	return run_bytes(memory, request->offset, end, &touched) < request->length || !touched;
+}
+
+static void
+fetch(struct memory_volume *memory, struct memory_core *home, struct volume_request *request)
+{
+	unsigned lane = home->fetch_lane++ % FETCH_LANES;
+
+	request->call.run = fetch_run;
+	request->call.done = fetch_done;
+	call_submit_keyed(memory->calls, request->core->reactor, &request->call,
+			  (uintptr_t)memory + lane);
+}
+
 /* Work for a slice's time on the TRIMs and zeros that have waited longest; one that needs more goes behind the others. */
 static void
 clear_next(struct task *task)
@@ -388,7 +445,8 @@ clear_next(struct task *task)
 static void
 memory_submit(struct volume *volume, struct volume_request *request)
 {
-	struct memory_core *home = &memory_of(volume)->cores[request->core->index];
+	struct memory_volume *memory = memory_of(volume);
+	struct memory_core *home = &memory->cores[request->core->index];
 
 	request->progress_bytes = 0;
 	op_init(&request->op, memory_run);
@@ -397,6 +455,8 @@ memory_submit(struct volume *volume, struct volume_request *request)
 	    request->command == VOLUME_COMMAND_WRITE_ZEROES) {
 		list_append(&home->waiting, &request->op.node);
 		reactor_defer_idle(home->reactor, &home->task);
+	} else if (wants_fetch(memory, request)) {
+		fetch(memory, home, request);
 	} else {
 		reactor_complete(request->core->reactor, &request->op, 0);
 	}

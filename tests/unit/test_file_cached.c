@@ -224,6 +224,90 @@ Test(file_cached, read_behind_a_cut_file_fails_and_others_go_on)
 	image_stop(&image);
 }
 
+#define WRITES_MAX 40 /* more than a batch has */
+
+/* A helper that does nothing until it is let go. */
+struct stopper {
+	struct message message;
+	struct call call;
+	struct image *image;
+	atomic_bool go;
+};
+
+static void
+stopper_run(struct call *call)
+{
+	while (!atomic_load(&container_of(call, struct stopper, call)->go))
+		usleep(100);
+}
+
+static void
+stopper_done(struct call *call)
+{
+	(void)call;
+}
+
+static void
+stopper_submit(struct message *message)
+{
+	struct stopper *stopper = container_of(message, struct stopper, message);
+
+	stopper->call.run = stopper_run;
+	stopper->call.done = stopper_done;
+	call_submit(stopper->image->fixture.calls, stopper->image->fixture.cores.cores[0].reactor,
+		    &stopper->call);
+}
+
+/* Batches that helpers are to write, none of which comes to it, of COUNT writes of LENGTH bytes that come in one turn. */
+static uint64_t
+batches_of(struct image *image, unsigned count, uint64_t length)
+{
+	struct stopper stoppers[2] = { { .image = image }, { .image = image } };
+	static struct trial trials[WRITES_MAX];
+	uint64_t calls = calls_made(image) + 2;
+
+	for (unsigned i = 0; i < 2; i++) {
+		stoppers[i].message.deliver = stopper_submit;
+		reactor_send(image->fixture.cores.cores[0].reactor, &stoppers[i].message);
+	}
+	for (unsigned i = 0; i < count; i++)
+		trials[i].request = (struct volume_request){
+			.command = VOLUME_COMMAND_WRITE,
+			.offset = i * length,
+			.length = length,
+		};
+	trials_begin(&image->fixture, trials, count, 0, 1);
+	while (calls_made(image) <= calls)
+		usleep(100);
+	usleep(20000);
+	calls = calls_made(image) - calls;
+	for (unsigned i = 0; i < 2; i++)
+		atomic_store(&stoppers[i].go, true);
+	for (unsigned i = 0; i < count; i++) {
+		cr_assert_eq(trial_wait(&trials[i]), 0);
+		trial_end(&trials[i]);
+	}
+	return calls;
+}
+
+Test(file_cached, a_second_batch_of_large_writes_stands_behind_the_first, .timeout = 60)
+{
+	static uint8_t data[2 * MIB];
+	struct image image;
+
+	image_start(&image, 2 * MIB);
+	cr_assert_eq(batches_of(&image, 8, 256 << 10), 2);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, 2 * MIB, data), 0);
+	for (unsigned i = 0; i < 8; i++) {
+		const uint8_t *part = data + i * (256 << 10);
+
+		cr_assert_eq(part[0], i + 1);
+		cr_assert_eq(memcmp(part, part + 1, (256 << 10) - 1), 0);
+	}
+	cr_assert_eq(batches_of(&image, WRITES_MAX, 4 << 10), 1);
+	image_stop(&image);
+}
+
 static atomic_uint syncs;
 static atomic_bool fail;
 

@@ -183,6 +183,47 @@ Test(memory, takes_what_is_written_and_gives_it_back, .timeout = 60)
 	free(bytes);
 }
 
+/* Calls that a write of LENGTH bytes at OFFSET makes. */
+static uint64_t
+calls_of_write(struct volume_fixture *fixture, uint64_t offset, uint64_t length, uint8_t *bytes)
+{
+	struct call_counters before, after;
+
+	call_pool_counters(fixture->calls, &before);
+	cr_assert_eq(volume_run(fixture, VOLUME_COMMAND_WRITE, offset, length, bytes), 0);
+	call_pool_counters(fixture->calls, &after);
+	return after.submitted - before.submitted;
+}
+
+Test(memory, large_writes_get_new_pages_from_a_helper, .timeout = 60)
+{
+	const uint64_t size_bytes = ((uint64_t)1 << 40) + 5, bytes_max = 256 << 10;
+	uint8_t *bytes = malloc(bytes_max), *found = malloc(bytes_max);
+	struct volume_fixture fixture;
+
+	memset(bytes, 7, bytes_max);
+	start(&fixture, size_bytes);
+	cr_assert_eq(calls_of_write(&fixture, 0, bytes_max, bytes), 1);
+	cr_assert_eq(resident_bytes(size_bytes) >> 16, bytes_max >> 16);
+	cr_assert_eq(calls_of_write(&fixture, 0, bytes_max, bytes), 0);
+	/* Some of them there, some not; the last page of the volume; too small. */
+	cr_assert_eq(calls_of_write(&fixture, bytes_max / 2 + 1, bytes_max, bytes), 1);
+	cr_assert_eq(calls_of_write(&fixture, size_bytes - bytes_max, bytes_max, bytes), 1);
+	cr_assert_eq(calls_of_write(&fixture, 4 * bytes_max, 32 << 10, bytes), 0);
+	cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_TRIM, 0, bytes_max, NULL), 0);
+	cr_assert_eq(calls_of_write(&fixture, 1, bytes_max - 1, bytes), 1);
+	cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_READ, 0, bytes_max, found), 0);
+	cr_assert_eq(found[0], 0);
+	cr_assert(memcmp(found + 1, bytes, bytes_max - 1) == 0);
+	cr_assert_eq(
+		volume_run(&fixture, VOLUME_COMMAND_READ, size_bytes - bytes_max, bytes_max, found),
+		0);
+	cr_assert(memcmp(found, bytes, bytes_max) == 0);
+	volume_fixture_stop(&fixture);
+	free(bytes);
+	free(found);
+}
+
 Test(memory, zeros_without_a_hole_keep_their_room, .timeout = 60)
 {
 	struct volume_extent found[1];

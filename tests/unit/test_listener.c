@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -37,6 +38,44 @@ Test(listener, port_zero_becomes_the_kernels_choice)
 	cr_assert_eq(listener_open(&listener, &address), 0);
 	cr_assert_neq(((struct sockaddr_in *)&listener.address.storage)->sin_port, 0);
 	listener_close(&listener);
+}
+
+/* How the connections of FD, a TCP socket, will control congestion. */
+static void
+read_congestion_control(int fd, char name[16])
+{
+	socklen_t bytes = 16;
+
+	memset(name, 0, 16);
+	cr_assert_eq(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &bytes), 0);
+}
+
+static void
+assert_congestion_control(const char *text, const char *expected)
+{
+	struct address address = address_of(text);
+	struct listener listener;
+	char name[16];
+
+	cr_assert_eq(listener_open(&listener, &address), 0);
+	read_congestion_control(listener.fd, name);
+	cr_assert_str_eq(name, expected, "%s", text);
+	listener_close(&listener);
+}
+
+Test(listener, nothing_paces_what_stays_within_the_machine)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char usual[16];
+
+	cr_assert_geq(fd, 0);
+	read_congestion_control(fd, usual);
+	(void)close(fd);
+	assert_congestion_control("127.0.0.1:0", "reno");
+	assert_congestion_control("127.9.8.7:0", "reno");
+	assert_congestion_control("[::1]:0", "reno");
+	assert_congestion_control("0.0.0.0:0", usual);
+	assert_congestion_control("[::]:0", usual);
 }
 
 Test(listener, port_in_use_is_refused)

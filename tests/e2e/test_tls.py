@@ -90,11 +90,8 @@ def uri(authority, address, kind):
 # Real clients.
 
 
-@test(over=[(X509, TCP), (PSK, TCP), (PSK, UNIX)], quick=[(X509, TCP), (PSK, TCP)])
-def libnbd_copies_both_ways(env, kind, transport):
-    authority = Authority(env)
-    daemon, path = serve(env, authority.settings("required"), transport=transport)
-    where = uri(authority, daemon.address, kind)
+def copy_both_ways(env, where, path):
+    """Three clients of libnbd's, inside TLS, of the export at WHERE whose image is PATH."""
     check("with TLS" in env.run(["nbdinfo", where]).out, "nbdinfo does not say that it uses TLS")
     copy = env.path("copy")
     env.run(["nbdcopy", where, copy])
@@ -102,6 +99,13 @@ def libnbd_copies_both_ways(env, kind, transport):
     upload = env.file(IMAGE_BYTES, random_bytes(IMAGE_BYTES, 2))
     env.run(["nbdcopy", "--flush", upload, where])
     same_bytes(read_bytes(path), read_bytes(upload), "image after nbdcopy")
+
+
+@test(over=[(X509, TCP), (PSK, TCP), (PSK, UNIX)], quick=[(X509, TCP), (PSK, TCP)])
+def libnbd_copies_both_ways(env, kind, transport):
+    authority = Authority(env)
+    daemon, path = serve(env, authority.settings("required"), transport=transport)
+    copy_both_ways(env, uri(authority, daemon.address, kind), path)
 
 
 @test(over=[(X509,), (PSK,)], quick=[(X509,), (PSK,)])

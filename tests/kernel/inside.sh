@@ -9,6 +9,7 @@ for word in $(</proc/cmdline); do
 	esac
 done
 exec >/dev/ttyS0 2>&1
+echo # behind what the firmware left on the line
 ip link set lo up
 hostname millrace-test
 mknod -m 600 /dev/loop-control c 10 237 2>/dev/null

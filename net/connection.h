@@ -14,6 +14,7 @@
 #include "net/limit.h"
 #include "net/service.h"
 #include "net/service_move.h"
+#include "net/service_trial.h"
 #include "net/traffic.h"
 #include "reactor/list.h"
 
@@ -70,6 +71,7 @@ struct connection {
 	unsigned stalled_looks;
 
 	struct move move; /* to another core */
+	struct trial trial;
 
 	/* Transmission. */
 	struct nbd_session session; /* of the handshake, when that is over */

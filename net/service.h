@@ -31,7 +31,7 @@ struct service_core {
 	unsigned
 		connection_count; /* atomic: raised by the core that places, lowered here; placement goes by it */
 	uint64_t
-		busy_ns; /* atomic: when it last saw one of them make many requests; see net/service_move.h */
+		busy_ns; /* atomic: when it last saw one of them make many requests; see net/service_trial.h */
 	struct list_node connections; /* at work, or were lately */
 	struct list_node parked;      /* idle for long */
 	struct stream_parking parking;

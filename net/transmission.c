@@ -255,7 +255,7 @@ transmission_received(struct connection *connection, size_t count)
 		input_bytes(connection));
 	connection->input_end = input_bytes(connection);
 	connection->input_start = 0;
-	service_move_look(connection);
+	service_trial_look(connection);
 }
 
 /* ---- sending ---- */

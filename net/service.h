@@ -7,6 +7,7 @@
 #include "net/client_log.h"
 #include "net/client_table.h"
 #include "net/listener.h"
+#include "net/service_balance.h"
 #include "net/service_settings.h"
 #include "net/tls_line.h"
 #include "net/traffic.h"
@@ -32,6 +33,7 @@ struct service_core {
 		connection_count; /* atomic: raised by the core that places, lowered here; placement goes by it */
 	uint64_t
 		busy_ns; /* atomic: when it last saw one of them make many requests; see net/service_trial.h */
+	struct balance balance;
 	struct list_node connections; /* at work, or were lately */
 	struct list_node parked;      /* idle for long */
 	struct stream_parking parking;

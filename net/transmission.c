@@ -256,6 +256,7 @@ transmission_received(struct connection *connection, size_t count)
 	connection->input_end = input_bytes(connection);
 	connection->input_start = 0;
 	service_trial_look(connection);
+	service_balance_look(connection->home);
 }
 
 /* ---- sending ---- */

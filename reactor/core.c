@@ -2,11 +2,13 @@
 #include "reactor/core.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <numa.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "reactor/log.h"
 
@@ -44,6 +46,20 @@ core_enter_arena(struct core *core, int node)
 		log_warning("core %u: no memory arena of its own: %s", core->cpu, strerror(-error));
 }
 
+uint64_t
+core_waited_ns(const struct core *core)
+{
+	unsigned long long ran_ns, waited_ns;
+	char text[64];
+	ssize_t bytes;
+
+	if (core->schedstat_fd < 0)
+		return 0;
+	bytes = pread(core->schedstat_fd, text, sizeof(text) - 1, 0);
+	text[bytes > 0 ? bytes : 0] = '\0';
+	return sscanf(text, "%llu %llu", &ran_ns, &waited_ns) == 2 ? waited_ns : 0;
+}
+
 /* Make what the core owns, on its own thread, so that its memory comes from its own node. */
 static int
 core_init(struct core *core)
@@ -76,11 +92,14 @@ core_main(void *argument)
 	struct core *core = argument;
 
 	log_set_core(core->cpu);
+	core->schedstat_fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
 	core->start_error = core_init(core);
 	sem_post(&core->cores->started);
 	if (core->start_error == 0)
 		reactor_run(core->reactor);
 	arena_leave(&core->arena);
+	if (core->schedstat_fd >= 0)
+		(void)close(core->schedstat_fd);
 	return NULL;
 }
 

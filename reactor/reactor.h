@@ -52,6 +52,7 @@ struct reactor_counters {
 	uint64_t no_slot; /* io_submit calls that found none */
 	uint64_t events;
 	uint64_t events_stale; /* for what was abandoned, or never asked for */
+	uint64_t rest_ns;      /* between turns, with nothing to do: spinning or asleep */
 	uint64_t sleeps;
 	uint64_t spins;
 	uint64_t yields;

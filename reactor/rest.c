@@ -97,12 +97,16 @@ rest(struct reactor *reactor, uint64_t until_ns)
 	if (reactor->spin.ns > 0 && reactor->worker_ops == 0) {
 		now_ns = spin_until(reactor, now_ns,
 				    earlier(now_ns + reactor->spin.ns, deadline_ns));
-		if (something_came(reactor))
+		if (something_came(reactor)) {
+			COUNT(reactor, rest_ns, now_ns - started_ns);
 			return;
+		}
 	}
 	sleep_until(reactor, now_ns, deadline_ns);
+	now_ns = kernel_clock_ns();
+	COUNT(reactor, rest_ns, now_ns - started_ns);
 	if (reactor->config.poll_us > 0)
-		spin_adapt(&reactor->spin, kernel_clock_ns() - started_ns);
+		spin_adapt(&reactor->spin, now_ns - started_ns);
 }
 
 static bool

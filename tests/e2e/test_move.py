@@ -55,6 +55,11 @@ def moves(daemon, client):
     return [int(line.rsplit(" ", 1)[1]) for line in lines]
 
 
+def all_moves(daemon):
+    """As moves, of all connections."""
+    return [int(line.rsplit(" ", 1)[1]) for line in daemon.log_lines() if "moved to core" in line]
+
+
 def pinned(env):
     """The two cores of a daemon, which must run already; this thread stays on the first one's CPU until the test ends."""
     cores = [int(core) for core in two_cores().split(",")]
@@ -112,3 +117,34 @@ def client_that_reads_no_replies_is_not_held_up_by_a_move(env):
     equal(moves(daemon, client), [], "where it was moved to, with replies that wait")
     while cookies:
         cookies.discard(client.next_answer().cookie)
+
+
+def crowd(env, connections):
+    """What millrace-bench, on the second core's CPU, writes and reads over so many connections is right.  Returns the daemon and its
+    cores."""
+    cores = [int(core) for core in two_cores().split(",")]
+    if len(cores) < 2:
+        raise Skip("needs two cores")
+    settings = f"[reactor]\ncores = {two_cores()}\n[server]\nlisten = 127.0.0.1:0\nlog-level = debug\n"
+    daemon = env.serve("--config", env.config(settings + f"[export disk]\ntype = memory\nsize = {SIZE}\n"))
+    program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    command = [program, "verify", daemon.uri("disk"), "--connections", str(connections), "--depth", "1", "--time", "2",
+               "--cores", str(cores[1]), "--quiet"]
+    result = env.run(command)
+    equal(result.code, 0, f"how it ended: {result.out}{result.err}")
+    return daemon, cores
+
+
+@test(alone=True, quick=True)
+def crowd_leaves_a_core_without_time_for_an_idle_one(env):
+    """The client takes the CPU of one core; the other has time."""
+    daemon, cores = crowd(env, 300)
+    to = all_moves(daemon)
+    check(to.count(cores[0]) >= 20, f"{to.count(cores[0])} connections were moved to the idle core")
+    check(to.count(cores[1]) < to.count(cores[0]), f"{to.count(cores[1])} of {len(to)} moves were back")
+
+
+@test(alone=True)
+def few_connections_stay_beside_their_client(env):
+    daemon, _ = crowd(env, 40)
+    equal(all_moves(daemon), [], "moves")

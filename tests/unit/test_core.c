@@ -202,6 +202,78 @@ Test(core, cores_send_each_other_messages)
 	cores_stop(&cores);
 }
 
+/* A core that always has something to do, for a while. */
+struct toil {
+	struct message message;
+	struct core *core;
+	uint64_t until_ns, waited_ns, rest_ns; /* the last two: what became more */
+	sem_t finished;
+};
+
+static void
+toil_on(struct message *message)
+{
+	struct toil *toil = container_of(message, struct toil, message);
+	uint64_t now_ns = kernel_clock_ns(), pause_ns = now_ns + 100000;
+
+	if (now_ns < toil->until_ns) {
+		while (kernel_clock_ns() < pause_ns)
+			;
+		reactor_send(toil->core->reactor, message);
+		return;
+	}
+	toil->waited_ns = core_waited_ns(toil->core) - toil->waited_ns;
+	toil->rest_ns = reactor_counters(toil->core->reactor)->rest_ns - toil->rest_ns;
+	sem_post(&toil->finished);
+}
+
+static void
+begin_toil(struct message *message)
+{
+	struct toil *toil = container_of(message, struct toil, message);
+
+	toil->waited_ns = core_waited_ns(toil->core);
+	toil->rest_ns = reactor_counters(toil->core->reactor)->rest_ns;
+	toil->until_ns = kernel_clock_ns() + 300000000;
+	message->deliver = toil_on;
+	toil_on(message);
+}
+
+static void *
+use_cpu(void *stop)
+{
+	while (!__atomic_load_n((bool *)stop, __ATOMIC_RELAXED))
+		;
+	return NULL;
+}
+
+Test(core, waiting_for_the_cpu_is_told_and_is_no_rest)
+{
+	struct toil toil = { .message.deliver = begin_toil };
+	bool stop = false;
+	cpu_set_t cpu;
+	pthread_t other;
+
+	if (access("/proc/thread-self/schedstat", R_OK) != 0)
+		cr_skip_test("this kernel has no schedstat");
+	cr_assert_eq(cores_start(&cores, &list, &config, BUFFER_BYTES, MIB), 0);
+	toil.core = &cores.cores[0];
+	sem_init(&toil.finished, 0, 0);
+	cr_assert_eq(pthread_create(&other, NULL, use_cpu, &stop), 0);
+	CPU_ZERO(&cpu);
+	CPU_SET(toil.core->cpu, &cpu);
+	cr_assert_eq(pthread_setaffinity_np(other, sizeof(cpu), &cpu), 0);
+	reactor_send(toil.core->reactor, &toil.message);
+	while (sem_wait(&toil.finished) != 0)
+		;
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	pthread_join(other, NULL);
+	/* Two want the CPU all the time: half would be 150 ms, and others may want it, too. */
+	cr_assert_geq(toil.waited_ns, 30 * 1000000u);
+	cr_assert_leq(toil.rest_ns, 30 * 1000000u);
+	cores_stop(&cores);
+}
+
 Test(core, stop_leaves_nothing)
 {
 	unsigned threads = directory_entries("/proc/self/task");

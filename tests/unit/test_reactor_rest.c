@@ -25,6 +25,16 @@ note_fired(struct timer *timer)
 		reactor_stop(reactor);
 }
 
+/* Of the time that a reactor waits for a timer it has rested nearly all, and never more than all. */
+static void
+assert_rested(uint64_t started_ns, uint64_t delay_ns)
+{
+	uint64_t rest_ns = reactor_counters(reactor)->rest_ns;
+
+	cr_assert_geq(rest_ns, delay_ns / 2);
+	cr_assert_leq(rest_ns, kernel_clock_ns() - started_ns);
+}
+
 static void
 assert_timer_wakes(unsigned poll_us)
 {
@@ -41,6 +51,7 @@ assert_timer_wakes(unsigned poll_us)
 	cr_assert_geq(fired_ns[0] - started_ns, 50 * MS);
 	cr_assert_lt(fired_ns[0] - started_ns, 5000 * MS);
 	cr_assert_geq(reactor_counters(reactor)->sleeps, 1);
+	assert_rested(started_ns, 50 * MS);
 }
 
 Test(reactor_rest, timer_wakes_a_sleeping_reactor_and_is_not_early)

@@ -2,8 +2,9 @@
  * be read first.  RWF_NOWAIT is no help: ext4 and block devices refuse it, XFS and btrfs too, because of the time stamp.
  *
  * A helper's wake-up costs more than a small write.  So what a core has at the end of a turn goes to a helper in one batch, and what
- * comes meanwhile waits for the next.  More helpers at one time would wait for each other: the file's lock lets in one.  Of large
- * writes the next batch stands behind the one that is written, so that the helper need not wait for the core.
+ * comes meanwhile waits for the next.  Of large writes the next batch stands behind the one that is written, so that the helper need
+ * not wait for the core.  A file's lock lets in one writer, and others spin: so it has one helper at a time, of all cores.  A device
+ * has no such lock, and as many as there are cores.
  *
  * A durable write is a write and then a sync of the whole file with all that wait for one, as a flush (flush_group.h): where syncs do
  * not overlap, the report of a loss can't go to the wrong one. */
@@ -90,6 +91,14 @@ batch_done(struct call *call)
 		finish(home->file, request_of(node));
 }
 
+/* Of calls with the same key one runs at a time. */
+static uintptr_t
+key_of(const struct file_core *home)
+{
+	return home->file->is_device ? (uintptr_t)home
+				     : file_key(&home->file->volume, FILE_KEY_WRITES);
+}
+
 /* Have a helper write what waits longest, as BATCH, behind those of this core that it has already. */
 static void
 start_batch(struct file_core *home, struct file_batch *batch)
@@ -108,7 +117,7 @@ start_batch(struct file_core *home, struct file_batch *batch)
 	}
 	batch->call.run = batch_run;
 	batch->call.done = batch_done;
-	call_submit_keyed(home->file->calls, request->core->reactor, &batch->call, (uintptr_t)home);
+	call_submit_keyed(home->file->calls, request->core->reactor, &batch->call, key_of(home));
 }
 
 /* Begin what may begin of what waits. */

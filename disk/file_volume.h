@@ -85,6 +85,7 @@ file_block_ceil(const struct volume_request *request, uint64_t offset)
 enum file_key {
 	FILE_KEY_EXAMINER, /* of the extent map */
 	FILE_KEY_PREFETCH,
+	FILE_KEY_WRITES, /* through the page cache, of a regular file: of a device each core has its own */
 	FILE_KEY_READS, /* and FILE_READ_LANES - 1 behind it: cached reads of what is not in the cache */
 };
 

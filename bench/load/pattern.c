@@ -1,11 +1,8 @@
-/* The generator is splitmix64; zipf's law is drawn as Gray and others describe it ("Quickly generating billion-record synthetic
- * databases", SIGMOD 1994), and its ranks are scattered over the region, so that the popular blocks are not neighbours. */
+/* The generator is splitmix64; zipf's law is drawn by rejection-inversion (Hoermann and Derflinger, "Rejection-inversion to generate
+ * variates from monotone discrete distributions", ACM TOMACS 1996), which is exact for every rank and needs no sum over them. */
 #include "bench/load/pattern.h"
 
 #include <math.h>
-
-/* Terms of zipf's zeta that are summed one by one; the rest is an integral, which is exact enough from there on. */
-#define ZETA_TERMS_MAX 100000u
 
 static uint64_t
 next(uint64_t *state)
@@ -30,55 +27,69 @@ random_fraction(uint64_t *state)
 	return (double)(next(state) >> 11) * 0x1p-53;
 }
 
+/* The integral of x to the power of -THETA from 1 on, and its inverse. */
 static double
-zeta(uint64_t count, double theta)
+zipf_integral(double x, double theta)
 {
-	uint64_t terms = count < ZETA_TERMS_MAX ? count : ZETA_TERMS_MAX;
-	double sum = 0;
+	return (pow(x, 1 - theta) - 1) / (1 - theta);
+}
 
-	for (uint64_t i = 1; i <= terms; i++)
-		sum += pow((double)i, -theta);
-	if (count > terms)
-		sum += (pow((double)count, 1 - theta) - pow((double)terms, 1 - theta)) /
-		       (1 - theta);
-	return sum;
+static double
+zipf_integral_inverse(double area, double theta)
+{
+	return pow(1 + area * (1 - theta), 1 / (1 - theta));
 }
 
 static void
 prepare_zipf(struct pattern *pattern)
 {
-	double theta = pattern->mix->zipf_theta, count = (double)pattern->slots;
+	double theta = pattern->mix->zipf_theta;
 
-	pattern->zipf_zeta = zeta(pattern->slots, theta);
-	pattern->zipf_alpha = 1 / (1 - theta);
-	pattern->zipf_eta =
-		(1 - pow(2 / count, 1 - theta)) / (1 - zeta(2, theta) / pattern->zipf_zeta);
+	/* Of rank 1 only its own probability, 1, lies below 1.5. */
+	pattern->zipf_begin = zipf_integral(1.5, theta) - 1;
+	pattern->zipf_end = zipf_integral((double)pattern->slots + 0.5, theta);
+	pattern->zipf_sure =
+		2 - zipf_integral_inverse(zipf_integral(2.5, theta) - pow(2, -theta), theta);
 }
 
+/* From 0 on.  A point below the continuous curve is drawn, and taken if it also lies in the bar of the rank that is nearest. */
 static uint64_t
 zipf_rank(struct pattern *pattern)
 {
-	double fraction = random_fraction(&pattern->state);
-	double scaled = fraction * pattern->zipf_zeta;
-	uint64_t rank;
+	double theta = pattern->mix->zipf_theta;
+	double width = pattern->zipf_end - pattern->zipf_begin;
 
-	if (scaled < 1)
-		return 0;
-	if (scaled < 1 + pow(0.5, pattern->mix->zipf_theta))
-		return pattern->slots > 1 ? 1 : 0;
-	rank = (uint64_t)((double)pattern->slots *
-			  pow(pattern->zipf_eta * fraction - pattern->zipf_eta + 1,
-			      pattern->zipf_alpha));
-	return rank < pattern->slots ? rank : pattern->slots - 1;
+	for (;;) {
+		double area = pattern->zipf_end - random_fraction(&pattern->state) * width;
+		double x = zipf_integral_inverse(area, theta);
+		double rank = floor(x + 0.5);
+
+		if (rank < 1)
+			rank = 1;
+		else if (rank > (double)pattern->slots)
+			rank = (double)pattern->slots;
+		if (rank - x <= pattern->zipf_sure ||
+		    area >= zipf_integral(rank + 0.5, theta) - pow(rank, -theta))
+			return (uint64_t)rank - 1;
+	}
 }
 
-/* Where a rank is: the same place for all connections that share the region. */
+/* Where a rank is: a place of its own, the same for all connections that share the region, so that the popular blocks are no neighbours.
+ * Each step can be undone, on as many bits as SLOTS needs; what falls behind the last slot goes round again. */
 static uint64_t
 scattered(uint64_t rank, uint64_t slots)
 {
-	uint64_t state = rank;
+	unsigned bits = slots > 2 ? 64u - (unsigned)__builtin_clzll(slots - 1) : 1;
+	uint64_t mask = UINT64_MAX >> (64 - bits), place = rank;
 
-	return pattern_random(&state, slots);
+	do {
+		place = (place + 0x9e3779b97f4a7c15u) & mask;
+		for (unsigned round = 0; round < 3; round++) {
+			place = place * 0xbf58476d1ce4e5b9u & mask;
+			place ^= place >> (bits + 1) / 2;
+		}
+	} while (place >= slots);
+	return place;
 }
 
 uint32_t

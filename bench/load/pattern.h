@@ -48,7 +48,8 @@ struct pattern {
 	uint64_t start, slots; /* the region: SLOTS times align_bytes from START on */
 	uint64_t next_slot;    /* of a sequential one */
 	unsigned share_sum, size_share_sum;
-	double zipf_zeta, zipf_alpha, zipf_eta;
+	double zipf_begin, zipf_end; /* what is drawn from; see zipf_rank */
+	double zipf_sure;	     /* so near to its rank a point always lies in its bar */
 };
 
 /* The largest block size of MIX. */

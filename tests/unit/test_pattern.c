@@ -1,5 +1,7 @@
 /* What a load asks for: within its region, in the shares that were wanted, the same again for the same seed. */
 #include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bench/load/pattern.h"
@@ -83,19 +85,55 @@ Test(pattern, random_blocks_reach_the_whole_region_evenly)
 		cr_assert(counts[i] > 9500 && counts[i] < 10500, "%u: %u", i, counts[i]);
 }
 
-Test(pattern, zipf_has_a_favourite_that_gets_its_share)
+static int
+more_first(const void *left, const void *right)
+{
+	unsigned a = *(const unsigned *)left, b = *(const unsigned *)right;
+
+	return a < b ? 1 : a > b ? -1 : 0;
+}
+
+/* The ranks are in the order of their frequency; neighbours of almost the same may have changed places, which moves no sum. */
+static void
+check_zipf(unsigned slots, double theta)
 {
 	static unsigned counts[1000];
-	unsigned most = 0;
+	unsigned draws = 1000000;
+	double sum = 0, wanted = 0, drawn = 0;
 
+	memset(counts, 0, sizeof(counts));
 	mix.order = PATTERN_ORDER_ZIPF;
-	pattern_init(&pattern, &mix, 0, 1000 * 4096, 9);
-	for (unsigned i = 0; i < 100000; i++)
+	mix.zipf_theta = theta;
+	pattern_init(&pattern, &mix, 0, slots * 4096ull, 9);
+	for (unsigned i = 0; i < draws; i++)
 		counts[pattern_next(&pattern).offset / 4096]++;
-	for (unsigned i = 0; i < 1000; i++)
-		most = counts[i] > most ? counts[i] : most;
-	/* One over the sum of i to the power of -0.9, i from 1 to 1,000, is 0.095; a second rank may have fallen on it. */
-	cr_assert(most > 9000 && most < 16000, "%u", most);
+	qsort(counts, slots, sizeof(counts[0]), more_first);
+	cr_assert(counts[slots - 1] > 0, "some of %u blocks never come", slots);
+	for (unsigned i = 1; i <= slots; i++)
+		sum += pow(i, -theta);
+	for (unsigned i = 1; i <= slots; i++) {
+		wanted += pow(i, -theta) / sum;
+		drawn += (double)counts[i - 1] / draws;
+		/* A fraction's standard deviation is at most 0.0005; sorting lifts the middle by a little more. */
+		cr_assert(fabs(drawn - wanted) < 0.01, "theta %g: the first %u of %u: %g, not %g",
+			  theta, i, slots, drawn, wanted);
+		if (i <= 4 && slots > 100)
+			cr_assert_float_eq((double)counts[i - 1] / draws, pow(i, -theta) / sum,
+					   0.002, "theta %g: rank %u", theta, i);
+	}
+}
+
+Test(pattern, zipf_gives_each_rank_its_share_and_a_block_of_its_own)
+{
+	static const double thetas[] = { 0.01, 0.5, 0.9, 0.99 };
+
+	for (size_t i = 0; i < sizeof(thetas) / sizeof(thetas[0]); i++) {
+		check_zipf(1, thetas[i]);
+		check_zipf(2, thetas[i]);
+		check_zipf(3, thetas[i]);
+		check_zipf(64, thetas[i]);
+		check_zipf(1000, thetas[i]);
+	}
 }
 
 Test(pattern, commands_come_in_their_shares)

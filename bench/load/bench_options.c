@@ -106,33 +106,33 @@ set_seconds(const char *value, double max, uint64_t *ns)
 
 /* ---- setters ---- */
 
+static const struct kind {
+	const char *name;
+	enum pattern_order order;
+	unsigned reads, writes;
+} kinds[] = {
+	{ "read", PATTERN_ORDER_SEQUENTIAL, 1, 0 },  { "write", PATTERN_ORDER_SEQUENTIAL, 0, 1 },
+	{ "rw", PATTERN_ORDER_SEQUENTIAL, 70, 30 },  { "randread", PATTERN_ORDER_RANDOM, 1, 0 },
+	{ "randwrite", PATTERN_ORDER_RANDOM, 0, 1 }, { "randrw", PATTERN_ORDER_RANDOM, 70, 30 },
+	{ "zipfread", PATTERN_ORDER_ZIPF, 1, 0 },    { "zipfwrite", PATTERN_ORDER_ZIPF, 0, 1 },
+	{ "zipfrw", PATTERN_ORDER_ZIPF, 70, 30 },
+};
+
 static const char *
 set_rw(struct bench_options *options, const char *value)
 {
-	static const struct {
-		const char *name;
-		enum pattern_order order;
-		unsigned reads, writes;
-	} kinds[] = {
-		{ "read", PATTERN_ORDER_SEQUENTIAL, 1, 0 },
-		{ "write", PATTERN_ORDER_SEQUENTIAL, 0, 1 },
-		{ "rw", PATTERN_ORDER_SEQUENTIAL, 70, 30 },
-		{ "randread", PATTERN_ORDER_RANDOM, 1, 0 },
-		{ "randwrite", PATTERN_ORDER_RANDOM, 0, 1 },
-		{ "randrw", PATTERN_ORDER_RANDOM, 70, 30 },
-		{ "zipfread", PATTERN_ORDER_ZIPF, 1, 0 },
-		{ "zipfwrite", PATTERN_ORDER_ZIPF, 0, 1 },
-		{ "zipfrw", PATTERN_ORDER_ZIPF, 70, 30 },
-	};
 	struct pattern_mix *mix = &options->load.mix;
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		if (strcmp(value, kinds[i].name) != 0)
 			continue;
 		mix->order = kinds[i].order;
-		mix->read_share = kinds[i].reads;
-		mix->write_share = kinds[i].writes;
 		options->rw = value;
+		/* Whichever of the two comes first, the mix counts. */
+		if (options->mix == NULL) {
+			mix->read_share = kinds[i].reads;
+			mix->write_share = kinds[i].writes;
+		}
 		return NULL;
 	}
 	return "expected read, write or rw, with rand or zipf in front or not";
@@ -165,7 +165,9 @@ set_mix(struct bench_options *options, const char *value)
 		"zeroes and flush";
 	struct pattern_mix *mix = &options->load.mix;
 
+	options->mix = value;
 	mix->read_share = mix->write_share = 0;
+	mix->trim_share = mix->zeroes_share = mix->flush_share = 0;
 	while (*value != '\0') {
 		size_t name_bytes = strcspn(value, "=");
 		unsigned *share = share_named(mix, value, name_bytes);
@@ -304,7 +306,10 @@ set_warmup(struct bench_options *options, const char *value)
 static const char *
 set_timeout(struct bench_options *options, const char *value)
 {
-	return set_seconds(value, 1e6, &options->load.silence_ns);
+	const char *allowed = set_seconds(value, 1e6, &options->load.silence_ns);
+
+	return allowed == NULL && options->load.silence_ns == 0 ? "expected more than 0 seconds"
+								: allowed;
 }
 
 static const char *

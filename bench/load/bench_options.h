@@ -28,6 +28,7 @@ struct bench_options {
 	bool check_only;
 	/* For reports: as it was given, or is by default. */
 	const char *rw, *sizes;
+	const char *mix; /* instead of rw's shares; or NULL */
 };
 
 /* Parse ARGV, of which ARGV[0] is the subcommand.  The strings stay ARGV's.  A mistake is written to ERRORS with the option, its value and

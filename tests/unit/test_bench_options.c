@@ -83,6 +83,19 @@ Test(bench_options, kinds_and_shares)
 	cr_assert_eq(options.load.mix.write_share, 8);
 	cr_assert_eq(options.load.mix.flush_share, 1);
 	cr_assert_eq(options.load.mix.fua_percent, 20);
+	cr_assert_str_eq(options.mix, "write=8,flush=1");
+}
+
+Test(bench_options, the_mix_counts_before_and_behind_the_kind)
+{
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--mix write=8,flush=1 --rw zipfread nbd://h"), 0);
+	cr_assert_eq(options.load.mix.order, PATTERN_ORDER_ZIPF);
+	cr_assert_eq(options.load.mix.read_share, 0);
+	cr_assert_eq(options.load.mix.write_share, 8);
+	cr_assert_eq(options.load.mix.flush_share, 1);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--mix trim=1 --mix read=2 nbd://h"), 0);
+	cr_assert_eq(options.load.mix.trim_share, 0);
+	cr_assert_eq(options.load.mix.read_share, 2);
 }
 
 Test(bench_options, sizes_with_shares_and_their_alignment)
@@ -139,6 +152,7 @@ Test(bench_options, every_mistake_is_named_with_what_is_allowed)
 		{ "--time 0 nbd://h", "--time 0: expected more" },
 		{ "--time -1 nbd://h", "--time -1: expected seconds" },
 		{ "--time nan nbd://h", "--time nan: expected seconds" },
+		{ "--timeout 0 nbd://h", "--timeout 0: expected more" },
 		{ "--size 99999999999t nbd://h", "--size 99999999999t: expected bytes" },
 		{ "--fua 101 nbd://h", "--fua 101: expected a percentage" },
 		{ "--zipf-theta 1 nbd://h", "--zipf-theta 1: expected" },

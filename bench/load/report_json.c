@@ -55,12 +55,15 @@ load_json(const struct bench_options *options)
 	char cores[64];
 
 	cpu_list_format(&load->cores, cores, sizeof(cores));
-	return json_pack("{s:s s:s s:s s:i s:i s:f s:f s:f s:I s:i s:s}", "uri", options->uri, "rw",
-			 options->rw, "bs", options->sizes, "depth", (int)load->depth,
-			 "connections", (int)load->connections, "rate", load->rate, "warmup_s",
-			 (double)load->warmup_ns * 1e-9, "time_s", (double)load->duration_ns * 1e-9,
-			 "seed", (json_int_t)load->seed, "fua_percent", (int)load->mix.fua_percent,
-			 "cores", cores);
+	return json_pack(
+		"{s:s s:s s:s* s:s s:i s:i s:f s:f s:f s:I s:I s:I s:I s:i s:f s:i s:s}", "uri",
+		options->uri, "rw", options->rw, "mix", options->mix, "bs", options->sizes, "depth",
+		(int)load->depth, "connections", (int)load->connections, "rate", load->rate,
+		"warmup_s", (double)load->warmup_ns * 1e-9, "time_s",
+		(double)load->duration_ns * 1e-9, "requests_max", (json_int_t)load->requests_max,
+		"offset", (json_int_t)load->region_start, "size", (json_int_t)load->region_bytes,
+		"seed", (json_int_t)load->seed, "fua_percent", (int)load->mix.fua_percent,
+		"zipf_theta", load->mix.zipf_theta, "poll_us", (int)load->poll_us, "cores", cores);
 }
 
 static json_t *
@@ -207,6 +210,11 @@ compare_loads(const json_t *a, const json_t *b, FILE *out)
 	json_object_foreach(left, key, value)
 	{
 		if (strcmp(key, "uri") != 0 && !json_equal(value, json_object_get(right, key)))
+			fprintf(out, "note: the loads differ in %s\n", key);
+	}
+	json_object_foreach(right, key, value)
+	{
+		if (json_object_get(left, key) == NULL)
 			fprintf(out, "note: the loads differ in %s\n", key);
 	}
 	if (json_is_true(json_object_get(a, "partial")) ||

@@ -117,8 +117,11 @@ report_table(const struct bench_options *options, const struct load_result *resu
 	struct histogram all;
 	unsigned kinds = 0;
 
-	fprintf(out, "%s: %s, %s bytes, depth %u x %u connections, ", options->uri, options->rw,
-		options->sizes, load->depth, load->connections);
+	fprintf(out, "%s: %s, ", options->uri, options->rw);
+	if (options->mix != NULL)
+		fprintf(out, "%s, ", options->mix);
+	fprintf(out, "%s bytes, depth %u x %u connections, ", options->sizes, load->depth,
+		load->connections);
 	if (load->rate > 0)
 		fprintf(out, "%.0f requests/s, ", load->rate);
 	fprintf(out, "%s, %.1f s\n", report_style_name(result->style), seconds);

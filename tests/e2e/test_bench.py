@@ -64,7 +64,9 @@ def without_standard_error_nothing_of_it_goes_to_the_server(env):
 @test(quick=True)
 def a_mix_has_all_its_kinds(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
-    kinds = run(env, daemon.uri(), "--mix", "read=50,write=45,flush=5", "--fua", 10)["kinds"]
+    result = run(env, daemon.uri(), "--mix", "read=50,write=45,flush=5", "--fua", 10)
+    equal(result["load"]["mix"], "read=50,write=45,flush=5", "the mix in the result")
+    kinds = result["kinds"]
     equal(sorted(kinds), ["flush", "read", "write"], "kinds")
     share = kinds["read"]["requests"] / sum(kind["requests"] for kind in kinds.values())
     check(0.4 < share < 0.6, f"{share} of the requests are reads")
@@ -128,10 +130,11 @@ def a_rate_is_kept_and_waiting_for_a_slow_server_counts(env):
 def results_are_compared_and_drawn(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
     first, second, page = env.path("a.json"), env.path("b.json"), env.path("page.html")
-    for path, depth in ((first, 1), (second, 8)):
-        bench(env, "run", daemon.uri(), "--quiet", "--time", 0.3, "--depth", depth, "--json", path, "--html", page)
+    for path, options in ((first, ()), (second, ("--depth", 8, "--size", "1m", "--mix", "read=1"))):
+        bench(env, "run", daemon.uri(), "--quiet", "--time", 0.3, *options, "--json", path, "--html", page)
     lines = bench(env, "--compare", first, second).out
-    check("note: the loads differ in depth" in lines, lines)
+    for name in ("depth", "size", "mix"):
+        equal(lines.count(f"note: the loads differ in {name}\n"), 1, f"notes of {name}")
     check(re.search(r"^all +requests/s +[0-9.]+ +[0-9.]+ +[0-9.]+$", lines, re.M), lines)
     with open(page, encoding="utf-8") as file:
         text = file.read()

@@ -8,6 +8,10 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "reactor/kernel.h"
+
+#define LINK_TIMEOUT_NS ((uint64_t)LINK_TIMEOUT_S * 1000000000)
+
 int
 link_open(struct link *link, const struct address *address)
 {
@@ -22,7 +26,8 @@ link_open(struct link *link, const struct address *address)
 	if (address->storage.ss_family != AF_UNIX)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(fd, (const struct sockaddr *)&address->storage, address->bytes) == 0) {
-		*link = (struct link){ .fd = fd };
+		*link = (struct link){ .fd = fd,
+				       .deadline_ns = kernel_clock_ns() + LINK_TIMEOUT_NS };
 		return 0;
 	}
 	error = errno == EAGAIN || errno == EINPROGRESS ? -ETIMEDOUT : -errno;
@@ -58,12 +63,14 @@ socket_send(int fd, const void *bytes, size_t count)
 
 /* Some bytes, up to COUNT; 0: the end. */
 static ssize_t
-socket_receive(int fd, void *bytes, size_t count)
+socket_receive(const struct link *link, void *bytes, size_t count)
 {
 	ssize_t result;
 
+	if (kernel_clock_ns() > link->deadline_ns)
+		return -ETIMEDOUT;
 	do
-		result = recv(fd, bytes, count, 0);
+		result = recv(link->fd, bytes, count, 0);
 	while (result < 0 && errno == EINTR);
 	if (result >= 0)
 		return result;
@@ -93,7 +100,7 @@ static int
 feed_tls(struct link *link)
 {
 	struct iovec input = tls_session_input(link->tls);
-	ssize_t count = socket_receive(link->fd, input.iov_base, input.iov_len);
+	ssize_t count = socket_receive(link, input.iov_base, input.iov_len);
 
 	if (count < 0)
 		return (int)count;
@@ -169,7 +176,7 @@ link_receive(struct link *link, void *bytes, size_t count)
 
 	while (part.iov_len > 0) {
 		ssize_t result = link->tls == NULL
-					 ? socket_receive(link->fd, part.iov_base, part.iov_len)
+					 ? socket_receive(link, part.iov_base, part.iov_len)
 					 : tls_receive(link, &part);
 
 		if (result <= 0)

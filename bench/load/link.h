@@ -13,9 +13,11 @@
 struct link {
 	int fd;
 	struct tls_session *tls; /* NULL: plain */
+	uint64_t deadline_ns;	 /* nothing is received after it */
 };
 
-/* Connect to ADDRESS.  From then on whatever takes more than LINK_TIMEOUT_S fails.
+/* Connect to ADDRESS.  From then on whatever takes more than LINK_TIMEOUT_S fails; and so does all receiving later than that behind
+ * link_open, of a server that always has something more to say.
  * Returns 0 or a negative errno of connect(2), -ETIMEDOUT included; then LINK needs no link_close. */
 int link_open(struct link *link, const struct address *address) MUST_USE;
 void link_close(struct link *link);

@@ -197,7 +197,22 @@ send_go(struct negotiation *negotiation)
 	return send_option(negotiation, NBD_OPT_GO, data, (uint32_t)(end - data));
 }
 
-static void
+/* Returns 0, or -EBADMSG: no server may have such blocks. */
+static int
+take_block_size(struct target_session *session, const uint8_t *data)
+{
+	uint32_t min, max;
+
+	memcpy(&min, data, sizeof(min));
+	memcpy(&max, data + 8, sizeof(max));
+	session->block_bytes_min = be32toh(min);
+	session->block_bytes_max = be32toh(max);
+	return session->block_bytes_min == 0 || session->block_bytes_max < session->block_bytes_min
+		       ? -EBADMSG
+		       : 0;
+}
+
+static int
 take_info(struct negotiation *negotiation, bool *sized)
 {
 	struct target_session *session = &negotiation->session;
@@ -205,10 +220,9 @@ take_info(struct negotiation *negotiation, bool *sized)
 	const uint8_t *data = negotiation->answer.data;
 	uint16_t kind, flags;
 	uint64_t size;
-	uint32_t min, max;
 
 	if (bytes < sizeof(kind))
-		return;
+		return -EBADMSG;
 	memcpy(&kind, data, sizeof(kind));
 	if (be16toh(kind) == NBD_INFO_EXPORT && bytes == 12) {
 		memcpy(&size, data + 2, sizeof(size));
@@ -217,11 +231,9 @@ take_info(struct negotiation *negotiation, bool *sized)
 		session->flags = be16toh(flags);
 		*sized = true;
 	} else if (be16toh(kind) == NBD_INFO_BLOCK_SIZE && bytes == 14) {
-		memcpy(&min, data + 2, sizeof(min));
-		memcpy(&max, data + 10, sizeof(max));
-		session->block_bytes_min = be32toh(min);
-		session->block_bytes_max = be32toh(max);
+		return take_block_size(session, data + 2);
 	}
+	return 0;
 }
 
 static int
@@ -249,7 +261,7 @@ go(struct negotiation *negotiation)
 			break;
 		reply = negotiation->answer.header.reply;
 		if (reply == NBD_REP_INFO)
-			take_info(negotiation, &sized);
+			error = take_info(negotiation, &sized);
 		else if (reply == NBD_REP_ACK)
 			return sized ? 0 : -EBADMSG;
 		else if ((reply & NBD_REP_ERROR) != 0)

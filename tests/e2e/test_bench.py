@@ -295,8 +295,9 @@ class BadServer:
 GO = 7
 
 
-def greet(connection, style=None, flags=0x0D, size_bytes=MIB):
-    """The whole handshake: an export with the transmission FLAGS, and the option STYLE, which stands for a style of replies."""
+def greet(connection, style=None, flags=0x0D, size_bytes=MIB, blocks=b""):
+    """The whole handshake: an export with the transmission FLAGS, and the option STYLE, which stands for a style of replies.
+    BLOCKS: the smallest, preferred and largest size, four bytes each."""
     connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
     connection.recv(4)
     while True:
@@ -309,7 +310,8 @@ def greet(connection, style=None, flags=0x0D, size_bytes=MIB):
             continue
         if option == GO:
             info = b"\0\0" + size_bytes.to_bytes(8, "big") + flags.to_bytes(2, "big")
-            connection.sendall(reply + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
+            for info in [info] + [b"\0\3" + blocks] * bool(blocks):
+                connection.sendall(reply + (3).to_bytes(4, "big") + len(info).to_bytes(4, "big") + info)
         connection.sendall(reply + (1).to_bytes(4, "big") + bytes(4))
         if option == GO:
             return
@@ -325,6 +327,10 @@ def closes_at_once(connection):
 
 def oldstyle(connection):
     connection.sendall(b"NBDMAGIC" + b"\0\0\x42\x02\x81\x86\x12\x53" + bytes(136))
+
+
+def has_blocks_of_nothing(connection):
+    greet(connection, blocks=bytes(4) + b"\0\0\x10\0" + b"\0\x10\0\0")
 
 
 def answers_garbage(connection):
@@ -359,6 +365,7 @@ BAD = {
     not_nbd: "what came back is not NBD",
     closes_at_once: "closed the connection during the handshake",
     oldstyle: "what came back is not NBD",
+    has_blocks_of_nothing: "what came back is not NBD",
     answers_garbage: "something that is no simple reply",
     answers_what_was_not_asked: "answered a request that was not made",
     closes_in_the_middle: "the server closed the connection",
@@ -378,8 +385,28 @@ def a_bad_server_ends_the_run_with_its_reason(env, name):
             said = result.out + result.err
             check(BAD[answer] in said, f"{command}: {said!r}")
             check(server.uri in said, f"{command} does not name the server: {said!r}")
-            handshake = answer in (not_nbd, closes_at_once, oldstyle)
+            handshake = answer in (not_nbd, closes_at_once, oldstyle, has_blocks_of_nothing)
             check(handshake != ("PARTIAL" in said), f"{command} does not mark its result rightly: {said!r}")
+
+
+@test()
+def a_server_that_never_ends_the_handshake_is_left(env):
+    def goes_on(connection):
+        connection.sendall(b"NBDMAGIC" + b"IHAVEOPT" + b"\0\3")
+        connection.recv(4)
+        while header := connection.recv(16):
+            connection.recv(int.from_bytes(header[12:], "big"))
+            reply = (0x3E889045565A9).to_bytes(8, "big") + header[8:12]
+            while header[11] == GO:  # information of a kind that nobody knows, and some more before a wait for it is over
+                connection.sendall(reply + (3).to_bytes(4, "big") + (2).to_bytes(4, "big") + b"\x77\x77")
+                time.sleep(0.2)
+            connection.sendall(reply + b"\x80\0\0\1" + bytes(4))
+
+    with BadServer(goes_on) as server:
+        began = time.monotonic()
+        said = bench(env, "run", server.uri, "--quiet", fails=True).err
+        check("no answer within 10 s" in said, said)
+        check(time.monotonic() - began < 15, "it took too long")
 
 
 @test(quick=True)

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <uriparser/Uri.h>
 
 #include "net/nbd.h"
@@ -61,8 +62,9 @@ scheme_of(const UriUriA *uri)
 	size_t bytes = (size_t)(uri->scheme.afterLast - uri->scheme.first);
 
 	for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+		/* RFC 3986, 3.1: in either case. */
 		if (strlen(schemes[i].name) == bytes &&
-		    memcmp(uri->scheme.first, schemes[i].name, bytes) == 0)
+		    strncasecmp(uri->scheme.first, schemes[i].name, bytes) == 0)
 			return &schemes[i];
 	}
 	return NULL;
@@ -113,8 +115,10 @@ query_read(struct query *query, const UriUriA *uri)
 	int count;
 
 	*query = (struct query){ .socket = NULL };
-	if (uri->query.first == NULL || uriDissectQueryMallocA(&list, &count, uri->query.first,
-							       uri->query.afterLast) != URI_SUCCESS)
+	/* A plus is one: that it stands for a space is a custom of HTML's forms, and paths have them. */
+	if (uri->query.first == NULL ||
+	    uriDissectQueryMallocExA(&list, &count, uri->query.first, uri->query.afterLast,
+				     URI_FALSE, URI_BR_DONT_TOUCH) != URI_SUCCESS)
 		return;
 	for (UriQueryListA *entry = list; entry != NULL; entry = entry->next) {
 		char **field = query_field(query, entry->key);
@@ -248,6 +252,9 @@ target_parse(const char *uri, struct target *target, FILE *errors)
 	int error;
 
 	*target = (struct target){ .uri = uri };
+	/* It would end the name, and another export would be meant. */
+	if (strstr(uri, "%00") != NULL)
+		return wrong(errors, uri, "has a NUL (%00) in it");
 	if (uriParseSingleUriA(&parts, uri, NULL) != URI_SUCCESS)
 		return wrong(errors, uri,
 			     "is not a URI; expected nbd://HOST[:PORT]/EXPORT or "

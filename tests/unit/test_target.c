@@ -48,6 +48,12 @@ Test(target, the_port_is_10809_if_none_is_given)
 	check_target("nbd://127.0.0.1/disk", "127.0.0.1:10809", "disk");
 }
 
+Test(target, the_kind_is_in_either_case)
+{
+	check_target("NBD://127.0.0.1/disk", "127.0.0.1:10809", "disk");
+	check_target("nbd+UNIX:///disk?socket=/run/s", "unix:/run/s", "disk");
+}
+
 Test(target, no_path_is_the_default_export)
 {
 	check_target("nbd://127.0.0.1", "127.0.0.1:10809", "");
@@ -68,6 +74,7 @@ Test(target, a_unix_socket_is_in_the_query)
 {
 	check_target("nbd+unix:///disk?socket=/run/my%20nbd.sock", "unix:/run/my nbd.sock", "disk");
 	check_target("nbd+unix:///?socket=/run/s", "unix:/run/s", "");
+	check_target("nbd+unix:///a+b?socket=/run/c+d", "unix:/run/c+d", "a+b");
 }
 
 Test(target, with_tls_there_are_credentials)
@@ -105,6 +112,11 @@ check_refused(const char *uri, const char *why)
 	fflush(errors_file);
 	cr_assert_not_null(strstr(errors, uri), "%s", errors);
 	cr_assert_not_null(strstr(errors, why), "%s", errors);
+}
+
+Test(target, a_nul_is_refused)
+{
+	check_refused("nbd://127.0.0.1/disk%00old", "NUL");
 }
 
 Test(target, other_kinds_are_refused)

@@ -460,7 +460,7 @@ static const struct option_row rows[] = {
 	{ "time", "S", ON_ALL, set_time,
 	  "seconds to measure; of verify: of a round; of ramp: of a step; default 10" },
 	{ "warmup", "S", ON_LOAD, set_warmup, "seconds before; default 0" },
-	{ "requests", "N", ON_RUN, set_requests, "end after so many" },
+	{ "requests", "N", ON_RUN, set_requests, "end after so many, not counting the warm-up's" },
 	{ "offset", "BYTES", ON_ALL, set_offset,
 	  "of the part of the export that is used; default 0" },
 	{ "size", "BYTES", ON_ALL, set_size, "of that part; default: to the export's end" },

@@ -311,9 +311,7 @@ add_worker(const struct worker *worker, struct load_result *result)
 	result->hole_bytes += worker->hole_bytes;
 	result->errors += worker->errors;
 	result->requests_made += worker->live_requests;
-	/* With none left, what came due is nobody's loss. */
-	for (unsigned i = 0; worker->requests_left > 0 && i < worker->connection_count; i++)
-		result->rate_missed += worker->connections[i].owed;
+	result->rate_missed += worker->rate_missed;
 	if (worker->failed && !result->partial) {
 		result->partial = true;
 		memcpy(result->why, worker->why, sizeof(result->why));

@@ -38,8 +38,9 @@ struct load_options {
 	double rate;			     /* requests a second in all; 0: closed loop */
 	uint64_t warmup_ns;		     /* not measured */
 	uint64_t duration_ns;		     /* measured */
-	uint64_t requests_max; /* end after so many, if that is before the time; 0: time only */
-	uint64_t silence_ns;   /* without any answer for so long, the server is taken for dead */
+	uint64_t
+		requests_max; /* end after so many behind the warm-up, if that is before the time; 0: time only */
+	uint64_t silence_ns; /* without any answer for so long, the server is taken for dead */
 	uint64_t seed;
 	unsigned poll_us; /* of the reactors */
 };
@@ -56,8 +57,9 @@ struct load_interval {
 #define LOAD_INTERVALS_MAX 1200u /* what is later goes into the last one */
 
 struct load_result {
-	struct histogram latency[LOAD_KIND_COUNT]; /* of successful requests */
-	uint64_t requests[LOAD_KIND_COUNT];	   /* that ended within the measured time */
+	struct histogram latency
+		[LOAD_KIND_COUNT]; /* of successful requests that began in the measured time, and see rate_missed */
+	uint64_t requests[LOAD_KIND_COUNT]; /* that ended within the measured time */
 	uint64_t bytes[LOAD_KIND_COUNT];
 	uint64_t errors;			      /* replies with an error, at any time */
 	uint32_t first_error;			      /* NBD's */
@@ -74,7 +76,8 @@ struct load_result {
 	bool partial;			 /* ended before its time: `why` */
 	char why[160];
 	uint64_t export_bytes;
-	uint64_t rate_missed; /* open loop: requests that were due and never made */
+	/* Open loop: requests that were due and not made within a second of the end; their latency is how long they had waited then. */
+	uint64_t rate_missed;
 };
 
 /* Called about once a second while a load runs. */

@@ -83,7 +83,7 @@ print_notes(const struct bench_options *options, const struct load_result *resul
 	if (result->rate_missed > 0)
 		fprintf(out,
 			"%llu requests were due and never made: the server did not keep up with "
-			"%.0f a second\n",
+			"%.0f a second; they count with what they had waited\n",
 			(unsigned long long)result->rate_missed, options->load.rate);
 	if (result->hole_bytes > 0)
 		fprintf(out, "%.1f MiB of what was read were holes, which no data was sent for\n",

@@ -36,7 +36,8 @@ struct worker {
 	struct stream_parking parking;
 	uint8_t *payload;	/* what is written */
 	uint64_t requests_left; /* to make; UINT64_MAX: no limit */
-	bool stopping;
+	bool stopping;		/* nothing more comes due */
+	bool catching_up;	/* open loop: what was due at the end is still made */
 	unsigned in_flight, open_count;
 	/* Open loop. */
 	uint64_t gap_ns;     /* between two requests of this core */
@@ -57,6 +58,7 @@ struct worker {
 	uint32_t first_error;
 	char first_message[CLIENT_MESSAGE_BYTES_MAX];
 	uint64_t hole_bytes;
+	uint64_t rate_missed; /* open loop: requests that were due and never made */
 	uint64_t last_done_ns;
 	struct load_interval *intervals; /* [LOAD_INTERVALS_MAX] */
 	struct load_interval *interval;	 /* that of the last answer, until interval_end_ns */

@@ -126,6 +126,32 @@ def a_rate_is_kept_and_waiting_for_a_slow_server_counts(env):
     check(result["all"]["requests"] > 1900, f"{result['all']['requests']} requests")
 
 
+@test(over=[(1.2,), (2.8,)])
+def waiting_for_a_server_that_stands_still_at_the_end_counts(env, still_seconds):
+    """From 1.2 s of 2 on: 40 % of the requests are due then, most of them never made by the end."""
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    stopped = threading.Timer(1.2, daemon.send_signal, [signal.SIGSTOP])
+    going_on = threading.Timer(1.2 + still_seconds, daemon.send_signal, [signal.SIGCONT])
+    stopped.start()
+    going_on.start()
+    result = run(env, daemon.uri(), "--rate", 1000, "--time", 2)
+    going_on.join()
+    latency = result["all"]["latency_us"]
+    check(1950 <= latency["count"] <= 2050, f"{latency['count']} latencies instead of 2,000")
+    check(latency["p90"] > 700_000, f"p90 {latency['p90']} us does not show what stood still")
+    missed = result["rate_missed"]
+    check((still_seconds > 2) == (missed > 500), f"{missed} requests were due and never made")
+
+
+@test(quick=True)
+def requests_of_the_warm_up_are_not_counted(env):
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    result = run(env, daemon.uri(), "--requests", 1001, "--warmup", 0.3, "--depth", 4, "--time", 20)
+    # Those that began in the warm-up and ended behind it are told, too.
+    check(1001 <= result["all"]["requests"] <= 1005, f"{result['all']['requests']} requests")
+    equal(result["all"]["latency_us"]["count"], 1001, "latencies")
+
+
 @test(quick=True)
 def results_are_compared_and_drawn(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)

@@ -319,6 +319,18 @@ add_worker(const struct worker *worker, struct load_result *result)
 	add_intervals(worker, result);
 }
 
+/* The last moments belong to the result though nothing was answered in them. */
+static void
+show_silence(struct load_result *result)
+{
+	uint64_t count = (result->measured_ns + result->interval_ns - 1) / result->interval_ns;
+
+	if (count > LOAD_INTERVALS_MAX)
+		count = LOAD_INTERVALS_MAX;
+	if (count > result->interval_count)
+		result->interval_count = (unsigned)count;
+}
+
 static void
 add_up(const struct load *load, struct load_result *result)
 {
@@ -336,6 +348,7 @@ add_up(const struct load *load, struct load_result *result)
 					      ? last_ns - load->schedule.measure_ns
 					      : 0;
 	result->interval_ns = load->schedule.interval_ns;
+	show_silence(result);
 	result->export_bytes = load->sessions[0].size_bytes;
 	result->style = load->sessions[0].style;
 }

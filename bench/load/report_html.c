@@ -41,6 +41,12 @@ y_of(const struct axis *axis, double value)
 	return HEIGHT - BOTTOM - fraction(axis, value) * (HEIGHT - BOTTOM - TOP);
 }
 
+static double
+within(const struct axis *axis, double value)
+{
+	return value < axis->min ? axis->min : value > axis->max ? axis->max : value;
+}
+
 static void
 escape(const char *text, FILE *out)
 {
@@ -124,8 +130,7 @@ draw_curve(const struct histogram *latency, const struct axis *nines, const stru
 		unsigned per_million = (unsigned)(1e6 * (1 - pow(10, -n)));
 		double value = (double)histogram_percentile_ns(latency, per_million) / 1000;
 
-		fprintf(out, "%.1f,%.1f ", x_of(nines, n),
-			y_of(us, value < us->min ? us->min : value));
+		fprintf(out, "%.1f,%.1f ", x_of(nines, n), y_of(us, within(us, value)));
 	}
 	fputs("\"/>\n", out);
 }
@@ -163,6 +168,23 @@ interval_s(const struct load_result *result)
 	return (double)result->interval_ns * 1e-9;
 }
 
+/* Seconds that interval INDEX has: the last one may be cut short. */
+static double
+span_s(const struct load_result *result, unsigned index)
+{
+	uint64_t begin_ns = index * result->interval_ns;
+
+	if (result->measured_ns > begin_ns && result->measured_ns - begin_ns < result->interval_ns)
+		return (double)(result->measured_ns - begin_ns) * 1e-9;
+	return interval_s(result);
+}
+
+static double
+rate_of(const struct load_result *result, unsigned index)
+{
+	return (double)result->intervals[index].requests / span_s(result, index);
+}
+
 static void
 label_time(const struct axis *time, FILE *out)
 {
@@ -170,7 +192,7 @@ label_time(const struct axis *time, FILE *out)
 		char text[24];
 		double second = time->max * i / 5;
 
-		snprintf(text, sizeof(text), "%.1f s", second);
+		snprintf(text, sizeof(text), time->max < 2 ? "%.2f s" : "%.1f s", second);
 		if (i < 5)
 			label_x(time, second, text, out);
 	}
@@ -183,10 +205,8 @@ draw_throughput(const struct load_result *result, FILE *out)
 	struct axis time = { .max = step_s * result->interval_count }, rate = { .max = 1 };
 
 	for (unsigned i = 0; i < result->interval_count; i++) {
-		double value = (double)result->intervals[i].requests / step_s;
-
-		if (value > rate.max)
-			rate.max = value;
+		if (rate_of(result, i) > rate.max)
+			rate.max = rate_of(result, i);
 	}
 	begin_picture("Requests per second over time", out);
 	for (unsigned i = 0; i <= 4; i++)
@@ -195,7 +215,7 @@ draw_throughput(const struct load_result *result, FILE *out)
 	fputs("<polyline class=\"read\" points=\"", out);
 	for (unsigned i = 0; i < result->interval_count; i++)
 		fprintf(out, "%.1f,%.1f ", x_of(&time, (i + 0.5) * step_s),
-			y_of(&rate, (double)result->intervals[i].requests / step_s));
+			y_of(&rate, rate_of(result, i)));
 	fputs("\"/>\n</svg>\n", out);
 }
 
@@ -230,10 +250,11 @@ draw_heat(const struct load_result *result, const struct histogram *all, FILE *o
 				(double)histogram_bucket_start_ns((row + 1) * LOAD_ROW_BUCKETS) /
 				1000;
 
-			if (number == 0 || high <= us.min)
+			if (number == 0)
 				continue;
-			low = low < us.min ? us.min : low;
-			high = high > us.max ? us.max : high;
+			/* Of the warm-up's last requests, which ended here, the axis knows nothing. */
+			low = within(&us, low);
+			high = within(&us, high);
 			fprintf(out,
 				"<rect class=\"heat\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
 				"height=\"%.1f\" opacity=\"%.2f\"/>\n",
@@ -251,16 +272,26 @@ draw_heat(const struct load_result *result, const struct histogram *all, FILE *o
 
 static const char head[] =
 	"<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
+	"<meta name=\"viewport\" content=\"width=device-width\">\n"
 	"<title>millrace-bench</title>\n<style>\n"
-	"body { font: 15px sans-serif; max-width: 960px; margin: 2em auto; color: #222; }\n"
-	"svg { width: 100%; } svg text { font-size: 12px; fill: #555; }\n"
+	":root { color-scheme: light dark; --text: #222; --page: #fff; --label: #555; --grid: "
+	"#ddd; --heat: #b3261e;\n"
+	" --read: #1f77b4; --write: #d62728; --trim: #2a8a2a; --zeroes: #8557b0; --flush: #b85a00; "
+	"}\n"
+	"@media (prefers-color-scheme: dark) { :root { --text: #ddd; --page: #16181b; --label: "
+	"#aaa; --grid: #3a3d42;\n"
+	" --heat: #ff8a7a; --read: #6bb5ea; --write: #ff7b72; --trim: #6fce6f; --zeroes: #c3a1e6; "
+	"--flush: #ffab5e; } }\n"
+	"body { font: 15px sans-serif; max-width: 960px; margin: 2em auto; color: var(--text); "
+	"background: var(--page); }\n"
+	"svg { width: 100%; } svg text { font-size: 12px; fill: var(--label); }\n"
 	"pre { overflow-x: auto; } polyline { fill: none; stroke-width: 2; }\n"
-	".grid { stroke: #ddd; } .heat { fill: #b3261e; }\n"
-	"polyline.read { stroke: #1f77b4; } span.read { color: #1f77b4; }\n"
-	"polyline.write { stroke: #d62728; } span.write { color: #d62728; }\n"
-	"polyline.trim { stroke: #2ca02c; } span.trim { color: #2ca02c; }\n"
-	"polyline.zeroes { stroke: #9467bd; } span.zeroes { color: #9467bd; }\n"
-	"polyline.flush { stroke: #ff7f0e; } span.flush { color: #ff7f0e; }\n"
+	".grid { stroke: var(--grid); } .heat { fill: var(--heat); }\n"
+	"polyline.read { stroke: var(--read); } span.read { color: var(--read); }\n"
+	"polyline.write { stroke: var(--write); } span.write { color: var(--write); }\n"
+	"polyline.trim { stroke: var(--trim); } span.trim { color: var(--trim); }\n"
+	"polyline.zeroes { stroke: var(--zeroes); } span.zeroes { color: var(--zeroes); }\n"
+	"polyline.flush { stroke: var(--flush); } span.flush { color: var(--flush); }\n"
 	"</style>\n<h1>millrace-bench</h1>\n";
 
 static void

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from xml.etree import ElementTree
 
 from harness import FILE, MIB, TCP, UNIX
 from harness import Skip, check, equal, test, wait_until
@@ -141,6 +142,7 @@ def waiting_for_a_server_that_stands_still_at_the_end_counts(env, still_seconds)
     check(latency["p90"] > 700_000, f"p90 {latency['p90']} us does not show what stood still")
     missed = result["rate_missed"]
     check((still_seconds > 2) == (missed > 500), f"{missed} requests were due and never made")
+    equal(len(result["series"]), 2 / result["interval_s"], "moments in the series, silent ones included")
 
 
 @test(quick=True)
@@ -162,11 +164,32 @@ def results_are_compared_and_drawn(env):
     for name in ("depth", "size", "mix"):
         equal(lines.count(f"note: the loads differ in {name}\n"), 1, f"notes of {name}")
     check(re.search(r"^all +requests/s +[0-9.]+ +[0-9.]+ +[0-9.]+$", lines, re.M), lines)
+    check(bench(env, "compare", first, page, fails=True).err.startswith(page), "what is no result is named")
+
+
+@test(quick=True)
+def a_report_is_a_page_of_one_file_for_all(env):
+    """Well-formed pictures with names, colors for dark screens, and nothing to fetch."""
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    page = env.path("page.html")
+    # Of the warm-up's requests some end in the measured time, and the last moment is cut short.
+    run(env, daemon.uri(), "--html", page, "--mix", "read=5,write=4,flush=1", "--warmup", 0.1, "--time", 0.33)
     with open(page, encoding="utf-8") as file:
         text = file.read()
-    equal(text.count("<svg"), 3, "pictures")
-    check("http" not in text.replace("nbd://", ""), "the page needs the network")
-    check(bench(env, "compare", first, page, fails=True).err.startswith(page), "what is no result is named")
+    pictures = [ElementTree.fromstring(picture) for picture in re.findall(r"<svg.*?</svg>", text, re.S)]
+    equal(
+        [(picture.get("role"), picture.get("aria-label")) for picture in pictures],
+        [("img", name) for name in ("Latency by percentile", "Requests per second over time", "Latencies over time")],
+        "the pictures and their names",
+    )
+    equal(len(pictures[0].findall("polyline")), 3, "curves")
+    points = pictures[1].find("polyline").get("points").split()
+    equal(len(points), 7, "moments of 50 ms in 0.33 s")
+    heights = [float(rectangle.get("height")) for rectangle in pictures[2].findall("rect")]
+    check(len(heights) > 7 and min(heights) >= 0, f"heights from {min(heights)}")
+    for word in ("http", "href", "src", "url(", "@import", "<script"):
+        check(word not in text, f"the page has {word}")
+    check("prefers-color-scheme: dark" in text and "read=5,write=4,flush=1" in text, "colors or the mix are missing")
 
 
 @test()

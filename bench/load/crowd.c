@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 /* With the caller's 8 at a time: nbd-server listens with a backlog of 10, and whoever comes on top is kept waiting by the kernel for
  * seconds, until a try of his is not dropped. */
@@ -23,6 +24,17 @@ struct crowd {
 	int error;
 	FILE *errors;
 };
+
+static void
+raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 /* Of those that fail only the first is told of. */
 static void
@@ -117,6 +129,7 @@ crowd_connect(const struct target *target, unsigned count, const struct cpu_list
 			       .errors = errors };
 	unsigned made = 0;
 
+	raise_descriptor_limit();
 	for (unsigned i = 0; i < count; i++)
 		sessions[i].link.fd = -1;
 	work_together(&crowd);

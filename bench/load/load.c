@@ -5,7 +5,6 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "bench/load/crowd.h"
@@ -48,17 +47,6 @@ load_kind_name(enum load_kind kind)
 }
 
 /* ---- connecting ---- */
-
-static void
-raise_descriptor_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-		return;
-	limit.rlim_cur = limit.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 static int
 connect_all(struct load *load)
@@ -397,7 +385,6 @@ load_run(const struct load_options *options, struct load_progress *progress,
 	result->intervals = calloc(LOAD_INTERVALS_MAX, sizeof(result->intervals[0]));
 	if (result->intervals == NULL)
 		return -ENOMEM;
-	raise_descriptor_limit();
 	(void)sem_init(&load.stopped, 0, 0);
 	error = connect_all(&load);
 	if (error == 0)

@@ -164,6 +164,7 @@ def results_are_compared_and_drawn(env):
     for name in ("depth", "size", "mix"):
         equal(lines.count(f"note: the loads differ in {name}\n"), 1, f"notes of {name}")
     check(re.search(r"^all +requests/s +[0-9.]+ +[0-9.]+ +[0-9.]+$", lines, re.M), lines)
+    check("compare A.json B.json" in bench(env, "compare", "--help").out, "no help")
     check(bench(env, "compare", first, page, fails=True).err.startswith(page), "what is no result is named")
 
 
@@ -214,6 +215,17 @@ def what_was_written_is_found_over_new_connections(env, medium, transport):
     lines = verified(env, daemon.uri(), "--bs", "2k").out
     match = re.search(r"^(\d+) blocks written, (\d+) read: (\d+) right$", lines, re.M)
     check(match and int(match[1]) > 100 and match[2] == match[3], lines)
+
+
+@test()
+def many_connections_are_checked_whatever_the_shells_limit(env):
+    config = f"[server]\nlisten = 127.0.0.1:0\nmax-connections = 300\n[export x]\npath = {env.file(8 * MIB)}\n"
+    daemon = env.serve("--config", env.config(config))
+    program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    few = ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh", program]
+    options = ["--quiet", "--connections", "200", "--depth", "1", "--time", "0.2"]
+    for command in (["run"], ["verify", "--rounds", "1"]):
+        env.run([*few, *command, daemon.uri("x"), *options])
 
 
 def written_blocks(image):

@@ -163,8 +163,12 @@ command_ramp(int argc, char **argv)
 int
 command_compare(int argc, char **argv)
 {
+	static const char usage[] = "Usage: millrace-bench compare A.json B.json\n";
+
+	if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
+		return fputs(usage, stdout) < 0;
 	if (argc != 3) {
-		fprintf(stderr, "Usage: millrace-bench compare A.json B.json\n");
+		fputs(usage, stderr);
 		return EXIT_FAILURE;
 	}
 	return report_compare(argv[1], argv[2], stdout, stderr) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

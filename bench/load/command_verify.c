@@ -29,6 +29,14 @@ begin_ledger(const struct bench_options *options, struct ledger *ledger)
 		fprintf(stderr, "%s: is read-only; only --check can be done\n", options->uri);
 		return -1;
 	}
+	if (block_bytes % session.block_bytes_min != 0 ||
+	    load->region_start % session.block_bytes_min != 0 ||
+	    block_bytes > session.block_bytes_max) {
+		fprintf(stderr,
+			"%s: takes multiples of %u bytes, at most %u; change --bs or --offset\n",
+			options->uri, session.block_bytes_min, session.block_bytes_max);
+		return -1;
+	}
 	if (load->region_start > session.size_bytes ||
 	    bytes > session.size_bytes - load->region_start) {
 		fprintf(stderr, "%s: has %" PRIu64 " bytes; the region must lie within\n",

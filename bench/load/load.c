@@ -127,8 +127,10 @@ check_region(const struct load *load, uint64_t *region_bytes)
 			 session->block_bytes_max);
 		return refuse(load, text);
 	}
-	if (options->mix.align_bytes % session->block_bytes_min != 0) {
-		snprintf(text, sizeof(text), "takes multiples of %u bytes only; change --bs",
+	if (options->mix.align_bytes % session->block_bytes_min != 0 ||
+	    options->region_start % session->block_bytes_min != 0) {
+		snprintf(text, sizeof(text),
+			 "takes multiples of %u bytes only; change --bs or --offset",
 			 session->block_bytes_min);
 		return refuse(load, text);
 	}

@@ -542,6 +542,19 @@ def what_a_server_says_in_a_refusal_is_no_command_to_the_terminal(env):
 
 
 @test(quick=True)
+def blocks_that_a_server_does_not_take_are_not_asked_for(env):
+    def has_large_blocks(connection):
+        greet(connection, blocks=b"\0\0\x10\0" + b"\0\0\x10\0" + b"\0\1\0\0")  # 4k to 64k
+
+    with BadServer(has_large_blocks) as server:
+        for options in (("--bs", "512"), ("--bs", "128k"), ("--offset", "2k")):
+            for command in ("run", "verify"):
+                said = bench(env, command, server.uri, "--quiet", *options, fails=True).err
+                wanted = "at most 65536" if "128k" in options else "takes multiples of 4096"
+                check(wanted in said, f"{command} {options}: {said}")
+
+
+@test(quick=True)
 def a_read_only_export_is_not_written(env):
     daemon = env.serve(
         "--config",

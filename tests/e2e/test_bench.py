@@ -491,24 +491,100 @@ def a_server_that_answers_before_it_has_all_is_told_goodbye(env):
     equal(came, [(1, size_bytes, b"\0\2", b"")], "the command, what came of its payload, the next command, and what was behind it")
 
 
+class Memory:
+    """A server that keeps MIB in memory.  STORE: what it does with a write, given the memory, the offset and the data."""
+
+    def __init__(self, store, flags=5, flush_error=0):
+        self.data, self.store, self.flags, self.flush_error = bytearray(MIB), store, flags, flush_error
+
+    def __call__(self, connection):
+        # Each connection by itself: many are there at a time.
+        threading.Thread(target=self.serve, args=[connection], daemon=True).start()
+
+    def serve(self, connection):
+        with contextlib.suppress(OSError):
+            greet(connection, flags=self.flags)
+            requests = connection.makefile("rb")
+            while header := requests.read(28):
+                command, at, length = header[7], int.from_bytes(header[16:24], "big"), int.from_bytes(header[24:], "big")
+                if command == 1:
+                    self.store(self.data, at, requests.read(length))
+                error = self.flush_error if command == 3 else 0
+                data = self.data[at : at + length] if command == 0 else b""
+                connection.sendall(b"\x67\x44\x66\x98" + error.to_bytes(4, "big") + header[8:16] + data)
+
+
+def store_all(memory, at, data):
+    memory[at : at + len(data)] = data
+
+
 @test(quick=True)
 def a_server_without_flushes_is_checked_without(env):
-    memory = bytearray(MIB)
-
-    def serve_memory(connection):
-        greet(connection, flags=1)
-        requests = connection.makefile("rb")
-        while header := requests.read(28):
-            command, at, length = header[7], int.from_bytes(header[16:24], "big"), int.from_bytes(header[24:], "big")
-            if command == 1:
-                memory[at : at + length] = requests.read(length)
-            data = memory[at : at + length] if command == 0 else b""
-            error = 22 if command == 3 else 0  # a flush that was not offered
-            connection.sendall(b"\x67\x44\x66\x98" + error.to_bytes(4, "big") + header[8:16] + data)
-
-    with BadServer(serve_memory) as server:
+    with BadServer(Memory(store_all, flags=1, flush_error=22)) as server:
         lines = bench(env, "verify", server.uri, "--quiet", "--rounds", 1, "--time", 0.1, "--depth", 2).out
         check(" right\n" in lines, lines)
+
+
+VICTIM = 16 * BLOCK
+
+
+def written_before(memory, at):
+    return any(memory[at : at + 8])
+
+
+def loses(memory, at, data):
+    if at != VICTIM:
+        store_all(memory, at, data)
+
+
+def keeps_the_first(memory, at, data):
+    if at != VICTIM or not written_before(memory, at):
+        store_all(memory, at, data)
+
+
+def tears(memory, at, data):
+    store_all(memory, at, data if at != VICTIM or not written_before(memory, at) else data[: BLOCK // 2])
+
+
+def misplaces(memory, at, data):
+    store_all(memory, at + (BLOCK if at == VICTIM else 0), data)
+
+
+def flips_a_bit(memory, at, data):
+    store_all(memory, at, data)
+    if at == VICTIM:
+        memory[at + 3000] ^= 4
+
+
+STORES = {"right": store_all, "lost": loses, "stale": keeps_the_first, "torn": tears, "misplaced": misplaces, "corrupt": flips_a_bit}
+
+
+@test(over=[(word,) for word in STORES], quick=[("right",), ("misplaced",)])
+def a_server_that_stores_wrongly_is_found_out(env, word):
+    """One block of 256 is wrong, and the others are right."""
+    with BadServer(Memory(STORES[word])) as server:
+        options = ("--quiet", "--rounds", 2, "--time", 0.5, "--depth", 4, "--connections", 3)
+        lines = bench(env, "verify", server.uri, *options, fails=word != "right").out
+    if word == "right":
+        check(re.search(r"read: (\d+) right\n", lines) and " are " not in lines, lines)
+        return
+    at = VICTIM + (BLOCK if word == "misplaced" else 0)
+    check(f"{BLOCK} bytes at offset {at} are {word}: " in lines, lines)
+    offsets = set(map(int, re.findall(r"at offset (\d+) are", lines)))
+    check(offsets <= {VICTIM, at}, f"offsets {offsets}")
+
+
+@test()
+def a_flush_that_was_acknowledged_and_not_done_is_found_after_a_restart(env):
+    state = env.path("state")
+    served = Memory(store_all)
+    with BadServer(served) as server:
+        bench(env, "verify", server.uri, "--quiet", "--rounds", 1, "--time", 0.3, "--depth", 4, "--state", state)
+    with BadServer(served) as restarted:
+        bench(env, "verify", restarted.uri, "--quiet", "--check", "--state", state)
+        served.data[VICTIM : VICTIM + 8 * BLOCK] = bytes(8 * BLOCK)
+        lines = bench(env, "verify", restarted.uri, "--quiet", "--check", "--state", state, fails=True).out
+        check(f"offset {VICTIM} are lost" in lines and ", 8 lost\n" in lines, lines)
 
 
 @test(quick=True)

@@ -71,6 +71,20 @@ print_findings(const struct verifier_report *report)
 	putchar('\n');
 }
 
+/* Blocks that were never written are right whatever is in them, unless it is another block's. */
+static void
+print_coverage(const struct ledger *ledger)
+{
+	uint64_t written = 0;
+
+	for (uint64_t i = 0; i < ledger->block_count; i++)
+		written += ledger->blocks[i].issued > 0;
+	if (written < ledger->block_count)
+		printf("only %" PRIu64 " of %" PRIu64 " blocks were ever written; a longer --time "
+						      "or a smaller --size reaches more\n",
+		       written, ledger->block_count);
+}
+
 /* One pass.  Returns false if nothing more can be done. */
 static bool
 pass(const struct bench_options *options, enum verifier_pass kind, uint64_t round,
@@ -106,6 +120,7 @@ verify(struct bench_options *options, struct ledger *ledger)
 		go_on = go_on && pass(options, VERIFIER_PASS_READ, round, ledger, &report);
 	}
 	print_findings(&report);
+	print_coverage(ledger);
 	if (report.failed)
 		printf("PARTIAL: the server failed; what was acknowledged and flushed before can "
 		       "be checked with --check\n");

@@ -217,6 +217,17 @@ def what_was_written_is_found_over_new_connections(env, medium, transport):
     check(match and int(match[1]) > 100 and match[2] == match[3], lines)
 
 
+@test(quick=True)
+def blocks_that_were_never_written_are_told(env):
+    """They are right whatever is in them."""
+    daemon = env.serve_image(env.image(FILE, 64 * MIB), TCP)
+    lines = bench(env, "verify", daemon.uri(), "--quiet", "--rounds", 1, "--time", 0.05, "--depth", 1, "--bs", "512").out
+    match = re.search(r"^only (\d+) of 131072 blocks were ever written", lines, re.M)
+    check(match and 0 < int(match[1]) < 131072, lines)
+    lines = verified(env, daemon.uri(), "--size", "64k").out
+    check("only" not in lines, lines)
+
+
 @test()
 def many_connections_are_checked_whatever_the_shells_limit(env):
     config = f"[server]\nlisten = 127.0.0.1:0\nmax-connections = 300\n[export x]\npath = {env.file(8 * MIB)}\n"

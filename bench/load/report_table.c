@@ -78,8 +78,9 @@ print_notes(const struct bench_options *options, const struct load_result *resul
 	uint64_t requests = load_result_requests(result);
 
 	if (requests > 0)
-		fprintf(out, "this client took %.2f us of CPU per request\n",
-			(double)result->cpu_ns / 1000 / (double)result->requests_made);
+		fprintf(out, "this client took %.2f us of CPU per request%s\n",
+			(double)result->cpu_ns / 1000 / (double)result->requests_made,
+			options->load.rate > 0 ? ", waiting for their times included" : "");
 	if (result->rate_missed > 0)
 		fprintf(out,
 			"%llu requests were due and never made: the server did not keep up with "

@@ -81,7 +81,7 @@ print_coverage(const struct ledger *ledger)
 		written += ledger->blocks[i].issued > 0;
 	if (written < ledger->block_count)
 		printf("only %" PRIu64 " of %" PRIu64 " blocks were ever written; a longer --time "
-						      "or a smaller --size reaches more\n",
+		       "or a smaller --size reaches more\n",
 		       written, ledger->block_count);
 }
 

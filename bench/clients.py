@@ -110,6 +110,11 @@ class MillraceBench(Client):
             argv += ["--cores", str(max(self.cpus))]
         return argv
 
+    def begin(self, load, endpoint, seconds):
+        """Make the connections, ask for one thing on each, and end them."""
+        argv = self.argv(load, endpoint.uri, seconds) + ["--requests", str(load.connections)]
+        self.run(argv, self.scratch("bench.json"), "bench.log", seconds)
+
     def on_server(self, load, endpoint, seconds):
         report, cpu_seconds = self.run(self.argv(load, endpoint.uri, seconds), self.scratch("bench.json"), "bench.log",
                                        seconds)

@@ -16,6 +16,8 @@ from storage import prepare_cache
 TRACER_SECONDS = 10
 CHILDREN_END_SECONDS = 1
 SYSCALL_TURN_SECONDS = 0.5
+BEGIN_SECONDS = 10  # for one request on each connection
+MANY_CONNECTIONS = 100  # what they cost to begin and end counts for something in a turn
 SYSCALL_EVENT = "raw_syscalls:sys_enter"
 
 
@@ -47,41 +49,86 @@ class Bench:
 
     def server_turn(self, row, client, server, path):
         """A client against a server, with the server's cost per request."""
+        begun = self.beginning(row, client, server, path)
         child, endpoint = self.start(row, server, path)
         with child:
-            processes = len(tree(child.pid))
-            switches = context_switches(child.pid)
-            cpu_start_ns = cpu_ns(child.pid)
             memory = MemoryWatch(child.pid, 0.6 * self.seconds)
             watch = Watch()
+            cost = Cost(child)
             try:
                 figures = client.on_server(row.load, endpoint, self.seconds)
             finally:
                 memory_bytes = memory.finish()
-            # One that it has forked for a connection counts once it is ended and waited for.
-            deadline = time.monotonic() + CHILDREN_END_SECONDS
-            while len(tree(child.pid)) > processes and time.monotonic() < deadline:
-                time.sleep(0.01)
-            used_ns = cpu_ns(child.pid) - cpu_start_ns
-            figures["other_cpus"] = watch.other_cpus(figures, used_ns)
-            figures["cpu_us"] = used_ns / 1e3 / figures["requests"]
+            cost.stop()
+            figures["other_cpus"] = watch.other_cpus(figures, cost.cpu_ns)
             figures["memory_mib"] = memory_bytes / (1 << 20)
             end_server(child)
-        # The total at the end has the switches of threads and processes that are gone, such as those that nbdkit and
-        # nbd-server start for each connection; the few of the shutdown are in it too.
-        switches = child.usage.ru_nvcsw + child.usage.ru_nivcsw - switches
-        figures["switches"] = switches / figures["requests"]
+        requests = max(1, figures["requests"] - begun.requests)
+        figures["cpu_us"] = max(0, cost.cpu_ns - begun.cpu_ns) / 1e3 / requests
+        figures["switches"] = max(0, cost.switches() - begun.switches()) / requests
         return figures
 
     def syscall_turn(self, row, client, server, path, tracer):
         """System calls per request, in a turn of its own, because counting slows the server."""
+        begun = self.beginning(row, client, server, path, tracer)
         child, endpoint = self.start(row, server, path)
         with child:
             with tracer(child.pid, self.scratch("tracer.log")) as counter:
                 figures = client.on_server(row.load, endpoint, SYSCALL_TURN_SECONDS)
                 calls = counter.finish()
             end_server(child)
-        return calls / figures["requests"]
+        return max(0, calls - begun.calls) / max(1, figures["requests"] - begun.requests)
+
+    def beginning(self, row, client, server, path, tracer=None):
+        """The Cost of ROW's connections without its load, if they are many: begun, asked for one thing each, and ended, in a server
+        of their own.  A thousand cost nbdkit, which starts 16 threads for each, as much as some ten thousand requests."""
+        if row.load.connections < MANY_CONNECTIONS:
+            return Nothing()
+        child, endpoint = self.start(row, server, path)
+        with child:
+            cost = Cost(child)
+            cost.requests = row.load.connections
+            if tracer:
+                with tracer(child.pid, self.scratch("tracer.log")) as counter:
+                    client.begin(row.load, endpoint, BEGIN_SECONDS)
+                    cost.calls = counter.finish()
+            else:
+                client.begin(row.load, endpoint, BEGIN_SECONDS)
+            cost.stop()
+            end_server(child)
+        return cost
+
+
+class Nothing:
+    """No Cost."""
+
+    requests = cpu_ns = calls = 0
+
+    def switches(self):
+        return 0
+
+
+class Cost:
+    """What a server does from now on, until stop: CPU time, and, once it is ended, context switches."""
+
+    def __init__(self, child):
+        self.child = child
+        self.calls = 0
+        self.processes = len(tree(child.pid))
+        self.switches_before = context_switches(child.pid)
+        self.cpu_before_ns = cpu_ns(child.pid)
+
+    def stop(self):
+        # One that it has forked for a connection counts once it is ended and waited for.
+        deadline = time.monotonic() + CHILDREN_END_SECONDS
+        while len(tree(self.child.pid)) > self.processes and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.cpu_ns = cpu_ns(self.child.pid) - self.cpu_before_ns
+
+    def switches(self):
+        # The total at the end has the switches of threads and processes that are gone, such as those that nbdkit and
+        # nbd-server start for each connection; the few of the shutdown are in it too.
+        return self.child.usage.ru_nvcsw + self.child.usage.ru_nivcsw - self.switches_before
 
 
 class Watch:

@@ -1,5 +1,5 @@
-"""bench/processes.py: what a server's process tree has cost, whatever has become of its parts; and bench/clients.py: that both clients
-count the same."""
+"""bench/processes.py: what a server's process tree has cost, whatever has become of its parts; bench/clients.py: that both clients
+count the same; and bench/measure.py: whose cost counts."""
 
 import os
 import shutil
@@ -59,3 +59,70 @@ def flushes_are_no_requests_of_either_client(env):
         check(figures["requests"] > 100, f"{client.name}: {figures}")
         written = figures["mib"] * MIB / load.block_bytes
         check(abs(written / figures["iops"] - 1) < 0.001, f"{client.name}: {figures['iops']} IOPS, {written} blocks written")
+
+
+# Takes 10 ms of CPU time for each connection, and next to none for a request.
+SLOW_TO_BEGIN = """
+import asyncio, sys, time
+
+async def serve(reader, writer):
+    until = time.process_time() + 0.01
+    while time.process_time() < until:
+        pass
+    writer.write(b"NBDMAGICIHAVEOPT" + bytes((0, 3)))
+    await reader.readexactly(4)
+    while True:
+        option = await reader.readexactly(16)
+        await reader.readexactly(int.from_bytes(option[12:], "big"))
+        reply = (0x3E889045565A9).to_bytes(8, "big") + option[8:12]
+        info = bytes(2) + (1 << 30).to_bytes(8, "big") + bytes((0, 1))
+        writer.write(reply + (3).to_bytes(4, "big") + (12).to_bytes(4, "big") + info)
+        writer.write(reply + (1).to_bytes(4, "big") + bytes(4))
+        if option[11] == 7:
+            break
+    try:
+        while (request := await reader.readexactly(28))[7] == 0:
+            writer.write(bytes((0x67, 0x44, 0x66, 0x98)) + bytes(4) + request[8:16] + bytes(4096))
+    except asyncio.IncompleteReadError:
+        pass
+    writer.close()
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]))
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+class SlowToBegin:
+    """A server as bench/servers.py has them."""
+
+    def start(self, storage, path, directory, cpus, tls_directory):
+        import processes
+        import servers
+
+        port = servers.free_port()
+        child = processes.Child([sys.executable, "-c", SLOW_TO_BEGIN, str(port)], os.path.join(directory, "server.log"))
+        while not servers.listening(port):
+            check(not child.wait(0.02), "it has ended")
+        return child, port
+
+
+@test()
+def beginning_many_connections_is_no_cost_of_requests(env):
+    """nbdkit's 16 threads for each of a thousand were half of what its requests were said to take."""
+    sys.path.insert(0, BENCH)
+    import clients
+    import loads
+    import measure
+
+    directory = os.path.dirname(env.path("log"))
+    bench = measure.Bench(directory, 0.5, None, None)
+    client = clients.MillraceBench(directory, None, os.path.join(os.path.dirname(env.binary), "millrace-bench"))
+    row = loads.Row("null", loads.Load("read-1x200", connections=200))
+    figures = bench.server_turn(row, client, SlowToBegin(), None)
+    # With what the connections took it is 2 s of CPU time more.
+    connecting_us = 200 * 10_000 / figures["requests"]
+    check(figures["requests"] > 500, f"{figures}")
+    check(0 < figures["cpu_us"] < connecting_us, f"{figures}, and {connecting_us} us of connecting")

@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import clients  # noqa: E402 (the two lines above come first)
 import loads  # noqa: E402
 import measure  # noqa: E402
+import memory_touch  # noqa: E402
 import picture  # noqa: E402
 import publish  # noqa: E402
 import report  # noqa: E402
@@ -277,6 +278,8 @@ def main():
     os.makedirs(arguments.work, exist_ok=True)
     try:
         tls = make_certificates(arguments.work) if any(row.load.tls for row in arguments.rows) else None
+        if not arguments.quick:
+            memory_touch.touch()
         run = rounds.Run(arguments, chosen, tracer, tls)
         run.measure()
     except KeyboardInterrupt:

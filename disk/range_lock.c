@@ -47,6 +47,8 @@ struct range_lock {
 	struct list_node queue; /* range_exclusive, in order of arrival */
 	struct list_node held;	/* range_slot */
 	struct list_node unused;
+	/* Somebody in the queue may be waiting for nothing but a slot; if not, each overlaps who holds, or who came before it. */
+	bool short_of_slots;
 	struct range_slot slots[RANGE_EXCLUSIVE_MAX];
 };
 
@@ -243,11 +245,14 @@ must_wait(const struct range_lock *lock, const struct range_exclusive *exclusive
 	return false;
 }
 
+/* EXCLUSIVE leaves the queue; there is a slot. */
 static void
-slot_open(struct range_slot *slot, struct range_exclusive *exclusive)
+slot_open(struct range_lock *lock, struct range_exclusive *exclusive)
 {
-	struct range_lock *lock = slot->lock;
+	struct range_slot *slot =
+		container_of(list_take_first(&lock->unused), struct range_slot, node);
 
+	list_remove(&exclusive->node);
 	slot->holder = exclusive;
 	slot->start = exclusive->start;
 	slot->end = exclusive->end;
@@ -258,24 +263,31 @@ slot_open(struct range_slot *slot, struct range_exclusive *exclusive)
 		send_to_core(&slot->blocks[c], on_block);
 }
 
-/* Give slots to those in the queue that may have one. */
+/* START to END is held no more, and a slot is free: give it to those in the queue that may have it now.  These overlap the range, unless
+ * they only waited for a slot; so a queue of thousands is neither looked through for each that comes nor for each that goes. */
 static void
-grant_slots(struct range_lock *lock)
+grant_slots(struct range_lock *lock, uint64_t start, uint64_t end)
 {
+	bool all = lock->short_of_slots;
 	struct list_node *node, *after;
 
+	lock->short_of_slots = false;
 	list_for_each_safe(node, after, &lock->queue) {
 		struct range_exclusive *exclusive =
 			container_of(node, struct range_exclusive, node);
-		struct list_node *unused;
 
-		if (list_empty(&lock->unused))
+		if (!all && !overlap(exclusive->start, exclusive->end, start, end))
+			continue;
+		if (list_empty(&lock->unused)) {
+			lock->short_of_slots = true;
 			return;
+		}
 		if (must_wait(lock, exclusive))
 			continue;
-		list_remove(&exclusive->node);
-		unused = list_take_first(&lock->unused);
-		slot_open(container_of(unused, struct range_slot, node), exclusive);
+		slot_open(lock, exclusive);
+		/* Whoever else waited for the range waits for this one. */
+		if (!all && exclusive->start <= start && exclusive->end >= end)
+			return;
 	}
 }
 
@@ -283,9 +295,13 @@ static void
 on_request(struct message *message)
 {
 	struct range_exclusive *exclusive = container_of(message, struct range_exclusive, message);
+	struct range_lock *lock = exclusive->lock;
 
-	list_append(&exclusive->lock->queue, &exclusive->node);
-	grant_slots(exclusive->lock);
+	list_append(&lock->queue, &exclusive->node);
+	if (list_empty(&lock->unused))
+		lock->short_of_slots = true;
+	else if (!must_wait(lock, exclusive))
+		slot_open(lock, exclusive);
 }
 
 static void
@@ -312,7 +328,7 @@ on_answer(struct message *message)
 	} else {
 		list_remove(&slot->node);
 		list_append(&slot->lock->unused, &slot->node);
-		grant_slots(slot->lock);
+		grant_slots(slot->lock, slot->start, slot->end);
 	}
 }
 

@@ -282,6 +282,126 @@ Test(range_lock, after_its_rounds_no_message_is_under_way)
 		reactor_destroy(core[c].reactor);
 }
 
+/* ---- many that wait */
+
+/* A lock whose turns the test takes itself, on one core. */
+struct bench {
+	struct core core;
+	struct cores cores;
+	struct range_lock *lock;
+};
+
+static void
+bench_start(struct bench *bench)
+{
+	struct reactor_config config = { .disk_slots = 4, .poll_slots = 4 };
+
+	bench->core = (struct core){ .index = 0 };
+	bench->cores = (struct cores){ .count = 1, .cores = &bench->core };
+	cr_assert_eq(reactor_create(&config, &bench->core.reactor), 0);
+	cr_assert_eq(range_lock_create(&bench->cores, 0, &bench->lock), 0);
+}
+
+static void
+bench_stop(struct bench *bench)
+{
+	deliver_round(&bench->cores);
+	range_lock_destroy(bench->lock);
+	reactor_destroy(bench->core.reactor);
+}
+
+static void
+deliver_all(struct bench *bench)
+{
+	for (unsigned i = 0; i < 8; i++)
+		deliver_round(&bench->cores);
+}
+
+static void
+bench_begin(struct bench *bench, struct holder *holder, uint64_t start, uint64_t end)
+{
+	atomic_store(&holder->granted, 0);
+	holder->exclusive = (struct range_exclusive){
+		.start = start,
+		.end = end,
+		.granted = exclusive_granted,
+	};
+	range_exclusive_begin(bench->lock, &bench->core, &holder->exclusive);
+}
+
+/* Whoever waits for a slot alone gets that of any other; whoever waits for a range too, that of the range. */
+Test(range_lock, what_waits_for_a_slot_gets_the_next_that_is_free)
+{
+	struct bench bench;
+	struct holder holders[RANGE_EXCLUSIVE_MAX], same, elsewhere, between;
+
+	bench_start(&bench);
+	for (unsigned i = 0; i < RANGE_EXCLUSIVE_MAX; i++)
+		bench_begin(&bench, &holders[i], 10 * i, 10 * i + 10);
+	bench_begin(&bench, &same, 0, 10);
+	bench_begin(&bench, &elsewhere, 5000, 5010);
+	bench_begin(&bench, &between, 5005, 5015);
+	deliver_all(&bench);
+	cr_assert_not(atomic_load(&same.granted) || atomic_load(&elsewhere.granted));
+	range_exclusive_end(&holders[7].exclusive);
+	deliver_all(&bench);
+	cr_assert(atomic_load(&elsewhere.granted));
+	cr_assert_not(atomic_load(&same.granted) || atomic_load(&between.granted));
+	range_exclusive_end(&holders[0].exclusive);
+	deliver_all(&bench);
+	cr_assert(atomic_load(&same.granted));
+	cr_assert_not(atomic_load(&between.granted));
+	range_exclusive_end(&elsewhere.exclusive);
+	deliver_all(&bench);
+	cr_assert(atomic_load(&between.granted));
+	range_exclusive_end(&same.exclusive);
+	range_exclusive_end(&between.exclusive);
+	for (unsigned i = 1; i < RANGE_EXCLUSIVE_MAX; i++) {
+		if (i != 7)
+			range_exclusive_end(&holders[i].exclusive);
+	}
+	deliver_all(&bench);
+	bench_stop(&bench);
+}
+
+/* How long COUNT holders take that want one range and come at once. */
+static double
+seconds_in_line(unsigned count)
+{
+	struct bench bench;
+	struct holder *holders = calloc(count, sizeof(*holders));
+	struct timespec begin, end;
+
+	bench_start(&bench);
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
+	for (unsigned i = 0; i < count; i++)
+		bench_begin(&bench, &holders[i], 0, 4096);
+	for (unsigned i = 0; i < count; i++) {
+		while (!atomic_load(&holders[i].granted))
+			deliver_round(&bench.cores);
+		range_exclusive_end(&holders[i].exclusive);
+	}
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+	deliver_all(&bench);
+	bench_stop(&bench);
+	free(holders);
+	return (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+}
+
+/* Thousands of requests for one block take the home core no longer each than a few do: others are served there, too. */
+Test(range_lock, a_long_queue_does_not_make_each_turn_longer)
+{
+	double few = 1e9, many = 1e9;
+
+	for (unsigned i = 0; i < 3; i++) {
+		double few_now = seconds_in_line(1500), many_now = seconds_in_line(12000);
+
+		few = few_now < few ? few_now : few;
+		many = many_now < many ? many_now : many;
+	}
+	cr_assert_lt(many, 24 * few, "12,000 took %f s, 1,500 %f s", many, few);
+}
+
 /* ---- many holders at random on both cores, checked block by block */
 
 #define HOLDERS_PER_CORE 24

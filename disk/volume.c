@@ -150,6 +150,12 @@ volume_sync_failed(const struct volume_request *request)
 		       where);
 }
 
+static bool
+is_optional(const struct volume_request *request)
+{
+	return request->command == VOLUME_COMMAND_EXTENTS && request->answer_optional;
+}
+
 void
 volume_finish(struct volume_request *request, int error)
 {
@@ -162,7 +168,7 @@ volume_finish(struct volume_request *request, int error)
 	if (error < 0 && volume->ops->translate != NULL)
 		error = volume->ops->translate(request, error);
 	/* -EOPNOTSUPP: asked for only if it is fast, and it is not. */
-	if (error < 0 && error != -EOPNOTSUPP) {
+	if (error < 0 && error != -EOPNOTSUPP && !is_optional(request)) {
 		failure_log_add(&volume->failures, request, error, kernel_clock_ns());
 		/* A durable write's sync may have taken the report of an earlier write's loss. */
 		if (is_sync || (request->durable && error == -EIO))

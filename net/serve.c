@@ -251,6 +251,7 @@ ask_extents(struct nbd_request *request)
 		room = READ_EXTENTS_BYTES_MAX;
 	request->io.extents = request->buffer;
 	request->io.extents_max = (uint32_t)(room / sizeof(struct volume_extent));
+	request->io.answer_optional = true;
 	submit(request, VOLUME_COMMAND_EXTENTS, offset_now(request), left_bytes(request));
 }
 
@@ -455,6 +456,7 @@ ask_status(struct nbd_request *request)
 	request->rounds++;
 	request->io.extents = extents + request->extent_count;
 	request->io.extents_max = room - request->extent_count;
+	request->io.answer_optional = false;
 	submit(request, VOLUME_COMMAND_EXTENTS, offset_now(request), left_bytes(request));
 }
 

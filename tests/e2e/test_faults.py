@@ -26,6 +26,24 @@ def image_that_shrinks_gives_errors_where_it_is_gone(env):
     check(errors, "no log line names the image")
 
 
+@test()
+def one_line_is_logged_for_a_request_that_fails(env):
+    """Also for a large read, for which the server asks where the holes are first."""
+    image = env.image(FILE, 4 * MIB, random_bytes(4 * MIB))
+    daemon = env.serve_image(image)
+    client = env.keep(Wire(daemon.address))
+    client.go("disk", style=wire.STRUCTURED)
+    os.truncate(image.path, MIB)
+    for command, payload in (wire.CMD_READ, b""), (wire.CMD_WRITE, b"later"):
+        error, _ = client.call(command, 2 * MIB + 5, len(payload) or MIB, payload)
+        equal(error, EIO, f"error of command {command}")
+    line = f"{image.path}: write of 5 bytes"
+    wait_until(lambda: line in daemon.log(), 5, line)
+    errors = [line for line in daemon.log_lines() if line.startswith("error")]
+    equal(len(errors), 2, f"lines {errors}")
+    check("read of 1048576 bytes at offset 2097157 failed: Input/output error" in errors[0], errors[0])
+
+
 def serve_small_zram(env):
     """A zram device of 32 MiB that has room for 4 MiB of what doesn't compress."""
     image = env.image(ZRAM, 32 * MIB)

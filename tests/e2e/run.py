@@ -21,6 +21,7 @@ import harness  # noqa: E402
 MODULES = (
     "test_clients",
     "test_unaligned",
+    "test_overlap",
     "test_durability",
     "test_wire",
     "test_protocol",

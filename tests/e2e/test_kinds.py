@@ -1,7 +1,7 @@
-"""The kinds of volumes beside files, through the port."""
+"""The kinds of volumes beside files, through the port, and who may have one image."""
 
 import wire
-from harness import MIB
+from harness import FILE, LOOP512, MIB
 from harness import check, equal, random_bytes, same_bytes, test, two_cores
 from wire import Wire
 
@@ -143,3 +143,21 @@ def delayed_requests_do_not_hold_up_others(env):
     check(set(order) == {*slow, fast}, "each request is answered once")
     # Of eight delays between 0 and 1000 ms, one is long.
     check(order.index(fast) < 8, f"the fast one came last: {order}")
+
+
+@test(over=((FILE,), (LOOP512,)), quick=((FILE,),))
+def two_daemons_cannot_write_one_image_but_both_read_it(env, medium):
+    image = env.image(medium, MIB, random_bytes(MIB))
+    reading = env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\npath = {image.path}\nread-only = yes\n")
+    writer = env.serve_image(image)
+    why = "served by another process" if medium == LOOP512 else "is in use by another process or export"
+    arguments = ("--export", f"disk={image.path}", "--listen", "127.0.0.1:0")
+    refused = env.run([env.binary, *arguments], 20, expect=1)
+    check(why in refused.err and image.path in refused.err, f"no reason is given: {refused.err}")
+    refused = env.run([env.binary, "--config", reading], 20, expect=1)
+    check("is in use by another process or export" in refused.err, f"no reason is given: {refused.err}")
+    writer.stop()
+    daemons = [env.serve("--config", reading) for _ in range(2)]
+    contents = [connect(env, daemon).read(0, MIB) for daemon in daemons]
+    same_bytes(contents[0], contents[1], "what both read")
+    equal(env.run([env.binary, *arguments], 20, expect=None).code, 1, "exit status of a writer beside readers")

@@ -34,6 +34,13 @@ op_queue_free(const struct op_queue *queue)
 	return queue->slots - queue->in_flight;
 }
 
+/* With the kernel. */
+static inline unsigned
+op_queue_in_flight(const struct op_queue *queue)
+{
+	return queue->in_flight;
+}
+
 /* OP waits from now on; op_queue_remove: no more. */
 void op_queue_append(struct op_queue *queue, struct op *op);
 void op_queue_remove(struct op_queue *queue, struct op *op);

@@ -5,6 +5,10 @@
 #define SPIN_YIELD_NS 20000 /* let others run on this CPU at least this often */
 #define SPIN_CHECKS   16    /* looks at the ring between two looks at the clock */
 
+/* Who waits for one of so many disk operations loses little by a wake-up, and spinning would take the CPU all the time: the kernel's
+ * own threads may want it to finish them. */
+#define SPIN_DISK_OPS_MAX 8
+
 /* Whether another thread wants a turn.  Sequentially consistent: see sleep_until. */
 static bool
 asked_to_wake(const struct reactor *reactor)
@@ -82,6 +86,13 @@ earlier(uint64_t a_ns, uint64_t b_ns)
 	return a_ns < b_ns ? a_ns : b_ns;
 }
 
+static bool
+may_spin(const struct reactor *reactor)
+{
+	return reactor->spin.ns > 0 && reactor->worker_ops == 0 &&
+	       op_queue_in_flight(&reactor->queues[OP_KIND_DISK]) < SPIN_DISK_OPS_MAX;
+}
+
 /* There is nothing to do before UNTIL_NS, as far as is known. */
 static void
 rest(struct reactor *reactor, uint64_t until_ns)
@@ -94,7 +105,7 @@ rest(struct reactor *reactor, uint64_t until_ns)
 	/* What found no slot may have been cancelled or abandoned since. */
 	if (reactor->retry_ns > 0 && submit_anything_waits(reactor))
 		deadline_ns = earlier(deadline_ns, reactor->retry_ns);
-	if (reactor->spin.ns > 0 && reactor->worker_ops == 0) {
+	if (may_spin(reactor)) {
 		now_ns = spin_until(reactor, now_ns,
 				    earlier(now_ns + reactor->spin.ns, deadline_ns));
 		if (something_came(reactor)) {

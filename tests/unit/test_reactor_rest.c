@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "tests/unit/kernel_faults.h"
+
 TestSuite(reactor_rest, .fini = reactor_fixture_fini, .timeout = 60);
 
 /* ---- rest: timers, messages, stop ---- */
@@ -157,6 +159,82 @@ Test(reactor_rest, disk_operation_wakes_a_sleeping_reactor)
 	reactor_run(reactor);
 	assert_done(&test_op, BLOCK);
 	close(fd);
+}
+
+/* ---- spinning while the disk is at work ---- */
+
+#define TICKS	 20u
+#define HELD_MAX 8u
+
+static struct iocb *held[HELD_MAX];
+static io_context_t held_context;
+static unsigned held_count, ticks, held_left;
+static uint64_t spins_while_held;
+
+/* The kernel takes them, and does nothing. */
+static long
+hold(io_context_t context, long count, struct iocb **iocbs)
+{
+	held_context = context;
+	for (long i = 0; i < count; i++)
+		held[held_count++] = iocbs[i];
+	return count;
+}
+
+static void
+tick(struct timer *timer)
+{
+	if (++ticks < TICKS) {
+		reactor_timer_start(reactor, timer, MS);
+		return;
+	}
+	spins_while_held = reactor_counters(reactor)->spins;
+	submit_fault = NULL;
+	cr_assert_eq(kernel_submit_unchanged(held_context, held_count, held), held_count);
+}
+
+static void
+stop_behind_last(struct op *op, long result)
+{
+	note_done(op, result);
+	if (--held_left == 0)
+		reactor_stop(reactor);
+}
+
+/* How often a reactor spins in TICKS timeouts of a millisecond with COUNT reads at the disk. */
+static uint64_t
+spins_beside_reads(unsigned count)
+{
+	struct test_op test_ops[HELD_MAX];
+	struct timer timer;
+	int fd = open_file();
+
+	create_reactor(HELD_MAX, 1, 100000);
+	submit_fault = hold;
+	held_left = count;
+	for (unsigned i = 0; i < count; i++) {
+		test_op_init(&test_ops[i]);
+		test_ops[i].op.done = stop_behind_last;
+		op_read(&test_ops[i].op, fd, buffers[i], BLOCK, i * BLOCK);
+		submit(&test_ops[i]);
+	}
+	timer_init(&timer, tick);
+	reactor_timer_start(reactor, &timer, MS);
+	reactor_run(reactor);
+	for (unsigned i = 0; i < count; i++)
+		assert_done(&test_ops[i], BLOCK);
+	close(fd);
+	return spins_while_held;
+}
+
+Test(reactor_rest, spins_while_it_waits_for_few_disk_operations)
+{
+	cr_assert_geq(spins_beside_reads(HELD_MAX - 1), TICKS / 2);
+}
+
+Test(reactor_rest, does_not_spin_while_it_waits_for_many_disk_operations)
+{
+	cr_assert_eq(spins_beside_reads(HELD_MAX), 0);
 }
 
 static int poll_fds[2];

@@ -26,8 +26,9 @@ struct reactor;
 struct reactor_config {
 	unsigned
 		disk_slots; /* reads, writes and syncs with the kernel at one time; more wait here */
-	unsigned poll_slots;  /* polls armed at one time; more wait here */
-	unsigned poll_us;     /* spin at most this long before sleeping; 0: sleep at once */
+	unsigned poll_slots; /* polls armed at one time; more wait here */
+	/* Spin at most this long before sleeping, and not at all while eight disk operations and more are with the kernel; 0: sleep at once. */
+	unsigned poll_us;
 	unsigned waiting_max; /* operations of one kind that wait here; default: no limit */
 	/* With fewer sockets to receive from or send to than this, each is a system call of its own; with as many, all are
 	 * part of the turn's io_submit.  Default: always the former, which costs less where measured (Linux 6.18). */

@@ -65,7 +65,7 @@ MODULES = (
     "test_grow",
 )
 LOG_LINES_SHOWN = 60
-JOBS = 2 * len(os.sched_getaffinity(0))  # many wait more than they work
+JOBS = 3 * len(os.sched_getaffinity(0))  # many wait more than they work
 
 
 def parse_arguments():

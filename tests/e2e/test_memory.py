@@ -188,8 +188,8 @@ def requests_allocate_nothing(env, medium):
     clients = [connect(env, daemon) for _ in range(CONNECTIONS)]
     load = Load(clients, DEPTH, draw_small)
     # A disk may make one of thousands wait, so that helpers start and leave: a call for each 200 requests is none of theirs.
-    allowed = env.size(500, 50) if medium == FILE else 0
-    count = env.size(100_000, 10_000)
+    allowed = env.size(200, 50) if medium == FILE else 0
+    count = env.size(40_000, 10_000)
     check_nothing_is_allocated(env, daemon, counts, load, 4_000, count, allowed)
 
 

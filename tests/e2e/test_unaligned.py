@@ -148,7 +148,7 @@ def concurrent_writers_in_shared_blocks_lose_nothing(env, medium, size_bytes):
     pieces = cut_into_pieces(rng, content)
     pump = Pump(daemon.uri(), CONNECTIONS)
     owners = make_owners(rng, pump, list(pieces))
-    keep_busy(pump, owners, env.size(12_000, 2_500))
+    keep_busy(pump, owners, env.size(6_000, 2_000))
     check_owners(owners)
     model = b"".join(piece.content for piece in pieces)
     same_bytes(pump.connections[0].handle.pread(size_bytes, 0), model, "the volume, read back")

@@ -31,7 +31,7 @@
 #define MARKS	       251 /* of a slot's writes, counted round */
 #define UNPROMISED_MAX 120
 #define CUTS_DEFAULT   2000
-#define SEEDS_DEFAULT  100
+#define SEEDS_DEFAULT  50
 #define REAL_TIME_S    100
 #define BUFFER_BYTES   (256u << 10)
 

@@ -193,7 +193,7 @@ def a_report_is_a_page_of_one_file_for_all(env):
     check("prefers-color-scheme: dark" in text and "read=5,write=4,flush=1" in text, "colors or the mix are missing")
 
 
-@test()
+@test(alone=True)
 def a_ramp_finds_the_rate_that_holds(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
     arguments = ("--quiet", "--time", 0.3, "--rate-start", 500, "--rate-factor", 4, "--p99-max", 200_000)

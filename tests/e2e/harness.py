@@ -70,6 +70,16 @@ def wait_until(condition, seconds, what):
         time.sleep(0.01)
 
 
+def wait_for_listener(path, who):
+    """Until WHO takes connections at the Unix socket PATH, which is there a moment before."""
+
+    def accepts():
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(path) == 0
+
+    wait_until(accepts, 30, f"{who} listens")
+
+
 def first_difference(left, right):
     """The offset of the first byte that differs, or the shorter length."""
     count = min(len(left), len(right))
@@ -99,31 +109,34 @@ def same_bytes(got, wanted, what):
 # The tests, in the order of their definition.
 
 ALL_TESTS = []
+SPEED_TRIES = 3
 
 
 class Case:
     """One line of the run: a test function with its parameters."""
 
-    def __init__(self, function, parameters, seconds, quick, alone):
+    def __init__(self, function, parameters, seconds, quick, alone, speed):
         self.function = function
         self.parameters = parameters
         self.seconds = seconds
         self.quick = quick
         self.alone = alone
+        self.tries = SPEED_TRIES if speed else 1
         module = function.__module__.removeprefix("test_")
         suffix = "[" + ",".join(str(value) for value in parameters) + "]" if parameters else ""
         self.name = f"{module}.{function.__name__}{suffix}"
 
 
-def test(over=((),), quick=(), seconds=60, alone=False):
+def test(over=((),), quick=(), seconds=60, alone=False, speed=False):
     """Run the function once with each tuple of parameters in OVER; those also in QUICK are in --quick too.
     A test without parameters says quick=True.  ALONE: nothing else may run meanwhile, because it measures how long
-    something takes beside something else, or changes what all processes share."""
+    something takes beside something else, or changes what all processes share.  SPEED: its verdict is how fast the daemon
+    is, which others on this machine can make worse but not better: one try of SPEED_TRIES must do, those behind the first alone."""
 
     def mark(function):
         for parameters in over:
             is_quick = quick if isinstance(quick, bool) else parameters in quick
-            ALL_TESTS.append(Case(function, parameters, seconds, is_quick, alone))
+            ALL_TESTS.append(Case(function, parameters, seconds, is_quick, alone, speed))
         return function
 
     return mark

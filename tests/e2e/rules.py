@@ -8,7 +8,7 @@ import contextlib
 import os
 
 from harness import MIB, TCP, Address, Skip, equal, random_bytes, same_bytes, start_process
-from harness import two_cores, wait_until
+from harness import two_cores, wait_for_listener
 from wire import Closed, Wire
 from wire_replies import CMD_FLUSH, EXTENDED, STYLES
 
@@ -76,7 +76,7 @@ class Setting:
         with open(self.env.path("peer.log"), "wb") as log:
             process = start_process(command, stdout=log, stderr=log)
         self.env.processes.append(process)
-        wait_until(lambda: os.path.exists(path), 10, f"{PEER} listens")
+        wait_for_listener(path, PEER)
         return Address(f"unix:{path}")
 
     def connect(self):

@@ -65,6 +65,7 @@ MODULES = (
     "test_grow",
 )
 LOG_LINES_SHOWN = 60
+AGAIN = "slow"  # the outcome of a try that is not the last one
 JOBS = 3 * len(os.sched_getaffinity(0))  # many wait more than they work
 
 
@@ -97,14 +98,32 @@ def report(outcome):
 
 
 def outcomes(runner, indices, jobs):
-    """Yields each case's outcome: first those that may run side by side, JOBS at a time, then the others."""
-    together = [index for index in indices if not harness.ALL_TESTS[index].alone]
+    """Yields the outcome of each try: first those that may run side by side, JOBS at a time, then the others."""
+    cases = harness.ALL_TESTS
+    tries = {index: cases[index].tries for index in indices}
+    alone = [index for index in indices if cases[index].alone]
     with side_by_side(jobs) as pool:
-        for future in concurrent.futures.as_completed([pool.submit(run_beside, runner, index) for index in together]):
-            yield future.result()
-    for index in indices:
-        if harness.ALL_TESTS[index].alone:
-            yield runner.run(index)
+        futures = {pool.submit(run_beside, runner, index): index for index in indices if not cases[index].alone}
+        for future in concurrent.futures.as_completed(futures):
+            index = futures[future]
+            outcome = judge(future.result(), tries, index)
+            if outcome.word == AGAIN:
+                alone.append(index)
+            yield outcome
+    for index in alone:
+        outcome = judge(runner.run(index), tries, index)
+        yield outcome
+        while outcome.word == AGAIN:
+            outcome = judge(runner.run(index), tries, index)
+            yield outcome
+
+
+def judge(outcome, tries, index):
+    """A failure is none yet while the case has tries left."""
+    tries[index] -= 1
+    if outcome.word == "FAIL" and tries[index] > 0:
+        outcome.word, outcome.logs = AGAIN, []
+    return outcome
 
 
 @contextlib.contextmanager
@@ -142,7 +161,7 @@ def run_all(indices, arguments):
     scratch = os.path.join(os.path.abspath(arguments.work), str(os.getpid()))
     os.makedirs(scratch)
     runner = harness.Runner(os.path.abspath(arguments.daemon), scratch, arguments.quick)
-    counts = {"ok": 0, "FAIL": 0, "skip": 0}
+    counts = {"ok": 0, "FAIL": 0, "skip": 0, AGAIN: 0}
     try:
         for outcome in outcomes(runner, indices, arguments.jobs):
             counts[outcome.word] += 1
@@ -164,6 +183,8 @@ def summary(counts):
     text = f"{counts['ok']} passed, {counts['FAIL']} failed"
     if counts["skip"]:
         text += f", {counts['skip']} skipped"
+    if counts[AGAIN]:
+        text += f", {counts[AGAIN]} times too slow and tried again"
     return text
 
 

@@ -100,13 +100,13 @@ def what_comes_due_behind_the_last_request_is_not_missed(env):
     equal(result["rate_missed"], 0, "requests that were due and not made")
 
 
-@test(alone=True)
+@test(alone=True, speed=True)
 def a_rate_is_kept_beside_a_server_on_the_same_cpu(env):
     """Waiting for the next request's time leaves the CPU to the server: 3,400 a second before it did."""
     cpu = max(os.sched_getaffinity(0))
     daemon = env.serve("--export", "disk=memory:64M", "--listen", "127.0.0.1:0", "--cores", str(cpu))
-    rates = [run(env, daemon.uri(), "--depth", 1, "--rate", 8000, "--cores", cpu, "--time", 0.5)["all"]["iops"] for _ in range(3)]
-    check(max(rates) > 7000, f"{rates} requests per second instead of 8,000")
+    rate = run(env, daemon.uri(), "--depth", 1, "--rate", 8000, "--cores", cpu, "--time", 0.5)["all"]["iops"]
+    check(rate > 7000, f"{rate} requests per second instead of 8,000")
 
 
 @test()
@@ -193,7 +193,7 @@ def a_report_is_a_page_of_one_file_for_all(env):
     check("prefers-color-scheme: dark" in text and "read=5,write=4,flush=1" in text, "colors or the mix are missing")
 
 
-@test(alone=True)
+@test(alone=True, speed=True)
 def a_ramp_finds_the_rate_that_holds(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
     arguments = ("--quiet", "--time", 0.3, "--rate-start", 500, "--rate-factor", 4, "--p99-max", 200_000)

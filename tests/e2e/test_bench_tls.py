@@ -3,12 +3,11 @@
 import os
 import re
 import shutil
-import socket
 import urllib.parse
 
 from authority import EXPIRED, IDENTITY, Authority
 from harness import FILE, MIB, TCP, UNIX, Skip, start_process
-from harness import check, equal, test, wait_until
+from harness import check, equal, test, wait_for_listener
 from test_bench import bench, run
 
 X509 = "x509"
@@ -52,14 +51,9 @@ def serve_peer(env, program, authority, kind):
         command += ["--export-name", "disk", "-f", "raw", image.path]
     with open(env.path("peer.log"), "wb") as log:
         env.processes.append(start_process(command, stdout=log, stderr=log))
-    wait_until(lambda: accepts(path), 10, f"{program} listens")
+    wait_for_listener(path, program)
     user = f"{IDENTITY}@" if kind == PSK else ""
     return f"nbds+unix://{user}/disk?socket={urllib.parse.quote(path)}&{query(authority, kind)}"
-
-
-def accepts(path):
-    with socket.socket(socket.AF_UNIX) as sock:
-        return sock.connect_ex(path) == 0
 
 
 def check_loads(env, uri):

@@ -181,7 +181,7 @@ def cache_of_memory_is_refused(env):
     check(result.code != 0 and "remove cache" in result.err, f"{result.code}: {result.err}")
 
 
-@test(alone=True)
+@test(alone=True, speed=True)
 def neighbours_are_not_stalled_by_cold_reads(env):
     """A client that reads what the cache does not have, many at a time; another, of a volume in memory, on the same core."""
     image = env.file(64 * MIB, name="cold")

@@ -105,7 +105,7 @@ def switches(pid):
     return total
 
 
-@test(over=[("null",), ("file",)], alone=True)
+@test(over=[("null",), ("file",)], alone=True, speed=True)
 def context_switches_per_request(env, storage):
     """Voluntary ones: whether others take the CPU away is not the server's to say."""
     needs(env, "true")
@@ -155,7 +155,7 @@ def client_cpu_us(env, command):
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e6
 
 
-@test(alone=True)
+@test(alone=True, speed=True)
 def the_load_generator_costs_less_than_fio(env):
     needs(env, "fio")
     daemon = serve(env, "null")

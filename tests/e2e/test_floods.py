@@ -68,7 +68,7 @@ def ask_until_it_stops(client):
     raise Failure("it took a million requests of a client that reads nothing")
 
 
-@test(over=[(1,), (6,)], quick=[(1,)], seconds=90, alone=True)
+@test(over=[(1,), (6,)], quick=[(1,)], seconds=90, alone=True, speed=True)
 def neighbour_of_clients_that_never_read_is_as_fast(env, count):
     """They stop using CPU, so the neighbour has what it had alone."""
     content = random_bytes(4 * MIB)
@@ -81,9 +81,6 @@ def neighbour_of_clients_that_never_read_is_as_fast(env, count):
         ask_until_it_stops(client)
     time.sleep(0.3)
     beside = neighbour.rate()
-    for _ in range(2):  # a disk may have had a bad second; what the stalled ones do to it stays
-        if beside[0] <= 0.4 * alone[0] or beside[1] >= 0.5:
-            beside = neighbour.rate()
     check_neighbour_is_well(alone, beside, 0.4, 0.5)
     for client in stalled:  # or the daemon would wait for them when it stops
         client.close()
@@ -173,7 +170,7 @@ def start_flood(env, daemon, index=0, hold=0):
     return process
 
 
-@test(quick=True, seconds=90, alone=True)
+@test(quick=True, seconds=90, alone=True, speed=True)
 def flood_of_connects_leaves_room_for_others(env):
     """The neighbour goes on, and newcomers get in, at the flooded listener and at another one."""
     content = random_bytes(MIB)

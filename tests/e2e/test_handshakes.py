@@ -67,7 +67,7 @@ def slow_share(client, content):
     return slow / (now - began)
 
 
-@test(quick=True, alone=True)
+@test(quick=True, alone=True, speed=True)
 def a_flood_of_handshakes_stalls_nobody_else_on_the_core(env):
     content = random_bytes(MIB)
     authority = RsaAuthority(env)

@@ -41,7 +41,7 @@ def figures(env, uri, *arguments):
 MIXES = (("read=100", 4), ("read=50,write=40,flush=10", 1))
 
 
-@test(over=MIXES, quick=MIXES[:1])
+@test(over=MIXES, quick=MIXES[:1], speed=True)
 def requests_per_second_are_limited(env, mix, connections):
     """All connections on all cores together; the export without limits is not."""
     daemon = serve(env, ("slow", ["limit-iops = 3000", "burst-ms = 20"]), ("fast", []))
@@ -52,7 +52,7 @@ def requests_per_second_are_limited(env, mix, connections):
     check(iops > 6000, f"{iops} requests per second without a limit")
 
 
-@test(over=(("read",), ("write",)), quick=(("read",),))
+@test(over=(("read",), ("write",)), quick=(("read",),), speed=True)
 def bytes_per_second_are_limited(env, kind):
     daemon = serve(env, ("slow", ["limit-bytes = 50M", "burst-ms = 20"]))
     rate = figures(env, daemon.uri("slow"), "--rw", kind, "--bs", "64k", "--connections", 3, "--time", 1.5)
@@ -65,7 +65,7 @@ def seconds(env, uri, requests):
     return requests / figures(env, uri, "--requests", requests, "--time", 20)["iops"]
 
 
-@test()
+@test(speed=True)
 def burst_goes_at_once_after_a_rest(env):
     daemon = serve(env, ("slow", ["limit-iops = 200", "burst-ms = 2000"]))
     took = seconds(env, daemon.uri("slow"), 380)
@@ -101,7 +101,7 @@ FLOODS = (
 )
 
 
-@test(over=tuple((index,) for index in range(len(FLOODS))), alone=True)
+@test(over=tuple((index,) for index in range(len(FLOODS))), alone=True, speed=True)
 def flood_of_a_limited_export_leaves_another_its_latency(env, index):
     exports = ("flooded", FLOODS[index]), ("quiet", ["priority = latency"])
     daemon, other = serve(env, *exports, cores=DAEMON_CORE), serve(env, *exports, cores=DAEMON_CORE)

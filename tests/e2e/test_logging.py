@@ -11,7 +11,7 @@ import time
 import nbd
 
 from harness import MIB
-from harness import check, equal, start_process, test, two_cores, wait_until, write_text
+from harness import check, equal, start_process, test, two_cores, wait_for_listener, wait_until, write_text
 
 LINES_THAT_FILL_A_PIPE = 3000
 
@@ -144,7 +144,7 @@ def nobody_waits_for_the_logs_reader(env):
     os.close(writer)
     uri = f"nbd+unix:///disk?socket={path}"
     try:
-        wait_until(lambda: os.path.exists(path), 30, "it listens")
+        wait_for_listener(path, "it")
         handle = nbd.NBD()
         handle.connect_uri(uri)
         for _ in range(LINES_THAT_FILL_A_PIPE):
@@ -179,7 +179,7 @@ def nobody_waits_for_the_logs_reader(env):
 def daemon_stops_though_nobody_reads_its_log(env):
     reader, writer, path, process = start_with_pipe(env)
     try:
-        wait_until(lambda: os.path.exists(path), 30, "it listens")
+        wait_for_listener(path, "it")
         wait_until(lambda: fill(writer), 5, "the pipe is full")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(path)

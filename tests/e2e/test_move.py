@@ -135,7 +135,7 @@ def crowd(env, connections):
     return daemon, cores
 
 
-@test(alone=True, quick=True)
+@test(alone=True, quick=True, speed=True)
 def crowd_leaves_a_core_without_time_for_an_idle_one(env):
     """The client takes the CPU of one core; the other has time."""
     daemon, cores = crowd(env, 300)

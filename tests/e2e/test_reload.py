@@ -440,7 +440,7 @@ def iops_of(process, path):
     return result["all"]["iops"]
 
 
-@test()
+@test(speed=True)
 def limits_are_shared_by_those_from_before_and_after(env):
     """One that came without a limit, one that came with another; now they have one limit together, and half of it each."""
     memory = "type = memory\nsize = 1M"
@@ -510,7 +510,7 @@ def ratios(busy, quiet):
     return statistics.median(busy) / statistics.median(quiet), min(busy) / min(quiet)
 
 
-@test(alone=True)
+@test(alone=True, speed=True)
 def clients_of_unchanged_exports_notice_nothing_of_100_reloads(env):
     """Windows of load take turns, with reloads and without; more of them where the first do not show that p99 is about the same.  The export
     is memory, and the configuration too: a disk's own p99 varies more than what is looked for."""

@@ -197,7 +197,7 @@ def terabytes_at_once_double_no_readers_p99(env, medium, command):
         same_bytes(trial.client.read(START_BYTES, 4096), bytes(4096), "what was zeroed")
 
 
-@test(seconds=60, alone=True)
+@test(seconds=60, alone=True, speed=True)
 def trims_with_nobody_beside_them_take_no_pauses(env):
     volume = Volume(env, FILE, random_bytes(DATA_BYTES))
     daemon = env.serve("--config", env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\n{volume.settings}\n"))

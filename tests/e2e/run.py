@@ -66,7 +66,7 @@ MODULES = (
 )
 LOG_LINES_SHOWN = 60
 AGAIN = "slow"  # the outcome of a try that is not the last one
-JOBS = 3 * len(os.sched_getaffinity(0))  # many wait more than they work
+JOBS = 4 * len(os.sched_getaffinity(0))  # many wait more than they work
 
 
 def parse_arguments():

@@ -312,7 +312,7 @@ Test(memory, trimmed_pages_do_not_come_back, .timeout = 120)
 	struct volume_fixture fixture;
 
 	start(&fixture, BYTES);
-	for (unsigned round = 0; round < 2000; round++) {
+	for (unsigned round = 0; round < 500; round++) {
 		struct trial writer = { .request = { .command = VOLUME_COMMAND_WRITE,
 						     .length = BYTES } };
 		struct trial trimmer = { .request = { .command = VOLUME_COMMAND_TRIM,

@@ -167,17 +167,24 @@ transfer_directly(const struct op *op)
 	}
 }
 
-/* COUNT receives and sends, each by a system call of its own. */
-static void
+/* Up to COUNT receives and sends, each by a system call of its own: those of lower classes, which come last, until there is something to
+ * look at for the latency class.  Returns how many. */
+static unsigned
 submit_directly(struct reactor *reactor, struct iocb **iocbs, unsigned count)
 {
-	for (unsigned i = 0; i < count; i++) {
-		struct op *op = op_of(iocbs[i]);
+	unsigned done;
 
+	for (done = 0; done < count; done++) {
+		struct op *op = op_of(iocbs[done]);
+
+		if (done > 0 && op->priority != PRIORITY_LATENCY && reactor->latency_ops > 0 &&
+		    ring_has_events(reactor))
+			break;
 		op_queue_remove(&reactor->queues[op->kind], op);
 		op_ready(reactor, op, transfer_directly(op));
 	}
-	COUNT(reactor, ops_direct, count);
+	COUNT(reactor, ops_direct, done);
+	return done;
 }
 
 bool
@@ -240,8 +247,7 @@ submit_few_sockets(struct reactor *reactor, unsigned lower)
 {
 	unsigned count = batch_append(reactor, OP_KIND_SOCKET, 0, lower);
 
-	submit_directly(reactor, reactor->batch, count);
-	return count > 0;
+	return submit_directly(reactor, reactor->batch, count) > 0;
 }
 
 /* One batch, with LOWER operations of lower classes of each kind at most.  Returns whether there was anything. */
@@ -310,12 +316,9 @@ unsigned
 submit_latency_sockets(struct reactor *reactor)
 {
 	struct op_queue *sockets = &reactor->queues[OP_KIND_SOCKET];
-	unsigned count;
 
 	if (op_queue_waiting(sockets) == 0 ||
 	    op_queue_waiting(sockets) >= reactor->config.socket_batch_min)
 		return 0;
-	count = op_queue_list(sockets, reactor->batch, 0);
-	submit_directly(reactor, reactor->batch, count);
-	return count;
+	return submit_directly(reactor, reactor->batch, op_queue_list(sockets, reactor->batch, 0));
 }

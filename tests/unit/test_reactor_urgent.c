@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -221,4 +222,59 @@ Test(reactor_urgent, a_flood_of_the_latency_class_starves_no_read)
 	turn_until_idle();
 	reactor_destroy(reactor);
 	close(file);
+}
+
+/* Lower sends, of which the first is what the latency class waits for. */
+#define SENDS 4
+
+static int sinks[SENDS][2];
+static struct op sends[SENDS];
+static char sent_bytes[SENDS];
+static struct iovec sent_parts[SENDS];
+static int sent_before; /* of the others, when the latency class was called */
+
+static void
+sent(struct op *op, long result)
+{
+	(void)op;
+	cr_assert_eq(result, 1);
+}
+
+static void
+count_sent(struct op *op, long result)
+{
+	(void)op;
+	cr_assert(result & POLLIN);
+	sent_before = 0;
+	for (unsigned i = 1; i < SENDS; i++) {
+		int bytes;
+
+		cr_assert_eq(ioctl(sinks[i][1], FIONREAD, &bytes), 0);
+		sent_before += bytes;
+	}
+}
+
+Test(reactor_urgent, a_batch_of_sends_ends_where_the_latency_class_has_something)
+{
+	create_reactor(64, POLL_SLOTS, 0);
+	sent_before = -1;
+	for (unsigned i = 0; i < SENDS; i++)
+		cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
+					sinks[i]),
+			     0);
+	init_op(&ping_poll, count_sent, PRIORITY_LATENCY);
+	op_poll(&ping_poll, sinks[0][1], POLLIN);
+	reactor_start(reactor, &ping_poll);
+	reactor_turn(reactor);
+	for (unsigned i = 0; i < SENDS; i++) {
+		sent_parts[i] = (struct iovec){ &sent_bytes[i], 1 };
+		init_op(&sends[i], sent, PRIORITY_NORMAL);
+		op_send(&sends[i], sinks[i][0], &sent_parts[i], 1);
+		reactor_start(reactor, &sends[i]);
+	}
+	turn_until_idle();
+	cr_assert_eq(sent_before, 0, "%d others were sent first", sent_before);
+	reactor_destroy(reactor);
+	for (unsigned i = 0; i < SENDS; i++)
+		close_pipe(sinks[i]);
 }

@@ -18,10 +18,10 @@
 /* What came between two looks. */
 struct window {
 	uint64_t end_ns;
-	uint64_t mean_bytes, mean_written_bytes; /* of a request */
-	uint64_t rate;				 /* bytes per ms */
-	bool first;				 /* it has no beginning, and so no rate */
-	bool settling;				 /* the connection has come to its core meanwhile */
+	uint64_t mean_bytes; /* of a request */
+	uint64_t rate;	     /* bytes per ms */
+	bool first;	     /* it has no beginning, and so no rate */
+	bool settling;	     /* the connection has come to its core meanwhile */
 };
 
 /* The core with the fewest connections of those that have nothing to do, and are not on CPU; NULL if there is none. */
@@ -52,12 +52,9 @@ static struct service_core *
 better_core(struct connection *connection, const struct window *window)
 {
 	struct service_core *home = connection->home;
-	bool large = window->mean_written_bytes >= LARGE_BYTES_MIN ||
-		     (channel_tls(&connection->channel) != NULL &&
-		      window->mean_bytes >= LARGE_BYTES_MIN);
 	int cpu;
 
-	if (!large || service_move_settled(connection))
+	if (window->mean_bytes < LARGE_BYTES_MIN || service_move_settled(connection))
 		return NULL;
 	cpu = peer_socket_cpu(connection->fd);
 	return cpu == (int)home->core->cpu ? idle_core(home->service, cpu, window->end_ns) : NULL;
@@ -75,7 +72,6 @@ take_window(struct connection *connection)
 	struct window window = {
 		.end_ns = kernel_clock_ns(),
 		.mean_bytes = (bytes - trial->bytes) / count,
-		.mean_written_bytes = (traffic->written_bytes - trial->written_bytes) / count,
 		.first = trial->looked_ns == 0,
 		.settling = trial->looked_on != connection->home,
 	};
@@ -83,7 +79,6 @@ take_window(struct connection *connection)
 	window.rate = (bytes - trial->bytes) * MS_NS / (window.end_ns - trial->looked_ns + 1);
 	trial->requests = requests;
 	trial->bytes = bytes;
-	trial->written_bytes = traffic->written_bytes;
 	trial->looked_ns = window.end_ns;
 	trial->looked_on = connection->home;
 	return window;

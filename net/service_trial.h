@@ -1,9 +1,9 @@
 /* Trying out another core for large payloads.
  *
  * Large payloads fill a CPU that their client shares, while small requests gain from sharing it (doc/decisions/0014-placement.md); and which
- * of them will come is not known when a connection is placed.  So a connection that turns out to write large payloads (or to move
- * them inside TLS), is moved off the CPU that its packets come to, if there is a core with nothing to do.  It goes
- * back where it was if it moves less there, for good; or when its requests have become small.
+ * of them will come is not known when a connection is placed.  So a connection that turns out to move large payloads is moved off
+ * the CPU that its packets come to, if there is a core with nothing to do.  It goes back where it was if it moves no more there, for good; or
+ * when its requests have become small.
  * All on the thread of the connection's core. */
 #ifndef NET_SERVICE_TRIAL_H
 #define NET_SERVICE_TRIAL_H
@@ -18,7 +18,7 @@ struct trial {
 	struct service_core *placed; /* where it was before; NULL: it is not on trial */
 	uint64_t rate;		     /* bytes per ms there; 0: it has been compared */
 	/* Of its traffic at the last look, when that was, and on which core. */
-	uint64_t requests, bytes, written_bytes, looked_ns;
+	uint64_t requests, bytes, looked_ns;
 	struct service_core *looked_on;
 };
 

@@ -99,6 +99,17 @@ def large_writes_leave_their_clients_cpu_and_small_reads_come_back(env, transpor
         check(client.read(index * LARGE, LARGE) == block, f"wrong data in block {index}")
 
 
+@test(alone=True)
+def large_reads_leave_their_clients_cpu(env):
+    daemon = serve(env)
+    cores = pinned(env)
+    client = env.keep(Wire(daemon.address))
+    client.go("disk")
+    for _ in pipeline(client, ((wire.CMD_READ, index % (SIZE // LARGE) * LARGE, LARGE, b"") for index in range(ENOUGH))):
+        pass
+    equal(moves(daemon, client)[:1], [cores[1]], "where it was moved to")
+
+
 @test(alone=True, quick=True)
 def client_that_reads_no_replies_is_not_held_up_by_a_move(env):
     """Its requests are taken all the same, though it can't go while a reply waits."""

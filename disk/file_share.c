@@ -26,7 +26,8 @@ static bool
 has_room(const struct volume_request *request)
 {
 	return core_of(request)->under_way[request->priority] <=
-	       FREE_TIMES * reactor_free_slots(request->core->reactor, OP_KIND_DISK);
+	       FREE_TIMES * reactor_free_slots_of(request->core->reactor, OP_KIND_DISK,
+						  request->priority);
 }
 
 bool

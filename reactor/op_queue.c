@@ -10,6 +10,7 @@ op_queue_init(struct op_queue *queue, unsigned slots)
 	for (unsigned i = 0; i < PRIORITY_COUNT; i++)
 		list_init(&queue->waiting[i]);
 	queue->waiting_count = 0;
+	queue->background_waiting = 0;
 	queue->slots = slots;
 	queue->in_flight = 0;
 	queue->background_slots = (slots + BACKGROUND_PART - 1) / BACKGROUND_PART;
@@ -21,6 +22,7 @@ op_queue_append(struct op_queue *queue, struct op *op)
 {
 	list_append(&queue->waiting[op->priority], &op->node);
 	queue->waiting_count++;
+	queue->background_waiting += op->priority == PRIORITY_BACKGROUND;
 }
 
 void
@@ -28,6 +30,7 @@ op_queue_remove(struct op_queue *queue, struct op *op)
 {
 	list_remove(&op->node);
 	queue->waiting_count--;
+	queue->background_waiting -= op->priority == PRIORITY_BACKGROUND;
 }
 
 /* As op_queue_list, of one class and at most MAX. */
@@ -49,6 +52,22 @@ static unsigned
 smaller(unsigned a, unsigned b)
 {
 	return a < b ? a : b;
+}
+
+static unsigned
+left_of(unsigned slots, unsigned used)
+{
+	return slots > used ? slots - used : 0;
+}
+
+unsigned
+op_queue_room(const struct op_queue *queue, enum priority priority)
+{
+	unsigned room = left_of(queue->slots, queue->in_flight + queue->waiting_count);
+	unsigned background = left_of(queue->background_slots,
+				      queue->background_in_flight + queue->background_waiting);
+
+	return priority == PRIORITY_BACKGROUND ? smaller(room, background) : room;
 }
 
 unsigned

@@ -13,6 +13,7 @@ struct op_queue {
 	/* Private. */
 	struct list_node waiting[PRIORITY_COUNT];
 	unsigned waiting_count;
+	unsigned background_waiting;
 	unsigned slots;
 	unsigned in_flight;
 	unsigned background_slots;
@@ -40,6 +41,9 @@ op_queue_in_flight(const struct op_queue *queue)
 {
 	return queue->in_flight;
 }
+
+/* How many more operations of PRIORITY would have a slot at once. */
+unsigned op_queue_room(const struct op_queue *queue, enum priority priority);
 
 /* OP waits from now on; op_queue_remove: no more. */
 void op_queue_append(struct op_queue *queue, struct op *op);

@@ -346,10 +346,13 @@ reactor_slots(const struct reactor *reactor, enum op_kind kind)
 unsigned
 reactor_free_slots(const struct reactor *reactor, enum op_kind kind)
 {
-	const struct op_queue *queue = &reactor->queues[kind];
-	unsigned free_slots = op_queue_free(queue), waiting = op_queue_waiting(queue);
+	return reactor_free_slots_of(reactor, kind, PRIORITY_LATENCY);
+}
 
-	return free_slots > waiting ? free_slots - waiting : 0;
+unsigned
+reactor_free_slots_of(const struct reactor *reactor, enum op_kind kind, enum priority priority)
+{
+	return op_queue_room(&reactor->queues[kind], priority);
 }
 
 int

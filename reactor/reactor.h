@@ -185,6 +185,10 @@ bool reactor_sleeping(const struct reactor *reactor) MUST_USE;
 unsigned reactor_slots(const struct reactor *reactor, enum op_kind kind) MUST_USE;
 unsigned reactor_free_slots(const struct reactor *reactor, enum op_kind kind) MUST_USE;
 
+/* Of the latter, how many an operation of PRIORITY may have: of the background's there are fewer. */
+unsigned reactor_free_slots_of(const struct reactor *reactor, enum op_kind kind,
+			       enum priority priority) MUST_USE;
+
 /* Take one of the REACTOR_RESERVED_SLOTS for oneself, for one poll by op_poll_reserved at a time, and give it back.  The reactor has one
  * of them; without taking one a poll may find that there is none, and waits until another's poll ends.
  * Returns 0, or -ENOBUFS: all are taken. */

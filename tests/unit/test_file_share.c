@@ -111,14 +111,17 @@ begin(struct volume_fixture *fixture, struct trial *trials, enum volume_command 
 	trials_begin(fixture, trials, REQUESTS, 0, 7);
 }
 
+/* What a class may have of the slots is COUNT_MIN at least with the device that hangs, and COUNT_MAX at most. */
 static void
-check_beside_hung(enum volume_command command)
+check_beside_hung(enum volume_command command, enum priority priority, unsigned count_min,
+		  unsigned count_max)
 {
 	static struct trial trials[REQUESTS];
 	struct volume_fixture fixture, other;
 	uint8_t block[BLOCK_BYTES];
 
 	start(&fixture, &other);
+	fixture.priority = other.priority = priority;
 	hung.fd = file_of(fixture.volume)->fd;
 	submit_fault = hang;
 	begin(&fixture, trials, command);
@@ -131,8 +134,8 @@ check_beside_hung(enum volume_command command)
 	}
 	for (unsigned i = 0; i < REQUESTS; i++)
 		cr_assert_not(trial_finished(&trials[i]));
-	cr_assert_leq(hung.count_max, 48 + 1, "%u", hung.count_max);
-	cr_assert_geq(hung.count_max, 40, "%u", hung.count_max);
+	cr_assert_leq(hung.count_max, count_max, "%u", hung.count_max);
+	cr_assert_geq(hung.count_max, count_min, "%u", hung.count_max);
 	atomic_store(&hung.answers, true);
 	/* The core has to call the kernel for that. */
 	cr_assert_eq(volume_run_on(&other, 0, VOLUME_COMMAND_READ, 0, BLOCK_BYTES, block), 0);
@@ -151,10 +154,15 @@ TestSuite(file_share, .timeout = 20);
 
 Test(file_share, reads_that_hang_leave_slots)
 {
-	check_beside_hung(VOLUME_COMMAND_READ);
+	check_beside_hung(VOLUME_COMMAND_READ, PRIORITY_NORMAL, 40, 48 + 1);
 }
 
 Test(file_share, writes_that_hang_leave_slots)
 {
-	check_beside_hung(VOLUME_COMMAND_WRITE);
+	check_beside_hung(VOLUME_COMMAND_WRITE, PRIORITY_NORMAL, 40, 48 + 1);
+}
+
+Test(file_share, background_reads_that_hang_leave_slots_of_that_class)
+{
+	check_beside_hung(VOLUME_COMMAND_READ, PRIORITY_BACKGROUND, 10, 12 + 1);
 }

@@ -126,6 +126,21 @@ Test(op_queue, background_has_at_least_one_slot)
 	}
 }
 
+Test(op_queue, room_is_what_a_class_may_have_beside_those_that_wait)
+{
+	cr_assert_eq(op_queue_room(&queue, PRIORITY_NORMAL), SLOTS);
+	cr_assert_eq(op_queue_room(&queue, PRIORITY_BACKGROUND), SLOTS / 4);
+	take_slots(PRIORITY_BACKGROUND, 1);
+	append(PRIORITY_BACKGROUND, 2);
+	cr_assert_eq(op_queue_room(&queue, PRIORITY_NORMAL), SLOTS - 3);
+	cr_assert_eq(op_queue_room(&queue, PRIORITY_BACKGROUND), SLOTS / 4 - 3);
+	take_slots(PRIORITY_NORMAL, SLOTS - 3);
+	cr_assert_eq(op_queue_room(&queue, PRIORITY_LATENCY), 0);
+	cr_assert_eq(op_queue_room(&queue, PRIORITY_BACKGROUND), 0);
+	op_queue_remove(&queue, &ops[PRIORITY_BACKGROUND][0]);
+	cr_assert_eq(op_queue_room(&queue, PRIORITY_BACKGROUND), 1);
+}
+
 Test(op_queue, lower_max_bounds_all_but_the_latency_class)
 {
 	append(PRIORITY_LATENCY, 6);

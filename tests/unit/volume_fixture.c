@@ -18,6 +18,7 @@ volume_fixture_start(struct volume_fixture *fixture, const struct volume_options
 	if (cpus.count < VOLUME_FIXTURE_CORES)
 		cpus.cpus[1] = cpus.cpus[0];
 	cpus.count = VOLUME_FIXTURE_CORES;
+	fixture->priority = PRIORITY_NORMAL;
 	cr_assert_eq(call_pool_create(2, &fixture->calls), 0);
 	cr_assert_eq(
 		cores_start(&fixture->cores, &cpus, &config, (size_t)16 << 20, (size_t)4 << 20), 0);
@@ -62,7 +63,7 @@ prepare(struct volume_fixture *fixture, struct trial *trial, unsigned core)
 	trial->volume = fixture->volume;
 	atomic_store(&trial->finished, false);
 	request->core = &fixture->cores.cores[core];
-	request->priority = PRIORITY_NORMAL;
+	request->priority = fixture->priority;
 	request->done = on_done;
 	request->buffer = NULL;
 	if (request->command == VOLUME_COMMAND_READ || request->command == VOLUME_COMMAND_WRITE) {

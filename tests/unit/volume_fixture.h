@@ -11,6 +11,7 @@ struct volume_fixture {
 	struct cores cores;
 	struct call_pool *calls;
 	struct volume *volume;
+	enum priority priority; /* of the requests: normal at first */
 };
 
 /* Open and start the volume of OPTIONS; close it, which must succeed. */

@@ -46,11 +46,11 @@ transfer(struct stream *stream, struct stream_half *half)
 static bool
 may_poll(const struct stream *stream, const struct stream_half *half)
 {
-	unsigned free_slots = reactor_free_slots(stream->reactor, OP_KIND_POLL);
+	unsigned slots = reactor_slots(stream->reactor, OP_KIND_POLL);
+	unsigned free_slots =
+		reactor_free_slots_of(stream->reactor, OP_KIND_POLL, half->op.priority);
 
-	if (half == &stream->in)
-		return free_slots > reactor_slots(stream->reactor, OP_KIND_POLL) / 2;
-	return free_slots > 0;
+	return free_slots > (half == &stream->in ? slots / 2 : 0);
 }
 
 static int

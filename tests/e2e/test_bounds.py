@@ -207,6 +207,24 @@ def clients_that_never_read_stall_only_themselves(env, stalled_count, transport)
         client.close()
 
 
+@test(quick=True)
+def clients_that_never_read_stall_no_other_background_client(env):
+    """They may have a part of the core's slots only, and have it all."""
+    daemon = env.serve("--config", env.config(
+        f"[reactor]\ncores = {two_cores().split(',')[0]}\n[server]\nmax-connections = 8\nlisten = {env.listen_text(UNIX)}\n"
+        f"[export disk]\ntype = memory\nsize = 64M\npriority = background\n"
+    ))
+    other = connect(env, daemon)
+    for _ in range(7):
+        client = connect(env, daemon)
+        for _ in range(4):
+            client.request(wire.CMD_READ, 0, MIB)
+    time.sleep(0.3)
+    other.sock.settimeout(10)
+    equal(other.read(0, 4 * MIB), bytes(4 * MIB), "another client's read")
+    daemon.kill()  # it would wait for those that do not read
+
+
 def hold_buffers(env, daemon, count):
     """COUNT clients for each core that ask for all they can get and read nothing."""
     clients = []

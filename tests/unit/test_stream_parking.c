@@ -203,6 +203,29 @@ Test(stream_parking, more_streams_than_slots_all_send)
 	}
 }
 
+Test(stream_parking, of_many_that_send_in_the_background_any_can_go_on)
+{
+	static char many[1 << 20], got[1 << 20];
+	struct iovec part = { many, sizeof(many) };
+
+	for (unsigned i = 0; i < STREAMS; i++) {
+		stream_set_priority(&ends[i].stream, PRIORITY_BACKGROUND);
+		stream_send(&ends[i].stream, &part, 1);
+	}
+	turn_until_total(STREAMS); /* a part of it, until the socket is full */
+	for (unsigned i = 0; i < STREAMS; i++)
+		stream_send(&ends[i].stream, &part, 1);
+	turn_for_a_while();
+	cr_assert_eq(total, STREAMS);
+	/* The first one's peer never reads. */
+	for (unsigned i = 1; i < STREAMS; i++) {
+		while (read(ends[i].peer, got, sizeof(got)) > 0)
+			;
+	}
+	turn_until_total(2 * STREAMS - 1);
+	cr_assert_eq(ends[0].sent_count, 1);
+}
+
 Test(stream_parking, parked_wakes_when_something_comes_and_receives_it)
 {
 	park(&ends[0]);

@@ -42,7 +42,8 @@ transfer(struct stream *stream, struct stream_half *half)
 	reactor_start_always(stream->reactor, &half->op);
 }
 
-/* Whether HALF may take one more slot for a poll. */
+/* Whether HALF may take one more slot for a poll.  Some are left for receiving when many peers do not read; and some for those who
+ * can't wait elsewhere, as listeners. */
 static bool
 may_poll(const struct stream *stream, const struct stream_half *half)
 {
@@ -50,7 +51,7 @@ may_poll(const struct stream *stream, const struct stream_half *half)
 	unsigned free_slots =
 		reactor_free_slots_of(stream->reactor, OP_KIND_POLL, half->op.priority);
 
-	return free_slots > (half == &stream->in ? slots / 2 : 0);
+	return free_slots > slots / (half == &stream->in ? 2 : 4);
 }
 
 static int

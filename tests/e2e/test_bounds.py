@@ -3,13 +3,14 @@
 import contextlib
 import os
 import resource
+import signal
 import socket
 import threading
 import time
 
 import wire
-from harness import FILE, MIB, TCP, UNIX, Skip
-from harness import check, equal, random_bytes, same_bytes, test, two_cores, wait_until
+from harness import FILE, MIB, TCP, UNIX, Address, Skip
+from harness import check, equal, random_bytes, same_bytes, test, two_cores, wait_until, write_text
 from wire import Wire
 
 BUFFER_MEMORY_MIB = 64  # per core
@@ -312,6 +313,29 @@ def ask_without_reading(client):
         for _ in range(2000):
             client.request(wire.CMD_READ, 0, MIB)
     client.sock.settimeout(30)
+
+
+@test(seconds=120)
+def clients_that_never_read_keep_no_listener_from_hearing(env):
+    """Each of them waits for room in its socket; there are more than a core has slots for polls."""
+    raise_file_limit(4096)
+    more = env.socket_path()
+    text = f"[reactor]\ncores = {two_cores().split(',')[0]}\nqueue-depth = 1024\n"
+    text += f"[server]\nmax-connections = 3000\nlisten = {env.listen_text(UNIX)}\n"
+    text += "[export disk]\ntype = null\nsize = 64M\n"
+    path = env.config(text)
+    daemon = env.serve("--config", path)
+    clients = [connect(env, daemon) for _ in range(1100)]
+    requests = b"".join(wire.pack_request(wire.CMD_READ, 0, 16384, cookie=cookie) for cookie in range(16))
+    for client in clients:
+        client.send(requests)
+    time.sleep(1)
+    write_text(path, text.replace("[export", f"listen = unix:{more}\n[export"))
+    daemon.send_signal(signal.SIGHUP)
+    daemon.logged("reloaded: ")
+    client = env.keep(Wire(Address(f"unix:{more}"), GREETING_SECONDS))
+    client.go("disk")
+    daemon.kill()
 
 
 @test()

@@ -56,7 +56,8 @@ static bool
 is_stalled(struct connection *connection)
 {
 	unsigned own_hunger = connection->starved != NULL ? 1 : 0;
-	bool waits_for_peer = connection->request_count > own_hunger && connection->io_count == 0;
+	/* Beside what is with the disk, which a client can make last. */
+	bool waits_for_peer = connection->request_count > own_hunger + connection->io_count;
 	uint64_t moved_bytes = connection->channel.moved_bytes - connection->moved_seen;
 
 	if (!waits_for_peer || moved_bytes >= PROGRESS_BYTES_MIN)

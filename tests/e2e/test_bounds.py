@@ -306,6 +306,26 @@ def clients_that_hold_all_buffers_and_drip_are_dropped(env):
         dripper.join()
 
 
+@test()
+def clients_that_hold_all_buffers_beside_a_slow_request_are_dropped(env):
+    """That something is with the disk is no use of what others wait for."""
+    daemon = env.serve("--config", env.config(
+        f"[reactor]\ncores = {two_cores().split(',')[0]}\nbuffer-memory = {BUFFER_MEMORY_MIB}M\n"
+        f"[server]\nlisten = {env.listen_text(UNIX)}\n"
+        f"[export disk]\ntype = fault\nsize = 64M\nfault = range=32M-64M delay-ms=60000\n"
+    ))
+    other = connect(env, daemon)
+    for _ in range(BUFFER_MEMORY_MIB):
+        client = connect(env, daemon)
+        client.request(wire.CMD_READ, 0, 2 * MIB)
+        for _ in range(3):
+            client.request(wire.CMD_WRITE_ZEROES, 32 * MIB, 4096)
+    time.sleep(0.2)
+    other.sock.settimeout(10)
+    equal(other.read(0, MIB), bytes(MIB), "another client's read")
+    daemon.kill()  # it would wait for the slow ones
+
+
 def ask_without_reading(client):
     """As many reads of 1 MiB as the server takes, up to 2000."""
     client.sock.settimeout(0.5)

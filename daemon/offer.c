@@ -9,7 +9,8 @@
 #include "daemon/notify.h"
 #include "reactor/log.h"
 
-/* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
+/* Requests held per core, as a multiple of those with the disk: the others are being received or sent.  Beside these there is one for
+ * each connection of its share, which may wait for a limit as long as it likes. */
 #define REQUESTS_PER_DISK_SLOT 8
 #define NS_PER_MS	       UINT64_C(1000000)
 
@@ -201,13 +202,22 @@ offer_refresh(struct offer *offer)
 		refresh_export(offer->config.exports[i].name, offer->volumes[i]->volume);
 }
 
+static unsigned
+requests_per_core(const struct config *config)
+{
+	unsigned connections =
+		(config->connections_max + config->cores.count - 1) / config->cores.count;
+
+	return config->queue_depth * REQUESTS_PER_DISK_SLOT + connections;
+}
+
 static struct service_limits
 limits_of(const struct config *config)
 {
 	return (struct service_limits){
 		.connections_max = config->connections_max,
 		.connections_per_client_max = config->connections_per_client_max,
-		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
+		.requests_per_core = requests_per_core(config),
 		.requests_per_connection = config->requests_per_connection,
 		.handshake_s = config->handshake_s,
 		.dead_peer_s = config->dead_peer_s,

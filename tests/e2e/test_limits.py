@@ -4,10 +4,13 @@ import json
 import os
 import signal
 import statistics
+import time
 
+import wire
 from harness import MIB, Skip
 from harness import check, equal, test, two_cores
 from harness import start_process
+from wire import Wire
 
 ROUNDS = 3
 
@@ -69,6 +72,25 @@ def burst_goes_at_once_after_a_rest(env):
     check(took < 0.5, f"380 requests took {took} s, though 400 were saved up")
     took = seconds(env, daemon.uri("slow"), 200)
     check(took > 0.4, f"200 more took only {took} s")
+
+
+@test(quick=True)
+def crowd_that_waits_for_its_limit_holds_up_nobody_else(env):
+    """Though each of it has a request, and the disk is to have few."""
+    text = f"[reactor]\ncores = {DAEMON_CORE}\nqueue-depth = 16\n[server]\nlisten = 127.0.0.1:0\n"
+    text += "[export slow]\ntype = memory\nsize = 1M\nlimit-iops = 1\nburst-ms = 1\n[export fast]\ntype = memory\nsize = 1M\n"
+    daemon = env.serve("--config", env.config(text))
+    other = env.keep(Wire(daemon.address))
+    other.go("fast")
+    for _ in range(200):
+        client = env.keep(Wire(daemon.address))
+        client.go("slow")
+        client.request(wire.CMD_READ, 0, 4096)
+    other.sock.settimeout(10)
+    began = time.monotonic()
+    for _ in range(20):
+        other.read(0, 4096)
+    check(time.monotonic() - began < 1, f"{time.monotonic() - began:.1f} s for twenty reads")
 
 
 # The ping's client shares a CPU with the flood's, and has it whenever it wants: as if it were on another machine.

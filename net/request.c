@@ -1,7 +1,7 @@
 /* The pool, and shares of it.
  * A connection that holds something may hold no more than is left for all others: so n connections that take what they can have the
  * same share each, an (n + 1)th of the core's, and as much stays free for one that needs little, or has just come.
- * What was taken before is not taken back, but the last part of the buffers is for those who have none.
+ * What was taken before is not taken back, but the last part of the buffers, and of the requests, is for those who have none.
  * Source: the dynamic thresholds of A. Choudhury and E. Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
  * 1998. */
 #include "net/request.h"
@@ -18,10 +18,11 @@ starve(struct connection *connection)
 static bool
 has_its_requests(const struct connection *connection)
 {
+	const struct service_core *home = connection->home;
 	unsigned count = connection->request_count;
 
 	return count >= connection->settings->limits.requests_per_connection ||
-	       (count > 0 && count >= connection->home->unused_request_count);
+	       (count > 0 && count + home->kept_request_count >= home->unused_request_count);
 }
 
 struct nbd_request *

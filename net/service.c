@@ -47,6 +47,7 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 	if (home->requests == NULL)
 		return -ENOMEM;
 	home->settings = service_settings_get(settings);
+	home->kept_request_count = settings->limits.requests_kept;
 	for (unsigned i = 0; i < request_count; i++) {
 		list_init(&home->requests[i].node);
 		list_append(&home->unused_requests, &home->requests[i].node);

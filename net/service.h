@@ -43,6 +43,7 @@ struct service_core {
 	struct nbd_request *requests;
 	struct list_node unused_requests;
 	unsigned unused_request_count;
+	unsigned kept_request_count;	 /* of all, for connections that hold none */
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
 	struct list_node starved;	 /* connections that wait for a request or a buffer */
 	struct task feed;

@@ -226,6 +226,26 @@ def clients_that_never_read_stall_no_other_background_client(env):
     daemon.kill()  # it would wait for those that do not read
 
 
+@test(quick=True)
+def clients_of_a_disk_that_hangs_stall_no_other_export(env):
+    """They have all of the core's requests that they may have."""
+    daemon = env.serve("--config", env.config(
+        f"[reactor]\ncores = {two_cores().split(',')[0]}\nqueue-depth = 16\n[server]\nlisten = {env.listen_text()}\n"
+        f"[export hung]\ntype = fault\nsize = 1M\nfault = delay-ms=60000\n[export disk]\ntype = memory\nsize = 1M\n"
+    ))
+    other = connect(env, daemon)
+    requests = b"".join(wire.pack_request(wire.CMD_READ, 0, 512, cookie=cookie) for cookie in range(128))
+    for _ in range(40):
+        client = env.keep(Wire(daemon.address))
+        client.go("hung")
+        client.send(requests)
+    time.sleep(0.3)
+    other.sock.settimeout(10)
+    seconds = read_beside(other, bytes(MIB), 4096, 20)
+    check(seconds < 1, f"{seconds:.1f} s for twenty reads")
+    daemon.kill()  # it would wait for the disk
+
+
 def hold_buffers(env, daemon, count):
     """COUNT clients for each core that ask for all they can get and read nothing."""
     clients = []

@@ -86,7 +86,8 @@ struct connection {
 	struct nbd_request *refused;   /* whose payload that is; its answer waits */
 	struct nbd_request *starved;   /* needs a buffer or a turn; nothing behind it is read */
 	struct limit limit;	       /* its turn */
-	struct list_node starved_node; /* in home->starved: the core has nothing to give */
+	struct list_node starved_node; /* in a list of home's: the core has nothing to give */
+	bool starves_for_much;	       /* in which one */
 	bool throttled;		  /* has its own share: goes on when a request of its own ends */
 	struct list_node replies; /* requests with something to send */
 	size_t front_sent_bytes;  /* of the first one's part */

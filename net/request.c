@@ -6,13 +6,18 @@
  * 1998. */
 #include "net/request.h"
 
-/* CONNECTION waits for the core to have something again. */
+/* CONNECTION waits for the core to have something again; MUCH: a buffer of which the last part is kept from it. */
 static void
-starve(struct connection *connection)
+starve(struct connection *connection, bool much)
 {
-	if (list_empty(&connection->starved_node))
-		list_append(&connection->home->starved, &connection->starved_node);
-	service_hungry(connection->home);
+	struct service_core *home = connection->home;
+
+	if (list_empty(&connection->starved_node)) {
+		list_append(much ? &home->starved_for_much : &home->starved,
+			    &connection->starved_node);
+		connection->starves_for_much = much;
+	}
+	service_hungry(home);
 }
 
 static bool
@@ -38,7 +43,7 @@ request_get(struct connection *connection)
 	}
 	node = list_take_first(&home->unused_requests);
 	if (node == NULL) {
-		starve(connection);
+		starve(connection, false);
 		return NULL;
 	}
 	CHECK(home->unused_request_count > 0);
@@ -114,6 +119,13 @@ needed_bytes(const struct nbd_request *request)
 #define RESERVE_SHARE 16
 #define LITTLE_BYTES  65536u
 
+/* Whether CONNECTION, which needs BYTES, holds none and needs little. */
+static bool
+needs_little(const struct connection *connection, size_t bytes)
+{
+	return connection->buffer_bytes == 0 && bytes <= LITTLE_BYTES;
+}
+
 /* What CONNECTION may have of what is left for it, when it needs BYTES. */
 static size_t
 left_bytes(const struct connection *connection, size_t bytes)
@@ -123,7 +135,7 @@ left_bytes(const struct connection *connection, size_t bytes)
 	size_t free_bytes = total_bytes - buffer_pool_used_bytes(pool);
 	size_t reserve_bytes = total_bytes / RESERVE_SHARE;
 
-	if (connection->buffer_bytes == 0 && bytes <= LITTLE_BYTES)
+	if (needs_little(connection, bytes))
 		return free_bytes;
 	return free_bytes > reserve_bytes ? free_bytes - reserve_bytes : 0;
 }
@@ -153,7 +165,7 @@ request_take_buffer(struct nbd_request *request)
 	if (bytes <= left_bytes(connection, bytes))
 		request->buffer = buffer_pool_get(connection->home->core->buffers, bytes);
 	if (request->buffer == NULL) {
-		starve(connection);
+		starve(connection, !needs_little(connection, bytes));
 		return false;
 	}
 	request->buffer_bytes = bytes;

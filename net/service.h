@@ -45,7 +45,8 @@ struct service_core {
 	unsigned unused_request_count;
 	unsigned kept_request_count;	 /* of all, for connections that hold none */
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
-	struct list_node starved;	 /* connections that wait for a request or a buffer */
+	struct list_node starved;	 /* connections that wait for a request or a small buffer */
+	struct list_node starved_for_much; /* for another buffer: the last ones are not for them */
 	struct task feed;
 	struct timer hunger;	  /* runs while connections starve */
 	struct tls_line tls_line; /* handshakes of its connections */

@@ -1,5 +1,5 @@
-/* Feeding the starved: connections that wait for a request or a buffer of their core get it in the order in which they began to,
- * and those that let others starve lose what they hold. */
+/* Feeding the starved: connections that wait for a request or a buffer of their core get it in the order in which they began to, those
+ * that need little in a line of their own; and those that let others starve lose what they hold. */
 #include "net/connection.h"
 #include "net/service_parts.h"
 
@@ -16,39 +16,55 @@ void
 service_share_init(struct service_core *home)
 {
 	list_init(&home->starved);
+	list_init(&home->starved_for_much);
 	task_init(&home->feed, feed_starved);
 	timer_init(&home->hunger, hunger_expired);
+}
+
+static bool
+nobody_starves(const struct service_core *home)
+{
+	return list_empty(&home->starved) && list_empty(&home->starved_for_much);
 }
 
 void
 service_feed(struct service_core *home)
 {
-	if (!list_empty(&home->starved))
+	if (!nobody_starves(home))
 		reactor_defer(home->core->reactor, &home->feed);
 }
 
-/* Let those that starve try again, in the order in which they began to. */
+/* Let those in STARVED try again, in the order in which they began to starve; MUCH: which list it is. */
 static void
-feed_starved(struct task *task)
+feed_list(struct list_node *starved, bool much)
 {
-	struct service_core *home = container_of(task, struct service_core, feed);
 	struct list_node now, *node;
 
 	list_init(&now);
-	list_move_all(&now, &home->starved);
+	list_move_all(&now, starved);
 	while ((node = list_take_first(&now)) != NULL) {
 		struct connection *connection = container_of(node, struct connection, starved_node);
 
 		connection_retry(connection);
-		if (!list_empty(&connection->starved_node))
+		if (!list_empty(&connection->starved_node) && connection->starves_for_much == much)
 			break; /* there is nothing left; it stays the first */
 	}
 	if (node != NULL) {
 		list_remove(node);
 		list_prepend(&now, node);
 	}
-	list_move_all(&now, &home->starved);
-	list_move_all(&home->starved, &now);
+	list_move_all(&now, starved);
+	list_move_all(starved, &now);
+}
+
+/* Those first who may not have the last part: it is left for the others. */
+static void
+feed_starved(struct task *task)
+{
+	struct service_core *home = container_of(task, struct service_core, feed);
+
+	feed_list(&home->starved_for_much, true);
+	feed_list(&home->starved, false);
 }
 
 /* Look at CONNECTION once more.  Returns whether it has held something for long without using it. */
@@ -74,7 +90,7 @@ hunger_expired(struct timer *timer)
 	struct service_core *home = container_of(timer, struct service_core, hunger);
 	struct list_node *node, *after;
 
-	if (list_empty(&home->starved))
+	if (nobody_starves(home))
 		return;
 	list_for_each_safe(node, after, &home->connections) {
 		struct connection *connection = container_of(node, struct connection, node);

@@ -246,6 +246,29 @@ def clients_of_a_disk_that_hangs_stall_no_other_export(env):
     daemon.kill()  # it would wait for the disk
 
 
+@test(quick=True)
+def large_requests_that_wait_for_ever_let_small_ones_pass(env):
+    """What is kept for these is of no use to the large ones, before which they have their turns."""
+    daemon = env.serve("--config", env.config(
+        f"[reactor]\ncores = {two_cores().split(',')[0]}\nbuffer-memory = {BUFFER_MEMORY_MIB}M\n[server]\nlisten = {env.listen_text()}\n"
+        "[export hung]\ntype = fault\nsize = 4M\nfault = range=1M-4M delay-ms=60000\n"
+        "[export disk]\ntype = fault\nsize = 4M\nfault = delay-ms=100\n"
+    ))
+    others = [connect(env, daemon) for _ in range(150)]
+    for _ in range(BUFFER_MEMORY_MIB):
+        client = env.keep(Wire(daemon.address))
+        client.go("hung")
+        for _ in range(2):
+            client.request(wire.CMD_READ, 2 * MIB, 2 * MIB)
+    time.sleep(0.3)
+    for other in others:
+        other.sock.settimeout(10)
+        other.request(wire.CMD_READ, 0, 65536)
+    for other in others:
+        equal(other.next_answer().error, 0, "the error")
+    daemon.kill()  # it would wait for the disk
+
+
 def hold_buffers(env, daemon, count):
     """COUNT clients for each core that ask for all they can get and read nothing."""
     clients = []

@@ -48,10 +48,10 @@ static bool
 may_poll(const struct stream *stream, const struct stream_half *half)
 {
 	unsigned slots = reactor_slots(stream->reactor, OP_KIND_POLL);
-	unsigned free_slots =
-		reactor_free_slots_of(stream->reactor, OP_KIND_POLL, half->op.priority);
 
-	return free_slots > slots / (half == &stream->in ? 2 : 4);
+	return reactor_free_slots(stream->reactor, OP_KIND_POLL) >
+		       slots / (half == &stream->in ? 2 : 4) &&
+	       reactor_free_slots_of(stream->reactor, OP_KIND_POLL, half->op.priority) > 0;
 }
 
 static int

@@ -6,7 +6,11 @@
  *   home -> requester: granted, when all have answered
  *   requester -> home: released
  *   home -> every core: unblock; a core starts the plain writes that waited, and answers
- *   home: the slot is free, when all have answered */
+ *   home: the slot is free, when all have answered
+ *
+ * On a core a plain write waits for the blocks that were there before it, and each block for the plain writes that were there before
+ * that, also those that wait.  All cores get the blocks in the home's order, so what waits for what is in that order too, and never
+ * goes round in a circle. */
 #include "disk/range_lock.h"
 
 #include <errno.h>
@@ -16,7 +20,8 @@
 struct range_block {
 	struct range_slot *slot;
 	unsigned core_index;
-	bool draining; /* plain writes in the range are still in flight */
+	bool draining; /* plain writes in the range, from before it, are not over */
+	uint64_t turn;
 	struct list_node node;
 	struct message message;
 };
@@ -37,6 +42,7 @@ struct range_core {
 	struct list_node writes;  /* plain, granted */
 	struct list_node waiting; /* plain, behind a block */
 	struct list_node blocks;
+	uint64_t turns; /* given out, to plain writes and to blocks */
 } __attribute__((aligned(64)));
 
 struct range_lock {
@@ -91,6 +97,7 @@ range_lock_create(struct cores *cores, unsigned home_index, struct range_lock **
 		list_init(&lock->per_core[c].writes);
 		list_init(&lock->per_core[c].waiting);
 		list_init(&lock->per_core[c].blocks);
+		lock->per_core[c].turns = 0;
 	}
 	*result = lock;
 	return 0;
@@ -129,34 +136,45 @@ write_is_blocked(const struct range_core *core, const struct range_write *write)
 	const struct list_node *node;
 
 	list_for_each(node, &core->blocks) {
-		const struct range_slot *slot = container_of(node, struct range_block, node)->slot;
+		const struct range_block *block = container_of(node, struct range_block, node);
 
-		if (overlap(write->start, write->end, slot->start, slot->end))
+		if (block->turn < write->turn &&
+		    overlap(write->start, write->end, block->slot->start, block->slot->end))
+			return true;
+	}
+	return false;
+}
+
+/* Whether one of WRITES has to be over before BLOCK is closed. */
+static bool
+any_before(const struct list_node *writes, const struct range_block *block)
+{
+	const struct list_node *node;
+
+	list_for_each(node, writes) {
+		const struct range_write *write = container_of(node, struct range_write, node);
+
+		if (write->turn < block->turn &&
+		    overlap(write->start, write->end, block->slot->start, block->slot->end))
 			return true;
 	}
 	return false;
 }
 
 static bool
-slot_has_writes(const struct range_core *core, const struct range_slot *slot)
+must_drain(const struct range_core *core, const struct range_block *block)
 {
-	const struct list_node *node;
-
-	list_for_each(node, &core->writes) {
-		const struct range_write *write = container_of(node, struct range_write, node);
-
-		if (overlap(write->start, write->end, slot->start, slot->end))
-			return true;
-	}
-	return false;
+	return any_before(&core->writes, block) || any_before(&core->waiting, block);
 }
 
 bool
 range_write_begin(struct range_lock *lock, struct core *core, struct range_write *write)
 {
 	struct range_core *here = &lock->per_core[core->index];
-	bool blocked = write_is_blocked(here, write);
+	bool blocked;
 
+	write->turn = here->turns++;
+	blocked = write_is_blocked(here, write);
 	list_append(blocked ? &here->waiting : &here->writes, &write->node);
 	return !blocked;
 }
@@ -173,7 +191,7 @@ range_write_end(struct range_lock *lock, struct core *core, struct range_write *
 	list_for_each(node, &here->blocks) {
 		struct range_block *block = container_of(node, struct range_block, node);
 
-		if (block->draining && !slot_has_writes(here, block->slot)) {
+		if (block->draining && !must_drain(here, block)) {
 			block->draining = false;
 			send_home(lock, &block->message, on_answer);
 		}
@@ -188,8 +206,9 @@ on_block(struct message *message)
 	struct range_lock *lock = block->slot->lock;
 	struct range_core *here = &lock->per_core[block->core_index];
 
+	block->turn = here->turns++;
 	list_append(&here->blocks, &block->node);
-	block->draining = slot_has_writes(here, block->slot);
+	block->draining = must_drain(here, block);
 	if (!block->draining)
 		send_home(lock, &block->message, on_answer);
 }

@@ -2,7 +2,8 @@
  * block on another core.
  *
  * Two kinds of holder.  A plain write covers whole blocks: it only must not run beside an exclusive holder of the same
- * range; any number of plain writes may overlap.  An exclusive holder is alone with its range.
+ * range; any number of plain writes may overlap.  An exclusive holder is alone with its range.  Whoever waits has his turn before
+ * those who come later: no stream of the one kind keeps the other out.
  *
  * No memory is shared on the plain path: each core keeps its own plain writes and its own copy of the exclusive ranges.
  * A would-be exclusive holder asks the volume's home core by message; the home core grants in order of arrival,
@@ -32,7 +33,9 @@ struct range_slot;
 struct range_write {
 	uint64_t start, end;
 	void (*granted)(struct range_write *write);
-	struct list_node node; /* private */
+	/* Private. */
+	uint64_t turn;
+	struct list_node node;
 };
 
 /* An exclusive holder, likewise. */

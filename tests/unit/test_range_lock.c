@@ -402,6 +402,48 @@ Test(range_lock, a_long_queue_does_not_make_each_turn_longer)
 	cr_assert_lt(many, 24 * few, "12,000 took %f s, 1,500 %f s", many, few);
 }
 
+/* ---- taking turns with many */
+
+#define STREAM 4 /* exclusive holders at one time; whoever ends comes again */
+
+/* A plain write that overlaps them all has its turn, though one of them always holds its range. */
+Test(range_lock, a_stream_of_exclusive_holders_keeps_no_plain_write_waiting)
+{
+	struct bench bench;
+	struct holder holders[STREAM], write;
+	unsigned ends = 0;
+
+	bench_start(&bench);
+	for (unsigned i = 0; i < STREAM; i++)
+		bench_begin(&bench, &holders[i], 10 * i, 10 * i + 10);
+	deliver_all(&bench);
+	atomic_store(&write.granted, 0);
+	write.write = (struct range_write){ .end = 10 * STREAM, .granted = write_granted };
+	cr_assert_not(range_write_begin(bench.lock, &bench.core, &write.write));
+	for (; ends < 100 && !atomic_load(&write.granted); ends++) {
+		struct holder *holder = &holders[ends % STREAM];
+
+		if (!atomic_load(&holder->granted))
+			continue;
+		range_exclusive_end(&holder->exclusive);
+		bench_begin(&bench, holder, 10 * (ends % STREAM), 10 * (ends % STREAM) + 10);
+		deliver_all(&bench);
+	}
+	cr_assert(atomic_load(&write.granted), "not after %u ends of exclusive holders", ends);
+	cr_assert_leq(ends, STREAM);
+	/* Now they wait for it, and so does whoever comes behind them. */
+	for (unsigned i = 0; i < STREAM; i++)
+		cr_assert_not(atomic_load(&holders[i].granted));
+	range_write_end(bench.lock, &bench.core, &write.write);
+	deliver_all(&bench);
+	for (unsigned i = 0; i < STREAM; i++) {
+		cr_assert(atomic_load(&holders[i].granted));
+		range_exclusive_end(&holders[i].exclusive);
+	}
+	deliver_all(&bench);
+	bench_stop(&bench);
+}
+
 /* ---- many holders at random on both cores, checked block by block */
 
 #define HOLDERS_PER_CORE 24

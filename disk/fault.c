@@ -369,6 +369,12 @@ fault_refresh(struct volume *volume, uint64_t *found_bytes)
 	return error;
 }
 
+static int
+fault_lock(struct volume *volume, bool locked)
+{
+	return volume_lock(fault_of(volume)->inner, locked);
+}
+
 const struct volume_ops fault_volume_ops = {
 	.kind = "fault",
 	.open = fault_open,
@@ -377,5 +383,6 @@ const struct volume_ops fault_volume_ops = {
 	.submit = fault_submit,
 	/* No peek: what is not asked for can't go wrong. */
 	.refresh = fault_refresh,
+	.lock = fault_lock,
 	.close = fault_close,
 };

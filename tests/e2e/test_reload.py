@@ -280,19 +280,22 @@ def what_an_export_is_called_and_whether_it_is_written_can_change(env):
     equal(reader.pread(1, 0), b"z", "what a reader from before sees of a writer")
 
 
-@test(quick=True)
-def a_read_only_export_can_become_writable(env):
+@test(over=((False,), (True,)), quick=True)
+def a_read_only_export_can_become_writable(env, goes_wrong):
     first = image(env)
+    path = first.removeprefix("path = ")
+    if goes_wrong:
+        first += "\ntype = fault\nfault = read-error=0"
     server = Server(env, {"first": f"{first}\nread-only = yes"})
     reader = server.connect("first")
     server.change({"first": first, "second": "path = /nonexistent"}, works=False)
-    check(lock_is_held(first.removeprefix("path = ")), "the reader's image is not locked any more")
+    check(lock_is_held(path), "the reader's image is not locked any more")
     server.change({"first": first})
     writer = server.connect("first")
     writer.pwrite(b"z" * 512, 0)
     equal(reader.pread(1, 0), b"z", "what a reader from before sees of a writer")
     reader.shutdown()
-    check(lock_is_held(first.removeprefix("path = ")), "the writer's image is not locked")
+    check(lock_is_held(path), "the writer's image is not locked")
 
 
 @test(quick=True)

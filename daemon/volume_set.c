@@ -85,23 +85,16 @@ find(struct volume_set *set, unsigned offer, const char *name, const struct volu
 	return other;
 }
 
-/* What is open for reading only, for another configuration, and is to be opened for writing now. */
-static struct volume_entry *
-find_reader(struct volume_set *set, unsigned offer, const struct volume_options *options)
+/* Whether ENTRY is open for reading only, for another configuration than OFFER, which wants to open it for writing as OPTIONS say. */
+static bool
+is_reader(const struct volume_entry *entry, unsigned offer, const struct volume_options *options)
 {
 	struct volume_options reading = *options;
-	struct list_node *node;
 
 	reading.read_only = true;
-	list_for_each(node, &set->entries) {
-		struct volume_entry *entry = container_of(node, struct volume_entry, node);
-
-		reading.cache = entry->options.cache;
-		if (!options->read_only && !entry->unlocked && entry->last_offer != offer &&
-		    volume_options_equal(&entry->options, &reading))
-			return entry;
-	}
-	return NULL;
+	reading.cache = entry->options.cache;
+	return !options->read_only && !entry->unlocked && entry->last_offer != offer &&
+	       volume_options_equal(&entry->options, &reading);
 }
 
 static void
@@ -125,24 +118,24 @@ lock_readers_again(const struct volume_entry *writer)
 	}
 }
 
-/* Open what OPTIONS say beside READER, whose lock would be in the way; NULL: there is none.  It keeps to reading, and from now on
- * under the writer's lock. */
+/* Open WRITER's volume beside those who read it, whose locks would be in the way.  They keep to reading, and from now on under the
+ * writer's lock. */
 static int
-open_beside(struct volume_entry *reader, const struct volume_options *options,
-	    struct volume **volume)
+open_beside_readers(struct volume_entry *writer, unsigned offer)
 {
-	int error;
+	struct list_node *node;
+	int error = 0;
 
-	if (reader == NULL)
-		return volume_open(options, volume);
-	error = volume_lock(reader->volume, false);
-	if (error == 0)
-		error = volume_open(options, volume);
-	if (error < 0)
-		lock_again(reader);
-	else
+	list_for_each(node, &writer->set->entries) {
+		struct volume_entry *reader = container_of(node, struct volume_entry, node);
+
+		if (error < 0 || !is_reader(reader, offer, &writer->options))
+			continue;
+		error = volume_lock(reader->volume, false);
 		reader->unlocked = true;
-	return error;
+		reader->writer = writer;
+	}
+	return error < 0 ? error : volume_open(&writer->options, &writer->volume);
 }
 
 /* Memory is not carried over from one size to another: whoever expected that is told. */
@@ -168,7 +161,6 @@ static int
 open_entry(struct volume_set *set, unsigned offer, const char *name,
 	   const struct volume_options *options, struct volume_entry **result)
 {
-	struct volume_entry *reader = find_reader(set, offer, options);
 	struct volume_entry *entry = calloc(1, sizeof(*entry));
 	int error = -ENOMEM;
 
@@ -179,11 +171,9 @@ open_entry(struct volume_set *set, unsigned offer, const char *name,
 	if (entry->name == NULL || volume_options_copy(options, &entry->options) < 0)
 		goto err_after_name;
 	warn_of_new_content(set, name, options);
-	error = open_beside(reader, options, &entry->volume);
+	error = open_beside_readers(entry, offer);
 	if (error < 0)
 		goto err_after_options;
-	if (reader != NULL)
-		reader->writer = entry;
 	entry->volume->export_name = entry->name;
 	if (set->cores != NULL)
 		error = start(set, entry->volume);
@@ -196,8 +186,8 @@ open_entry(struct volume_set *set, unsigned offer, const char *name,
 
 err_after_open:
 	(void)volume_close(entry->volume);
-	lock_readers_again(entry);
 err_after_options:
+	lock_readers_again(entry);
 	volume_options_clear(&entry->options);
 err_after_name:
 	free(entry->name);

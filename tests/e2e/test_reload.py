@@ -299,6 +299,26 @@ def a_read_only_export_can_become_writable(env, goes_wrong):
 
 
 @test(quick=True)
+def two_read_only_exports_of_an_image_can_become_one_that_is_written(env):
+    first = image(env)
+    path = first.removeprefix("path = ")
+    reading = f"{first}\nread-only = yes"
+    server = Server(env, {"first": reading, "second": reading})
+    readers = [server.connect(name) for name in ("first", "second")]
+    server.change({"first": first, "third": "path = /nonexistent"}, works=False)
+    for reader in readers:
+        equal(reader.pread(1, 0), b"x", "what a reader sees")
+    server.change({"first": first})
+    writer = server.connect("first")
+    writer.pwrite(b"z" * 512, 0)
+    for reader in readers:
+        equal(reader.pread(1, 0), b"z", "what a reader from before sees of a writer")
+    writer.shutdown()
+    server.change({"first": reading})
+    check(lock_is_held(path), "nothing keeps others from writing the image")
+
+
+@test(quick=True)
 def what_was_a_hole_is_read_when_somebody_else_writes_it(env):
     """A reader from when the export was read-only must not go on from what it remembers of an image that others write now."""
     path = env.file(MIB)

@@ -61,6 +61,7 @@ struct file_volume {
 	/* file_zeroes.c's. */
 	void *zeros;
 	struct slice_pace pace;
+	unsigned slices; /* atomic: that have begun, or stand behind those, each with its pause */
 };
 
 static inline struct file_volume *

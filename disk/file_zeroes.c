@@ -276,6 +276,7 @@ whole_done(struct call *call)
 	struct volume_request *request = container_of(call, struct volume_request, call);
 	int error = request->error;
 
+	__atomic_sub_fetch(&file_of(request->volume)->slices, 1, __ATOMIC_RELAXED);
 	range_write_end(file_of(request->volume)->lock, request->core, &request->range.write);
 	request->progress_bytes += request->slice_end - request->slice_start;
 	if (is_trim(request) && error == -EOPNOTSUPP) {
@@ -311,6 +312,8 @@ whole_granted(struct range_write *write)
 {
 	struct volume_request *request = container_of(write, struct volume_request, range.write);
 
+	/* Relaxed: only a number of those to wait for. */
+	__atomic_add_fetch(&file_of(request->volume)->slices, 1, __ATOMIC_RELAXED);
 	start_call(request, whole_run, whole_done, file_key(request->volume, FILE_KEY_EXAMINER));
 }
 

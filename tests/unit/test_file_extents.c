@@ -1,5 +1,6 @@
 /* Where files say that their data is, while they are written, too. */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <string.h>
 
 #include "tests/unit/medium.h"
@@ -168,6 +169,38 @@ Test(file_extents, of_a_device_are_data_but_for_zeros_made_here)
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 3 * MIB - 1, 1, &byte), 0);
 	cr_assert_eq(ask_extents(&image, got, 4), 3);
 	cr_assert_eq(got[1].length, MIB - (64 << 10));
+	image_stop(&image);
+}
+
+/* A read asks only to be spared work: it would wait for each slice and its pause. */
+Test(file_extents, who_can_do_without_an_answer_waits_for_no_trim)
+{
+	struct volume_extent got[2];
+	struct trial trials[3] = {
+		{ .request = { .command = VOLUME_COMMAND_TRIM, .offset = MIB, .length = MIB } },
+		{ .request = { .command = VOLUME_COMMAND_EXTENTS,
+			       .answer_optional = true,
+			       .length = MIB,
+			       .extents = &got[0],
+			       .extents_max = 1 } },
+		{ .request = { .command = VOLUME_COMMAND_EXTENTS,
+			       .length = MIB,
+			       .extents = &got[1],
+			       .extents_max = 1 } },
+	};
+	struct image image;
+
+	image_start(&image, MEDIUM_HERE, 4 * MIB);
+	/* By one message: no slice has ended when the others come. */
+	trials_begin(&image.fixture, trials, 3, 0, 0);
+	cr_assert_eq(trial_wait(&trials[0]), 0);
+	cr_assert_eq(trial_wait(&trials[1]), -EBUSY);
+	cr_assert_eq(trial_wait(&trials[2]), 0);
+	cr_assert_eq(got[1].length, MIB);
+	trials[1].request.offset = 2 * MIB;
+	trial_begin(&image.fixture, &trials[1], 0, NULL);
+	cr_assert_eq(trial_wait(&trials[1]), 0, "nothing is under way any more");
+	cr_assert_eq(got[0].flags, VOLUME_EXTENT_HOLE | VOLUME_EXTENT_ZERO);
 	image_stop(&image);
 }
 

@@ -130,6 +130,19 @@ rmw_merge(struct volume_request *request)
 	file_submit_rest(request, true, buffer, start, file_block_ceil(request, end));
 }
 
+/* Read the block at START to TO.  As other reads it must not block the core: behind a TRIM it would wait for the file's lock. */
+static void
+rmw_read(struct volume_request *request, uint8_t *to, uint64_t start,
+	 void (*done)(struct op *op, long result))
+{
+	struct file_volume *file = file_of(request->volume);
+
+	file_prepare_op(request, done);
+	op_read(&request->op, file->fd, to, request->volume->block_bytes, start);
+	op_nowait(&request->op, &file->cores[request->core->index].reads);
+	reactor_start(request->core->reactor, &request->op);
+}
+
 static void
 rmw_last_done(struct op *op, long result)
 {
@@ -152,10 +165,7 @@ rmw_read_last(struct volume_request *request)
 		rmw_merge(request);
 		return;
 	}
-	file_prepare_op(request, rmw_last_done);
-	op_read(&request->op, file_of(request->volume)->fd, scratch_block(request, 1),
-		request->volume->block_bytes, last_start);
-	reactor_start(request->core->reactor, &request->op);
+	rmw_read(request, scratch_block(request, 1), last_start, rmw_last_done);
 }
 
 static void
@@ -174,7 +184,6 @@ rmw_granted(struct range_exclusive *exclusive)
 {
 	struct volume_request *request =
 		container_of(exclusive, struct volume_request, range.exclusive);
-	struct file_volume *file = file_of(request->volume);
 	uint64_t start = file_block_floor(request, request->offset);
 
 	if (request->offset >= request->tail_start) {
@@ -185,10 +194,7 @@ rmw_granted(struct range_exclusive *exclusive)
 		rmw_read_last(request);
 		return;
 	}
-	file_prepare_op(request, rmw_first_done);
-	op_read(&request->op, file->fd, scratch_block(request, 0), request->volume->block_bytes,
-		start);
-	reactor_start(request->core->reactor, &request->op);
+	rmw_read(request, scratch_block(request, 0), start, rmw_first_done);
 }
 
 void

@@ -13,6 +13,7 @@
 
 #include "disk/file_volume.h"
 #include "disk/volume.h"
+#include "tests/unit/kernel_faults.h"
 #include "tests/unit/medium.h"
 
 #define CORES 2
@@ -274,6 +275,36 @@ Test(file, unaligned_read_returns_just_its_bytes)
 	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 4093, 6, bytes), 0);
 	cr_assert_arr_eq(bytes, "needle", 6);
 	fixture_stop(&fixture);
+}
+
+static atomic_uint asked_reads;
+
+static long
+count_asked_reads(io_context_t context, long count, struct iocb **iocbs)
+{
+	for (long i = 0; i < count; i++)
+		asked_reads += iocbs[i]->aio_lio_opcode == IO_CMD_PREAD &&
+			       (iocbs[i]->aio_rw_flags & RWF_NOWAIT) != 0;
+	return kernel_submit_unchanged(context, count, iocbs);
+}
+
+/* What is read of the first block, and of the last: where the file's lock is taken, a helper waits and not the core. */
+Test(file, unaligned_write_reads_without_blocking_the_core)
+{
+	static const uint64_t offsets[] = { 100, 0 };
+	uint8_t bytes[5000] = { 1 };
+	struct fixture fixture;
+
+	for (unsigned i = 0; i < ARRAY_COUNT(offsets); i++) {
+		fixture_start(&fixture, 1 << 20);
+		asked_reads = 0;
+		submit_fault = count_asked_reads;
+		cr_assert_eq(run(&fixture, VOLUME_COMMAND_WRITE, offsets[i], sizeof(bytes), bytes),
+			     0);
+		submit_fault = NULL;
+		cr_assert_geq(asked_reads, 1, "offset %llu", (unsigned long long)offsets[i]);
+		fixture_stop(&fixture);
+	}
 }
 
 Test(file, durable_write_and_flush_succeed)

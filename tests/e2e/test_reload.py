@@ -41,10 +41,10 @@ class Server:
         os.rename(self.path + ".new", self.path)
 
     def reload(self, works=True):
-        word = "reloaded: " if works else "not reloaded: "
-        seen = self.daemon.log().count(f" {word}")
+        word = "info: reloaded: " if works else "error: not reloaded: "
+        seen = self.daemon.log().count(word)
         self.daemon.send_signal(signal.SIGHUP)
-        wait_until(lambda: self.daemon.log().count(f" {word}") > seen, READY_SECONDS, f"{word!r} in the log")
+        wait_until(lambda: self.daemon.log().count(word) > seen, READY_SECONDS, f"{word!r} in the log")
 
     def change(self, exports, server="", works=True):
         self.write(exports, server)

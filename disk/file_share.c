@@ -49,10 +49,12 @@ file_finish(struct volume_request *request, int error)
 {
 	struct file_core *home = core_of(request);
 	enum priority priority = request->priority;
-	struct list_node *node;
+	struct list_node *held = &home->held[priority];
 
 	home->under_way[priority]--;
-	while (has_room(request) && (node = list_take_first(&home->held[priority])) != NULL) {
+	while (!list_empty(held) && has_room(request)) {
+		struct list_node *node = list_take_first(held);
+
 		home->under_way[priority]++;
 		file_begin(container_of(node, struct volume_request, op.node));
 	}

@@ -54,20 +54,13 @@ smaller(unsigned a, unsigned b)
 	return a < b ? a : b;
 }
 
-static unsigned
-left_of(unsigned slots, unsigned used)
-{
-	return slots > used ? slots - used : 0;
-}
-
 unsigned
-op_queue_room(const struct op_queue *queue, enum priority priority)
+op_queue_background_room(const struct op_queue *queue)
 {
-	unsigned room = left_of(queue->slots, queue->in_flight + queue->waiting_count);
-	unsigned background = left_of(queue->background_slots,
-				      queue->background_in_flight + queue->background_waiting);
+	unsigned room = op_queue_room(queue, PRIORITY_NORMAL);
+	unsigned used = queue->background_in_flight + queue->background_waiting;
 
-	return priority == PRIORITY_BACKGROUND ? smaller(room, background) : room;
+	return queue->background_slots > used ? smaller(room, queue->background_slots - used) : 0;
 }
 
 unsigned

@@ -43,7 +43,17 @@ op_queue_in_flight(const struct op_queue *queue)
 }
 
 /* How many more operations of PRIORITY would have a slot at once. */
-unsigned op_queue_room(const struct op_queue *queue, enum priority priority);
+unsigned op_queue_background_room(const struct op_queue *queue);
+
+static inline unsigned
+op_queue_room(const struct op_queue *queue, enum priority priority)
+{
+	unsigned used = queue->in_flight + queue->waiting_count;
+
+	if (priority == PRIORITY_BACKGROUND)
+		return op_queue_background_room(queue);
+	return queue->slots > used ? queue->slots - used : 0;
+}
 
 /* OP waits from now on; op_queue_remove: no more. */
 void op_queue_append(struct op_queue *queue, struct op *op);

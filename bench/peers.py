@@ -206,7 +206,7 @@ def facts(run):
     found = [
         ("machine", f"{cpu_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}"),
         ("date", time.strftime("%Y-%m-%d", time.gmtime())),
-        ("servers", ", ".join(server.name for server in run.servers if server.name != report.OURS)),
+        ("servers", ", ".join(server.name for server in run.servers if server.name not in (report.OURS, report.OURS_CACHED))),
         ("storage", "; ".join(f"{kind}: {text}" for kind, text in run.descriptions.items())),
         ("versions", "; ".join(programs)),
         ("command", "`" + command(sys.argv[1:]) + "`"),

@@ -2,7 +2,7 @@
 
 import html
 
-from report import DIRECT, OURS, median, words
+from report import DIRECT, OURS, OURS_CACHED, median, words
 
 # Those that say most: a picture of all would be read by nobody.
 ROWS = ("file-read-32x4", "file-write-32x4", "file-seqread", "file-seqwrite", "file-tls-seqread", "file-read-1x1000", "zram-read-32x4",
@@ -16,14 +16,14 @@ LABEL = 160
 WIDTH = 220  # of the longest bar
 FIGURE = 70  # behind it
 COLUMN = LABEL + WIDTH + FIGURE
-COLOURS = {OURS: "#1f77b4", DIRECT: "#999999"}
+COLOURS = {OURS: "#1f77b4", OURS_CACHED: "#1f77b4", DIRECT: "#999999"}
 OTHER = "#f0a35e"
 
 
 def bar(x, y, share, server, text):
     colour = COLOURS.get(server, OTHER)
     width = max(1.0, share * WIDTH)
-    weight = ' font-weight="bold"' if server == OURS else ""
+    weight = ' font-weight="bold"' if server in (OURS, OURS_CACHED) else ""
     return (f'<text x="{x + LABEL - 6}" y="{y + FONT}" text-anchor="end"{weight}>{html.escape(server)}</text>'
             f'<rect x="{x + LABEL}" y="{y + 1}" width="{width:.1f}" height="{BAR - 3}" fill="{colour}"/>'
             f'<text x="{x + LABEL + width + 4:.1f}" y="{y + FONT}"{weight}>{text}</text>')

@@ -7,6 +7,9 @@ import statistics
 
 DIRECT = "fio direct"
 OURS = "millraced"
+OURS_CACHED = "millraced cache=host"
+# These answer a write when the page cache has it, the others when the device has.
+PAGE_CACHE = (OURS_CACHED, "nbdkit", "nbdkit cache=none", "nbd-server")
 
 # Title, figure and format of each column.
 COLUMNS = [
@@ -53,9 +56,9 @@ def comparison_cells(results, row, server):
     iops = median(results, row, server, "iops")
     cells = [ratio(iops, median(results, row.partition(" ")[0], DIRECT, "iops"), "{:.0%}")]
     for _, figure in RATIOS if measured_ours(results) else []:
-        ours = median(results, row, OURS, figure)
+        ours = median(results, row, ours_beside(results, row, server), figure)
         theirs = median(results, row, server, figure)
-        cells.append("" if server == OURS else ratio(ours, theirs))
+        cells.append("" if server in (OURS, OURS_CACHED) else ratio(ours, theirs))
     return cells
 
 
@@ -99,10 +102,15 @@ def markdown(results, facts):
     return "\n".join(lines) + "\n"
 
 
-def peers(results, row, figure):
-    """[(median, server)] of the servers that are not ours."""
+def ours_beside(results, row, server):
+    """Which of ours SERVER is compared with in ROW: with the one that promises the same."""
+    return OURS_CACHED if server in PAGE_CACHE and results.get(row, {}).get(OURS_CACHED) else OURS
+
+
+def peers(results, row, figure, ours=OURS):
+    """[(median, server)] of the servers that are compared with OURS."""
     found = [(median(results, row, server, figure), server) for server in results.get(row, {})
-             if server not in (OURS, DIRECT)]
+             if server not in (OURS, OURS_CACHED, DIRECT) and ours_beside(results, row, server) == ours]
     return [pair for pair in found if pair[0] is not None]
 
 
@@ -131,43 +139,51 @@ def latency_of(row):
     return "p50_us" if row.endswith(("-read-1", "-write-1")) else "p99_us"
 
 
+def lines(results):
+    """(row, which of ours) of all that is compared with peers.  What the second client measured is not: it is there to check the
+    first."""
+    return [(row, ours) for row in results if " " not in row for ours in (OURS, OURS_CACHED) if median(results, row, ours, "iops")]
+
+
+def line_name(row, ours):
+    return row + ours.removeprefix(OURS)
+
+
 def aims(results, only=None):
-    """What millraced is meant to reach, as (row, figure, ratio and aim, met, sentence); of what was measured, or of the row
-    ONLY."""
+    """What millraced is meant to reach, as (row, ours, figure, ratio and aim, met, sentence); of all LINES, or of the one ONLY."""
     found = []
-    for row in [only] if only else results:
-        # The second client is there to check the first.
-        if median(results, row, OURS, "iops") and " " not in row:
-            found += aim_direct(results, row) + aim_best_peer(results, row)
+    for row, ours in [only] if only else lines(results):
+        found += [(row, ours) + aim for aim in aim_direct(results, row, ours) + aim_best_peer(results, row, ours)]
     return found
 
 
-def aim_direct(results, row):
+def aim_direct(results, row, ours):
     """On a file most of what fio reaches on the file itself."""
     direct = median(results, row, DIRECT, "iops")
-    if not direct or storage_of(row) not in ("file", "xfs") or not ("32x4" in row or "seq" in row):
+    if ours != OURS or not direct or storage_of(row) not in ("file", "xfs") or not ("32x4" in row or "seq" in row):
         return []
-    share = median(results, row, OURS, "iops") / direct
-    return [(row, "direct", f"{share:.2f} (0.92)", share >= 0.92, f"{row}: {share:.0%} of the IOPS of fio itself (92 %)")]
+    share = median(results, row, ours, "iops") / direct
+    return [("direct", f"{share:.2f} (0.92)", share >= 0.92, f"{row}: {share:.0%} of the IOPS of fio itself (92 %)")]
 
 
-def aim_best_peer(results, row):
+def aim_best_peer(results, row, ours):
     """More requests than the best peer, three times as many where the device is no limit; at a third of its CPU; and no
     higher latency."""
-    others = peers(results, row, "iops")
+    others = peers(results, row, "iops", ours)
     if not others:
         return []
+    line = line_name(row, ours)
     best, name = max(others)
     wanted = 3 if storage_of(row) in ("zram", "memory", "null") and is_saturating(row) else 1
-    times = median(results, row, OURS, "iops") / best
-    found = [(row, "iops", f"{times:.2f} ({wanted})", times >= wanted,
-              f"{row}: {times:.2f} times the IOPS of {name}, the best peer ({wanted})")]
+    times = median(results, row, ours, "iops") / best
+    found = [("iops", f"{times:.2f} ({wanted})", times >= wanted,
+              f"{line}: {times:.2f} times the IOPS of {name}, the best peer ({wanted})")]
     if is_saturating(row):
-        cpu = median(results, row, OURS, "cpu_us") / median(results, row, name, "cpu_us")
-        found.append((row, "cpu_us", f"{cpu:.2f} (0.33)", cpu <= 1 / 3, f"{row}: {cpu:.2f} of the CPU per request of {name} (0.33)"))
+        cpu = median(results, row, ours, "cpu_us") / median(results, row, name, "cpu_us")
+        found.append(("cpu_us", f"{cpu:.2f} (0.33)", cpu <= 1 / 3, f"{line}: {cpu:.2f} of the CPU per request of {name} (0.33)"))
     figure = latency_of(row)
-    lowest, lowest_name = min(peers(results, row, figure))
-    ours = median(results, row, OURS, figure)
-    found.append((row, figure, f"{ours / lowest:.2f} (1)", ours <= lowest,
-                  f"{row}: {figure.removesuffix('_us')} {ours:,.1f} us; lowest of the peers {lowest_name} {lowest:,.1f}"))
+    lowest, lowest_name = min(peers(results, row, figure, ours))
+    latency = median(results, row, ours, figure)
+    found.append((figure, f"{latency / lowest:.2f} (1)", latency <= lowest,
+                  f"{line}: {figure.removesuffix('_us')} {latency:,.1f} us; lowest of the peers {lowest_name} {lowest:,.1f}"))
     return found

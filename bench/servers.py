@@ -16,16 +16,17 @@ EXPORT = "bench"
 START_SECONDS = 15
 LISTEN_STATE = "0A"  # TCP_LISTEN in /proc/net/tcp.
 MEMORY_BYTES = 1 << 30  # of a volume without a file
+CACHE_HOST = "[server]\nlisten = 127.0.0.1:{port}\n[export {export}]\npath = {path}\ncache = host\n"  # for millraced
 
 
 class Server:
     """DAEMON: it goes to the background by itself, and leaves its id in {pid_file}.  ARGUMENTS: by kind of storage, with {path}, {port}, {export}, {config} and {with_tls}
     in them; xfs is served as a file.  TLS: what is added for it, with {tls}, a directory of certificates; None: not compared with
     TLS; WITH_TLS: what {with_tls} stands for then.  CONFIG: the text of a file that it wants; TLS_CONFIG: what is added to that for
-    TLS, or the text of {tls_config}."""
+    TLS, or the text of {tls_config}.  IF_WRITES: only compared where the load writes."""
 
     def __init__(self, name, program, package, arguments, tls=None, config=None, tls_config=None, daemon=False, with_tls="",
-                 version_flag="--version"):
+                 version_flag="--version", if_writes=False):
         self.name = name
         self.program = program
         self.package = package
@@ -36,9 +37,11 @@ class Server:
         self.with_tls = with_tls
         self.daemon = daemon
         self.version_flag = version_flag
+        self.if_writes = if_writes
 
     def can(self, row):
-        return served_as(row.storage) in self.arguments and (self.tls is not None or not row.load.tls)
+        return (served_as(row.storage) in self.arguments and (self.tls is not None or not row.load.tls)
+                and (row.load.writes or not self.if_writes))
 
     def missing(self):
         """What is missing for this server, or None."""
@@ -140,15 +143,21 @@ def nbdkit_has_cache_parameter():
 
 def millraced(daemon, cores):
     common = ["--listen", "127.0.0.1:{port}"] + (["--cores", cores] if cores else [])
-    config = "[server]\nlisten = 127.0.0.1:{port}\n[export {export}]\npath = {path}\ncache = host\n"
     return Server("millraced", os.path.abspath(daemon), None,
                   {"cached": ["--config", "{config}"] + common[2:], "file": ["--export", "{export}={path}"] + common,
                    "zram": ["--export", "{export}={path}"] + common,
                    "memory": ["--export", "{export}=memory:{bytes}"] + common,
-                   "null": ["--export", "{export}=null:{bytes}"] + common}, config=config,
+                   "null": ["--export", "{export}=null:{bytes}"] + common}, config=CACHE_HOST,
                   tls=["--config", "{tls_config}"],
                   tls_config="[tls]\nmode = required\ncertificate = {tls}/server-cert.pem\nkey = {tls}/server-key.pem\n"
                   "verify-client = no\n")
+
+
+def millraced_cache_host(daemon, cores):
+    """It answers a write when the page cache has it, as nbdkit and nbd-server do."""
+    arguments = ["--config", "{config}"] + (["--cores", cores] if cores else [])
+    return Server("millraced cache=host", os.path.abspath(daemon), None, {"file": arguments, "zram": arguments}, config=CACHE_HOST,
+                  if_writes=True)
 
 
 def qemu_nbd(aio):
@@ -201,7 +210,8 @@ def nbd_server():
 
 def all_servers(daemon, cores):
     """Every server there is to compare, millraced first."""
-    found = [millraced(daemon, cores), qemu_nbd("native"), qemu_nbd("io_uring"), qemu_nbd("threads"), qemu_storage_daemon(), nbdkit(False)]
+    found = [millraced(daemon, cores), millraced_cache_host(daemon, cores), qemu_nbd("native"), qemu_nbd("io_uring"), qemu_nbd("threads"),
+             qemu_storage_daemon(), nbdkit(False)]
     if nbdkit_has_cache_parameter():
         found.append(nbdkit(True))
     return found + [nbd_server()]

@@ -5,13 +5,13 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "net/peer_socket.h"
 #include "reactor/log.h"
 
 #define BACKLOG		 4096
@@ -124,34 +124,6 @@ listener_share(struct listener *listener, bool shares)
 	(void)setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &flag, sizeof(flag));
 }
 
-static bool
-is_loopback(const struct address *address)
-{
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address->storage;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address->storage;
-
-	switch (address->storage.ss_family) {
-	case AF_INET:
-		return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-	case AF_INET6:
-		return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
-	default:
-		return false;
-	}
-}
-
-/* Within the machine there is no congestion, but some ways to control it pace what is sent all the same, by what they believe the path can
- * carry: bbr halves large reads.  Reno is in every kernel, for everybody, and does not pace.  It is the listener's, as a
- * connection that was made under bbr goes on pacing.  Best effort.  Source: tcp(7); tcp_pacing_check in Linux's net/ipv4/tcp_output.c. */
-static void
-control_no_congestion(int fd, const struct address *address)
-{
-	static const char name[] = "reno";
-
-	if (is_loopback(address))
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, sizeof(name) - 1);
-}
-
 int
 listener_open(struct listener *listener, const struct address *address)
 {
@@ -187,7 +159,7 @@ open_socket(struct listener *listener, const struct address *address, bool share
 		listener_share(listener, true);
 	if (family == AF_INET6)
 		(void)setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	control_no_congestion(listener->fd, address);
+	peer_socket_unpace(listener->fd, address);
 	if (bind(listener->fd, (const struct sockaddr *)&address->storage, address->bytes) != 0 ||
 	    listen(listener->fd, BACKLOG) != 0) {
 		error = log_open_error(address, -errno);
@@ -236,7 +208,7 @@ listener_adopt(struct listener *listener, int fd)
 	}
 	if (fcntl(fd, F_SETFL, O_NONBLOCK) != 0)
 		return -errno; /* UNTESTED: it does not fail on a socket */
-	control_no_congestion(fd, &address);
+	peer_socket_unpace(fd, &address);
 	listener->fd = fd;
 	listener->adopted = true;
 	listener->address = address;

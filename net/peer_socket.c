@@ -43,3 +43,28 @@ peer_socket_cpu(int fd)
 
 	return getsockopt(fd, SOL_SOCKET, SO_INCOMING_CPU, &cpu, &bytes) == 0 ? cpu : -1;
 }
+
+static bool
+is_loopback(const struct address *address)
+{
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address->storage;
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&address->storage;
+
+	switch (address->storage.ss_family) {
+	case AF_INET:
+		return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+	case AF_INET6:
+		return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+	default:
+		return false;
+	}
+}
+
+void
+peer_socket_unpace(int fd, const struct address *address)
+{
+	static const char name[] = "reno";
+
+	if (is_loopback(address))
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, sizeof(name) - 1);
+}

@@ -1,4 +1,4 @@
-/* An accepted socket's options. */
+/* A socket's options. */
 #ifndef NET_PEER_SOCKET_H
 #define NET_PEER_SOCKET_H
 
@@ -11,6 +11,12 @@
  * Nothing is set where the kernel itself knows the peer's end: Unix sockets and vsock.
  * Source: tcp(7); tcp_keepalive_timer and tcp_probe_timer in Linux's net/ipv4/tcp_timer.c. */
 void peer_socket_tune(int fd, const struct address *peer, unsigned dead_peer_s);
+
+/* Let FD, which is to listen on ADDRESS or to connect to it, send at any pace where that is within this machine.  There is no congestion, but some ways
+ * to control it pace what is sent all the same, by what they believe the path can carry: bbr halves large reads.  Reno is in every kernel, for
+ * everybody, and does not pace.  Before there is a connection, as one that was made under bbr goes on pacing.  Best effort.
+ * Source: tcp(7); tcp_pacing_check in Linux's net/ipv4/tcp_output.c. */
+void peer_socket_unpace(int fd, const struct address *address);
 
 /* The CPU that handled the last packet of FD, or -1.  On loopback that is where its client ran.  Source: socket(7). */
 int peer_socket_cpu(int fd);

@@ -8,6 +8,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "net/peer_socket.h"
 #include "reactor/kernel.h"
 
 #define LINK_TIMEOUT_NS ((uint64_t)LINK_TIMEOUT_S * 1000000000)
@@ -25,6 +26,7 @@ link_open(struct link *link, const struct address *address)
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 	if (address->storage.ss_family != AF_UNIX)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	peer_socket_unpace(fd, address);
 	if (connect(fd, (const struct sockaddr *)&address->storage, address->bytes) == 0) {
 		*link = (struct link){ .fd = fd,
 				       .deadline_ns = kernel_clock_ns() + LINK_TIMEOUT_NS };

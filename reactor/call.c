@@ -277,6 +277,12 @@ call_cancel(struct call_pool *pool, struct call *call)
 	return waited;
 }
 
+bool
+call_pool_half_free(const struct call_pool *pool)
+{
+	return __atomic_load_n(&pool->counters.threads, __ATOMIC_RELAXED) <= pool->threads_max / 2;
+}
+
 void
 call_pool_counters(const struct call_pool *pool, struct call_counters *counters)
 {

@@ -64,6 +64,9 @@ void call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct c
  * Returns false if it runs, has ended or was cancelled before: nothing changes, and done comes as it would have. */
 bool call_cancel(struct call_pool *pool, struct call *call);
 
+/* Whether POOL has no more than half of its threads.  Any thread, without a lock: as it was lately. */
+bool call_pool_half_free(const struct call_pool *pool);
+
 /* Copy the counters of POOL to *COUNTERS.  Any thread, without a lock: each is some recent value, so that they need
  * not add up while there are calls. */
 void call_pool_counters(const struct call_pool *pool, struct call_counters *counters);

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -202,7 +203,7 @@ Test(reactor_nowait, an_error_of_the_helpers_submit_reaches_done)
 
 /* ---- helpers that wait ---- */
 
-#define FILES (RESUBMIT_LANES + 3)
+#define FILES (RESUBMIT_LANES_ANSWERING + 3)
 
 static void
 setup_with_room(void)
@@ -213,14 +214,17 @@ setup_with_room(void)
 
 TestSuite(reactor_nowait_hung, .init = setup_with_room, .fini = teardown, .timeout = 10);
 
-static int hung_fd;
+static int hung_fd, answering_fd = -1; /* the one, or all but the other */
 static sem_t hangs, goes_on;
 
-/* What is for hung_fd waits, as with a device that has stopped answering. */
+/* What is for a file that hangs waits, as with a device that has stopped answering. */
 static long
-hang_on_one_file(io_context_t context, long count, struct iocb **iocbs)
+hang_on_files(io_context_t context, long count, struct iocb **iocbs)
 {
-	if (iocbs[0]->aio_lio_opcode == IO_CMD_PREAD && iocbs[0]->aio_fildes == hung_fd) {
+	int fd = iocbs[0]->aio_fildes;
+
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_PREAD &&
+	    (fd == hung_fd || (answering_fd >= 0 && fd != answering_fd))) {
 		sem_post(&hangs);
 		while (sem_wait(&goes_on) != 0)
 			;
@@ -242,7 +246,7 @@ begin_to_hang(struct test_op *test_op, int fd)
 	hung_fd = fd;
 	cr_assert_eq(sem_init(&hangs, 0, 0), 0);
 	cr_assert_eq(sem_init(&goes_on, 0, 0), 0);
-	submit_fault = hang_on_one_file;
+	submit_fault = hang_on_files;
 	learn_refusals();
 	submit_nowait(test_op, fd, false, 0);
 	(void)reactor_turn(reactor);
@@ -289,6 +293,90 @@ Test(reactor_nowait_hung, more_files_than_lanes_all_have_their_turn)
 		assert_done(&test_ops[i], BLOCK);
 	for (unsigned i = 0; i < FILES; i++)
 		close(files[i]);
+}
+
+#define THREADS (2 * FILES + 2)
+
+static void
+setup_with_threads(void)
+{
+	cr_assert_eq(call_pool_create(THREADS, &calls), 0);
+	setup_with(calls, BLOCKS);
+}
+
+TestSuite(reactor_nowait_all_hung, .init = setup_with_threads, .fini = teardown, .timeout = 30);
+
+static unsigned
+hung_count(void)
+{
+	int value;
+
+	cr_assert_eq(sem_getvalue(&hangs, &value), 0);
+	return (unsigned)value;
+}
+
+/* Turn until COUNT helpers hang. */
+static void
+turn_until_hung(unsigned count)
+{
+	while (hung_count() < count)
+		(void)reactor_turn(reactor);
+}
+
+/* More files hang than answer at one time otherwise, and each of another's operations goes on. */
+Test(reactor_nowait_all_hung, a_file_that_answers_goes_on_beside_many_that_hang)
+{
+	static struct test_op hung[FILES], others[3];
+	int files[FILES], other_file = open_file();
+
+	answering_fd = other_file;
+	for (unsigned i = 0; i < FILES; i++)
+		files[i] = open_file();
+	begin_to_hang(&hung[0], files[0]);
+	for (unsigned i = 1; i < FILES; i++)
+		submit_nowait(&hung[i], files[i], false, i);
+	for (unsigned i = 0; i < 3; i++) {
+		submit_nowait(&others[i], other_file, false, i);
+		turn_until_done(i + 1);
+		assert_done(&others[i], BLOCK);
+	}
+	turn_until_hung(FILES - 1);
+	for (unsigned i = 0; i < FILES; i++)
+		sem_post(&goes_on);
+	turn_until_done(3 + FILES);
+	for (unsigned i = 0; i < FILES; i++) {
+		assert_done(&hung[i], BLOCK);
+		close(files[i]);
+	}
+	close(other_file);
+}
+
+/* Those that hang do not get all threads: a half is left for other calls. */
+Test(reactor_nowait_all_hung, helpers_that_hang_leave_threads_for_other_calls)
+{
+	static struct test_op hung[2 * FILES];
+	struct call_counters counters;
+	int files[2 * FILES];
+
+	answering_fd = INT_MAX;
+	for (unsigned i = 0; i < 2 * FILES; i++)
+		files[i] = open_file();
+	begin_to_hang(&hung[0], files[0]);
+	for (unsigned i = 1; i < 2 * FILES; i++)
+		submit_nowait(&hung[i], files[i], false, i);
+	/* The first was taken out of the semaphore. */
+	turn_until_hung(THREADS / 2);
+	for (unsigned i = 0; i < 4; i++)
+		turn_for_a_while();
+	call_pool_counters(calls, &counters);
+	cr_assert_eq(counters.threads, THREADS / 2 + 1);
+	for (unsigned i = 0; i < 2 * FILES; i++)
+		sem_post(&goes_on);
+	turn_until_done(2 * FILES);
+	for (unsigned i = 0; i < 2 * FILES; i++) {
+		assert_done(&hung[i], BLOCK);
+		close(files[i]);
+	}
 }
 
 /* ---- a helper that finds no slot ---- */

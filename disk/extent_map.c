@@ -76,10 +76,14 @@ cells_create(uint64_t size_bytes)
 int
 extent_map_init(struct extent_map *map, uint64_t size_bytes)
 {
-	map->examined = false;
 	map->doubted = false;
+	map->begun = map->ended = 0;
 	map->current = cells_create(size_bytes);
-	return map->current == NULL ? -ENOMEM : 0;
+	if (map->current == NULL)
+		return -ENOMEM;
+	pthread_mutex_init(&map->lock, NULL);
+	pthread_cond_init(&map->turn, NULL);
+	return 0;
 }
 
 void
@@ -87,6 +91,10 @@ extent_map_fini(struct extent_map *map)
 {
 	struct extent_cells *cells = map->current;
 
+	if (cells == NULL)
+		return;
+	pthread_mutex_destroy(&map->lock);
+	pthread_cond_destroy(&map->turn);
 	while (cells != NULL) {
 		struct extent_cells *older = cells->older;
 
@@ -209,12 +217,34 @@ extent_map_wrote(struct extent_map *map, uint64_t start, uint64_t end)
 	}
 }
 
+static void
+wait_for_turn(struct extent_map *map)
+{
+	uint64_t turn;
+
+	pthread_mutex_lock(&map->lock);
+	turn = map->begun++;
+	while (map->ended != turn)
+		pthread_cond_wait(&map->turn, &map->lock);
+	pthread_mutex_unlock(&map->lock);
+}
+
+static void
+end_turn(struct extent_map *map)
+{
+	pthread_mutex_lock(&map->lock);
+	map->ended++;
+	pthread_cond_broadcast(&map->turn);
+	pthread_mutex_unlock(&map->lock);
+}
+
 void
 extent_map_begin(struct extent_map *map, uint64_t start, uint64_t end)
 {
-	struct extent_cells *cells = cells_of(map);
+	struct extent_cells *cells;
 
-	CHECK(!__atomic_exchange_n(&map->examined, true, __ATOMIC_ACQUIRE));
+	wait_for_turn(map);
+	cells = cells_of(map);
 	for (uint64_t cell = start >> cells->shift; cell < cells_end(cells, end); cell++)
 		set(cells, cell, CELL_EXAMINED);
 	/* A write that ended before it could see this is seen by what the examiner asks next. */
@@ -251,7 +281,7 @@ extent_map_end(struct extent_map *map, uint64_t start, uint64_t end)
 
 	for (uint64_t cell = start >> cells->shift; cell < cells_end(cells, end); cell++)
 		replace(cells, cell, CELL_UNKNOWN);
-	__atomic_store_n(&map->examined, false, __ATOMIC_RELEASE);
+	end_turn(map);
 }
 
 static bool

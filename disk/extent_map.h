@@ -5,10 +5,12 @@
  * counts only if no write has ended in the cell meanwhile:
  *	examiner: begin -> ask the file system, or make zeros -> learn what came of it -> end
  *	writer, before its write is acknowledged: wrote
- * Any thread may call, but only one examiner is at work at one time, which is checked: else one could take the other's beginning for its
- * own. */
+ * Any thread may call, but only one examiner is at work at one time: else one could take the other's beginning for its own.  The others
+ * wait in the order in which they came. */
 #ifndef DISK_EXTENT_MAP_H
 #define DISK_EXTENT_MAP_H
+
+#include <pthread.h>
 
 #include "disk/volume.h"
 #include "reactor/check.h"
@@ -36,8 +38,11 @@ struct extent_map {
 	/* Atomic: who sees it (acquire) sees what is in it.  A writer that finds older ones though others were there has ended before
 	 * the examiner of those asked. */
 	struct extent_cells *current;
-	bool examined; /* atomic, between begin and end */
-	bool doubted;  /* atomic */
+	bool doubted; /* atomic */
+	pthread_mutex_t lock;
+	pthread_cond_t turn;
+	uint64_t begun,
+		ended; /* under the lock: examiners, those that wait for their turn included */
 };
 
 /* Create the map of a volume of SIZE_BYTES, of which nothing is known.  Returns 0 or -ENOMEM. */
@@ -58,7 +63,7 @@ void extent_map_doubt(struct extent_map *map, bool doubted);
 /* A write is over, whether it succeeded or not, and not yet acknowledged. */
 void extent_map_wrote(struct extent_map *map, uint64_t start, uint64_t end);
 
-/* The examiner begins; all of START to END is like FLAGS (VOLUME_EXTENT_) since; it ends, with the range that it began with. */
+/* The examiner begins, which waits until those that came before have ended; all of START to END is like FLAGS (VOLUME_EXTENT_) since; it ends, with the range that it began with. */
 void extent_map_begin(struct extent_map *map, uint64_t start, uint64_t end);
 void extent_map_learn(struct extent_map *map, uint64_t start, uint64_t end, uint32_t flags);
 void extent_map_end(struct extent_map *map, uint64_t start, uint64_t end);

@@ -203,16 +203,16 @@ file_submit_extents(struct volume_request *request)
 		file_complete(request, 0);
 		return;
 	}
-	/* Behind the slices a read would wait for milliseconds to be spared some microseconds. */
+	/* Behind a slice a read would wait longer than it takes. */
 	if (request->answer_optional && __atomic_load_n(&file->slices, __ATOMIC_RELAXED) > 0) {
 		file_complete(request, -EBUSY);
 		return;
 	}
 	request->call.run = scan_run;
 	request->call.done = scan_done;
-	/* The key: one examiner of the map at a time. */
+	/* Not the slices' key: behind that are their pauses, and the slices of all TRIMs. */
 	call_submit_keyed(file->calls, request->core->reactor, &request->call,
-			  file_key(request->volume, FILE_KEY_EXAMINER));
+			  file_key(request->volume, FILE_KEY_EXTENTS));
 }
 
 enum volume_peek

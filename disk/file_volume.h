@@ -57,7 +57,8 @@ struct file_volume {
 	struct flush_group flushes;
 	struct file_core *cores; /* [core_count] */
 	unsigned core_count;
-	struct extent_map map; /* its examiner is a call of FILE_KEY_EXAMINER */
+	struct extent_map
+		map; /* its examiners are calls of FILE_KEY_EXTENTS and FILE_KEY_SLICES, so at most one waits for the other */
 	/* file_zeroes.c's. */
 	void *zeros;
 	struct slice_pace pace;
@@ -84,7 +85,8 @@ file_block_ceil(const struct volume_request *request, uint64_t offset)
 
 /* Keys of calls (reactor/call.h): each is an address within VOLUME, so that it is no other volume's. */
 enum file_key {
-	FILE_KEY_EXAMINER, /* of the extent map */
+	FILE_KEY_EXTENTS, /* who asks the file system */
+	FILE_KEY_SLICES,  /* TRIM and WRITE_ZEROES, with the pauses between them */
 	FILE_KEY_PREFETCH,
 	FILE_KEY_WRITES, /* through the page cache, of a regular file: of a device each core has its own */
 	FILE_KEY_READS, /* and FILE_READ_LANES - 1 behind it: cached reads of what is not in the cache */

@@ -202,8 +202,9 @@ whole_run(struct call *call)
 	uint64_t start = request->slice_start, end = request->slice_end;
 	struct slice slice;
 
-	slice_begin(&file->pace, &slice);
+	slice_wait(&file->pace, &slice);
 	extent_map_begin(&file->map, start, end);
+	slice_begin(&slice);
 	request->error =
 		is_trim(request) ? trim_slice(file, start, end) : zero_slice(file, request);
 	/* A device may read as anything where it was trimmed. */
@@ -314,7 +315,7 @@ whole_granted(struct range_write *write)
 
 	/* Relaxed: only a number of those to wait for. */
 	__atomic_add_fetch(&file_of(request->volume)->slices, 1, __ATOMIC_RELAXED);
-	start_call(request, whole_run, whole_done, file_key(request->volume, FILE_KEY_EXAMINER));
+	start_call(request, whole_run, whole_done, file_key(request->volume, FILE_KEY_SLICES));
 }
 
 static void

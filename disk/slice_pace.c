@@ -63,7 +63,7 @@ become_batch(void)
 }
 
 void
-slice_begin(struct slice_pace *pace, struct slice *slice)
+slice_wait(struct slice_pace *pace, struct slice *slice)
 {
 	uint64_t now_ns = kernel_clock_ns();
 
@@ -74,6 +74,11 @@ slice_begin(struct slice_pace *pace, struct slice *slice)
 
 		(void)nanosleep(&pause, NULL); /* PAUSE_NS_MAX at most */
 	}
+}
+
+void
+slice_begin(struct slice *slice)
+{
 	slice->begin_ns = kernel_clock_ns();
 	slice->begin_cpu_ns = thread_cpu_ns();
 }

@@ -41,11 +41,14 @@ slice_pace_note_use(struct slice_pace *pace)
 		__atomic_store_n(&pace->used, true, __ATOMIC_RELAXED);
 }
 
-/* Wait until a slice may begin; it begins.  On a helper thread, which keeps its hands off the CPU's other threads until slice_end: of a
+/* Wait until a slice may begin.  On a helper thread, which keeps its hands off the CPU's other threads until slice_end: of a
  * device, it interrupts none when it wakes up. */
-void slice_begin(struct slice_pace *pace, struct slice *slice);
+void slice_wait(struct slice_pace *pace, struct slice *slice);
 
-/* SLICE, of BYTES, is over.  On the same thread. */
+/* It begins.  On the same thread, as slice_end. */
+void slice_begin(struct slice *slice);
+
+/* SLICE, of BYTES, is over. */
 void slice_end(struct slice_pace *pace, const struct slice *slice, uint64_t bytes);
 
 #endif

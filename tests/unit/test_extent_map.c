@@ -1,5 +1,8 @@
 /* What an extent map remembers, and what it must not. */
 #include <criterion/criterion.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "disk/extent_map.h"
 
@@ -205,5 +208,60 @@ Test(extent_map, doubted_it_knows_nothing_and_then_learns_anew)
 	cr_assert_eq(extent_map_peek(&map, CELL, 2 * CELL), VOLUME_PEEK_UNKNOWN);
 	examine(&map, 0, 2 * CELL, HOLE);
 	cr_assert_eq(extent_map_peek(&map, 0, 2 * CELL), VOLUME_PEEK_ZERO);
+	extent_map_fini(&map);
+}
+
+/* ---- examiners that wait ---- */
+
+struct examiner {
+	struct extent_map *map;
+	char name, *order;
+};
+
+static void *
+examiner_main(void *argument)
+{
+	const struct examiner *examiner = argument;
+
+	extent_map_begin(examiner->map, 0, CELL);
+	strncat(examiner->order, &examiner->name, 1);
+	extent_map_end(examiner->map, 0, CELL);
+	return NULL;
+}
+
+static void
+wait_until_begun(struct extent_map *map, uint64_t count)
+{
+	uint64_t begun = 0;
+
+	while (begun < count) {
+		pthread_mutex_lock(&map->lock);
+		begun = map->begun;
+		pthread_mutex_unlock(&map->lock);
+		usleep(100);
+	}
+}
+
+/* Who has just ended comes behind who waits, though nothing would have to wake him up. */
+Test(extent_map, examiners_have_their_turns_in_order, .timeout = 20)
+{
+	struct extent_map map;
+	char order[4] = "";
+	struct examiner examiners[2] = { { &map, 'a', order }, { &map, 'b', order } };
+	pthread_t threads[2];
+
+	cr_assert_eq(extent_map_init(&map, CELL), 0);
+	extent_map_begin(&map, 0, CELL);
+	for (unsigned i = 0; i < 2; i++) {
+		cr_assert_eq(pthread_create(&threads[i], NULL, examiner_main, &examiners[i]), 0);
+		wait_until_begun(&map, i + 2);
+	}
+	cr_assert_str_eq(order, "");
+	extent_map_end(&map, 0, CELL);
+	extent_map_begin(&map, 0, CELL);
+	cr_assert_str_eq(order, "ab");
+	extent_map_end(&map, 0, CELL);
+	for (unsigned i = 0; i < 2; i++)
+		cr_assert_eq(pthread_join(threads[i], NULL), 0);
 	extent_map_fini(&map);
 }

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "disk/file_volume.h"
+#include "reactor/kernel.h"
 #include "tests/unit/medium.h"
 #include "tests/unit/volume_fixture.h"
 
@@ -260,4 +262,31 @@ Test(file_extents, what_is_written_while_asked_is_no_hole, .timeout = 120)
 Test(file_extents, what_is_written_to_the_cache_while_asked_is_no_hole, .timeout = 120)
 {
 	write_while_asked(VOLUME_CACHE_HOST);
+}
+
+/* The slices of a TRIM have pauses before them, and slices of other TRIMs. */
+Test(file_extents, who_needs_an_answer_waits_for_no_pause)
+{
+	struct volume_extent got;
+	struct trial trials[3] = {
+		{ .request = { .command = VOLUME_COMMAND_TRIM, .offset = MIB, .length = MIB } },
+		{ .request = { .command = VOLUME_COMMAND_TRIM, .offset = 2 * MIB, .length = MIB } },
+		{ .request = { .command = VOLUME_COMMAND_EXTENTS,
+			       .length = MIB,
+			       .extents = &got,
+			       .extents_max = 1 } },
+	};
+	uint64_t pause_end_ns;
+	struct image image;
+
+	image_start(&image, MEDIUM_HERE, 4 * MIB);
+	pause_end_ns = kernel_clock_ns() + 900000000;
+	file_of(image.fixture.volume)->pace.free_ns = pause_end_ns;
+	trials_begin(&image.fixture, trials, 3, 0, 0);
+	cr_assert_eq(trial_wait(&trials[2]), 0);
+	cr_assert_lt(kernel_clock_ns(), pause_end_ns);
+	cr_assert_eq(got.flags, VOLUME_EXTENT_HOLE | VOLUME_EXTENT_ZERO);
+	for (unsigned i = 0; i < 2; i++)
+		cr_assert_eq(trial_wait(&trials[i]), 0);
+	image_stop(&image);
 }

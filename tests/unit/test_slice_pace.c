@@ -29,8 +29,9 @@ run_slice(struct slice_pace *pace, uint64_t ns)
 	uint64_t begin_ns = kernel_clock_ns(), waited_ns;
 	struct slice slice;
 
-	slice_begin(pace, &slice);
+	slice_wait(pace, &slice);
 	waited_ns = kernel_clock_ns() - begin_ns;
+	slice_begin(&slice);
 	spend_ns(ns);
 	slice_end(pace, &slice, slice_pace_bytes(pace));
 	return waited_ns;
@@ -79,7 +80,8 @@ Test(slice_pace, time_that_is_not_the_cpus_makes_no_slice_of_a_device_short)
 
 	slice_pace_init(&pace, true, 0);
 	for (int i = 0; i < SLICE_MAX; i++) {
-		slice_begin(&pace, &slice);
+		slice_wait(&pace, &slice);
+		slice_begin(&slice);
 		(void)nanosleep(&wait, NULL);
 		slice_end(&pace, &slice, slice_pace_bytes(&pace));
 	}
@@ -157,7 +159,8 @@ policy_within(bool is_device, int before)
 
 	cr_assert_eq(sched_setscheduler(0, before, &none), 0);
 	slice_pace_init(&pace, is_device, 0);
-	slice_begin(&pace, &slice);
+	slice_wait(&pace, &slice);
+	slice_begin(&slice);
 	within = sched_getscheduler(0);
 	slice_end(&pace, &slice, MIB);
 	cr_assert_eq(sched_getscheduler(0), before);

@@ -54,8 +54,8 @@ void extent_map_fini(struct extent_map *map);
  * of what is behind the last cell.  Before anybody may ask for what is behind the old end; one thread at a time. */
 void extent_map_grow(struct extent_map *map, uint64_t size_bytes);
 
-/* doubted: from now on others may write without saying so, and nothing is known; else they may not any more, and all is learned anew.
- * Before they can begin, and when they have ended; any thread. */
+/* doubted: from now on others may write without saying so, or the volume's end is gone, and nothing is known; else that is not so any
+ * more, and all is learned anew.  Before others can begin, and when they have ended; any thread. */
 void extent_map_doubt(struct extent_map *map, bool doubted);
 
 /* All ranges: bytes from START to END, within the volume and not empty. */

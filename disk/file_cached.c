@@ -43,9 +43,9 @@ read_run(struct call *call)
 
 		if (result < 0 && errno == EINTR)
 			continue;
-		/* 0: the file ends here, though it was longer when it was opened. */
 		if (result <= 0) {
-			request->error = result < 0 ? -errno : -EIO;
+			request->error =
+				result < 0 ? -errno : file_found_short(file_of(request->volume));
 			return;
 		}
 		request->progress_bytes += (uint64_t)result;

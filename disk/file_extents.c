@@ -170,14 +170,15 @@ scan_run(struct call *call)
 		end = request->offset + request->length;
 	if (end - start > SCAN_CELLS_MAX * cell_bytes)
 		end = start + SCAN_CELLS_MAX * cell_bytes;
-	/* What a file has lost may not be called zeros. */
-	if (fstat(file->fd, &status) != 0 || (uint64_t)status.st_size < end) {
-		request->error = -EIO;
-		return;
-	}
 	request->error = 0;
 	extent_map_begin(&file->map, start, end);
-	scan(file, request, start, end);
+	/* What a file has lost may not be called zeros. */
+	if (fstat(file->fd, &status) != 0)
+		request->error = -errno;
+	else if ((uint64_t)status.st_size < end)
+		request->error = file_found_short(file);
+	else
+		scan(file, request, start, end);
 	extent_map_end(&file->map, start, end);
 }
 

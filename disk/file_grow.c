@@ -62,6 +62,9 @@ file_refresh(struct volume *volume, uint64_t *found_bytes)
 		return error;
 	}
 	warn_if_replaced(volume, file->fd);
+	/* Remembered holes of what is gone are none. */
+	if (*found_bytes < volume_size(volume))
+		extent_map_doubt(&file->map, true);
 	if (*found_bytes <= volume_size(volume))
 		return 0;
 	error = file_open_tail(file, *found_bytes, &tail_start);

@@ -31,6 +31,13 @@ file_submit_rest(struct volume_request *request, bool write, uint8_t *buffer, ui
 }
 
 int
+file_found_short(struct file_volume *file)
+{
+	extent_map_doubt(&file->map, true);
+	return -EIO;
+}
+
+int
 file_progress(struct volume_request *request, long result, uint64_t start, uint64_t needed_end)
 {
 	if (result < 0)
@@ -38,9 +45,8 @@ file_progress(struct volume_request *request, long result, uint64_t start, uint6
 	request->progress_bytes += (uint32_t)result;
 	if (start + request->progress_bytes >= needed_end)
 		return 1;
-	/* The file ends here, though it was longer when it was opened. */
 	if (result == 0 || result % request->volume->block_bytes != 0)
-		return -EIO;
+		return file_found_short(file_of(request->volume));
 	return 0;
 }
 

@@ -143,13 +143,20 @@ rmw_read(struct volume_request *request, uint8_t *to, uint64_t start,
 	reactor_start(request->core->reactor, &request->op);
 }
 
+/* Why a read ended with RESULT, which is not the whole block. */
+static int
+read_error(const struct volume_request *request, long result)
+{
+	return result < 0 ? (int)result : file_found_short(file_of(request->volume));
+}
+
 static void
 rmw_last_done(struct op *op, long result)
 {
 	struct volume_request *request = container_of(op, struct volume_request, op);
 
 	if (result != (long)request->volume->block_bytes)
-		rmw_finish(request, result < 0 ? (int)result : -EIO);
+		rmw_finish(request, read_error(request, result));
 	else
 		rmw_merge(request);
 }
@@ -174,7 +181,7 @@ rmw_first_done(struct op *op, long result)
 	struct volume_request *request = container_of(op, struct volume_request, op);
 
 	if (result != (long)request->volume->block_bytes)
-		rmw_finish(request, result < 0 ? (int)result : -EIO);
+		rmw_finish(request, read_error(request, result));
 	else
 		rmw_read_last(request);
 }

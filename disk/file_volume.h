@@ -166,6 +166,10 @@ void file_prepare_op(struct volume_request *request, void (*done)(struct op *op,
 void file_submit_rest(struct volume_request *request, bool write, uint8_t *buffer, uint64_t start,
 		      uint64_t end);
 
+/* FILE ends before where it ended when it was opened, or grew: what is remembered of where its holes are counts no more, so that whoever
+ * asks for what is gone is told so.  Any thread.  Returns -EIO. */
+int file_found_short(struct file_volume *file) MUST_USE;
+
 /* Account for a RESULT of the blocks from START on, of which everything up to NEEDED_END matters.
  * Returns 1 if that is all there, 0 if the rest must be submitted, or a negative errno. */
 int file_progress(struct volume_request *request, long result, uint64_t start,

@@ -5,6 +5,7 @@ import os
 import wire
 from harness import FILE, LOOP512, MIB, ZRAM
 from harness import Failure, Skip, check, equal, random_bytes, same_bytes, test, two_cores, wait_until, write_text
+from test_reload import Server
 from wire import Wire
 
 EIO = 5
@@ -24,6 +25,38 @@ def image_that_shrinks_gives_errors_where_it_is_gone(env):
     same_bytes(client.read(0, MIB // 2), content[: MIB // 2], "what is left")
     errors = [line for line in daemon.log_lines() if line.startswith("error") and image.path in line]
     check(errors, "no log line names the image")
+
+
+CUT_CASES = tuple((cache, by) for cache in ("none", "host") for by in ("read", "status", "reload"))
+
+
+@test(over=CUT_CASES, quick=CUT_CASES[:1])
+def holes_that_were_cut_off_are_no_zeros_once_that_was_noticed(env, cache, by):
+    """Those that the server had remembered, too, which it sends without asking anybody."""
+    content = random_bytes(MIB)
+    path = env.file(5 * MIB, content)
+    with open(path, "r+b") as file:
+        file.seek(3 * MIB)
+        file.write(content)
+    server = Server(env, {"disk": f"path = {path}\ncache = {cache}"})
+    client, simple = (env.keep(Wire(server.daemon.address)) for _ in range(2))
+    client.go("disk", style=wire.STRUCTURED, contexts=("base:allocation",))
+    simple.go("disk")
+    for offset in range(0, 4 * MIB, MIB):  # the last is not asked for
+        client.status(offset, MIB)
+    os.truncate(path, 2 * MIB)
+    if by == "read":
+        error, _ = client.call(wire.CMD_READ, 3 * MIB, 4096)
+        equal(error, EIO, "error of reading data that is gone")
+    elif by == "status":
+        equal(client.ask_for(wire.CMD_BLOCK_STATUS, 4 * MIB, MIB).error, EIO, "error of asking what is not known")
+    else:
+        server.reload()
+    for offset, length in (2 * MIB, 4096), (2 * MIB + 5, 64 << 10), (3 * MIB - 7, 5):
+        for who in client, simple:
+            equal(who.call(wire.CMD_READ, offset, length)[0], EIO, f"error of reading {length} bytes at {offset}")
+    equal(client.ask_for(wire.CMD_BLOCK_STATUS, 2 * MIB, MIB).error, EIO, "error of asking where the hole is")
+    same_bytes(client.read(0, 2 * MIB), content + bytes(MIB), "what is left")
 
 
 @test()

@@ -114,6 +114,40 @@ check_kind(const char *path, const struct stat *status)
 	return -EINVAL;
 }
 
+/* A loop device ends where its file does, which may be within a block: of that the kernel reads and writes nothing. */
+static uint64_t
+cut_to_blocks(int fd, uint64_t size_bytes)
+{
+	int block_bytes;
+
+	if (ioctl(fd, BLKSSZGET, &block_bytes) != 0 || block_bytes <= 0)
+		return size_bytes; /* UNTESTED: every block device knows it */
+	return size_bytes - size_bytes % (uint64_t)block_bytes;
+}
+
+static int
+find_device_size(int fd, uint64_t *size_bytes)
+{
+	uint64_t all_bytes;
+
+	if (ioctl(fd, BLKGETSIZE64, &all_bytes) != 0)
+		return -errno;
+	*size_bytes = cut_to_blocks(fd, all_bytes);
+	return 0;
+}
+
+static void
+warn_if_cut(const char *path, int fd, uint64_t size_bytes)
+{
+	uint64_t all_bytes;
+
+	if (ioctl(fd, BLKGETSIZE64, &all_bytes) == 0 && all_bytes > size_bytes)
+		log_warning("%s: its last %llu bytes are not served: they are less than one of its "
+			    "blocks, which the kernel cannot read or write; make its image larger, "
+			    "or its blocks smaller (losetup --sector-size 512)",
+			    path, (unsigned long long)(all_bytes - size_bytes));
+}
+
 int
 file_find_size(int fd, uint64_t *size_bytes)
 {
@@ -122,7 +156,7 @@ file_find_size(int fd, uint64_t *size_bytes)
 	if (fstat(fd, &status) != 0)
 		return -errno;
 	if (S_ISBLK(status.st_mode))
-		return ioctl(fd, BLKGETSIZE64, size_bytes) == 0 ? 0 : -errno;
+		return find_device_size(fd, size_bytes);
 	*size_bytes = (uint64_t)status.st_size;
 	return 0;
 }
@@ -138,6 +172,8 @@ find_size(const char *path, int fd, const struct stat *status, uint64_t *size_by
 	error = file_find_size(fd, size_bytes);
 	if (error < 0)
 		return log_open_error(path, true, error);
+	if (S_ISBLK(status->st_mode))
+		warn_if_cut(path, fd, *size_bytes);
 	if (*size_bytes == 0) {
 		log_error("%s: is empty; give it a size first, for example with truncate -s 10G",
 			  path);

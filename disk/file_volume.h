@@ -109,7 +109,7 @@ int file_refresh(struct volume *volume, uint64_t *found_bytes) MUST_USE;
 int file_lock(struct volume *volume, bool locked) MUST_USE;
 int file_close(struct volume *volume);
 
-/* Find how large what is open at FD now is.  Returns 0 or a negative errno. */
+/* Find how large what is open at FD now is; of a device, whole blocks.  Returns 0 or a negative errno. */
 int file_find_size(int fd, uint64_t *size_bytes) MUST_USE;
 
 /* Prepare FILE, whose grain is known, for being of SIZE_BYTES: its tail's descriptor if it needs one and has none.  Then *tail_start is to

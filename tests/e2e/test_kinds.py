@@ -2,7 +2,7 @@
 
 import wire
 from harness import FILE, LOOP512, MIB
-from harness import check, equal, random_bytes, same_bytes, test, two_cores
+from harness import check, equal, random_bytes, same_bytes, test, two_cores, wait_until
 from wire import Wire
 
 EXPORT = "disk"
@@ -143,6 +143,21 @@ def delayed_requests_do_not_hold_up_others(env):
     check(set(order) == {*slow, fast}, "each request is answered once")
     # Of eight delays between 0 and 1000 ms, one is long.
     check(order.index(fast) < 8, f"the fast one came last: {order}")
+
+
+@test(over=(("none",), ("host",)), quick=(("none",),))
+def device_that_ends_within_a_block_is_served_up_to_there(env, cache):
+    """The kernel refuses all that touches the rest, the whole block before it included if both are asked for at once."""
+    content = random_bytes(40_960 + 1024)
+    device = env.loop(env.file(len(content), content), 40_960, 4096)
+    config = env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\npath = {device.path}\ncache = {cache}\n")
+    daemon = env.serve("--config", config)
+    client = env.keep(Wire(daemon.address))
+    equal(client.go("disk")[0], 40_960, "size")
+    same_bytes(client.read(0, 40_960), content[:40_960], "the device")
+    client.write(40_955, b"12345")
+    same_bytes(client.read(40_950, 10), content[40_950:40_955] + b"12345", "the last bytes")
+    wait_until(lambda: f"{device.path}: its last 1024 bytes are not served" in daemon.log(), 5, "the warning")
 
 
 @test(over=((FILE,), (LOOP512,)), quick=((FILE,),))

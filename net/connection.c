@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "net/export_share.h"
 #include "net/peer_socket.h"
 #include "net/slow_log.h"
 #include "net/transmission.h"
@@ -138,6 +139,7 @@ on_closed(struct channel *channel)
 	end_handshake(connection);
 	reactor_timer_stop(home->core->reactor, &connection->linger);
 	list_remove(&connection->node);
+	export_share_leave(connection);
 	traffic_add(&home->traffic_of_gone, &connection->traffic);
 	free(connection->room);
 	service_settings_put(connection->settings);
@@ -403,6 +405,11 @@ handshake_sent(struct connection *connection)
 	}
 	if (connection->transmission_follows) {
 		connection->session = connection->handshake.session;
+		if (export_share_join(connection) < 0) {
+			connection_drop(connection,
+					strerror(ENOMEM)); /* UNTESTED: no fault for malloc */
+			return;
+		}
 		connection->state = CONNECTION_STATE_TRANSMISSION;
 		slow_log_settle(connection);
 		connection->transmission_follows = false;
@@ -541,7 +548,7 @@ on_awake(struct channel *channel)
 	struct connection *connection = container_of(channel, struct connection, channel);
 
 	connection->room = malloc(sizeof(*connection->room));
-	if (connection->room == NULL) {
+	if (connection->room == NULL || export_share_join(connection) < 0) {
 		connection_drop(connection, strerror(ENOMEM));
 		return;
 	}

@@ -76,9 +76,10 @@ struct connection {
 	/* Transmission. */
 	struct nbd_session session; /* of the handshake, when that is over */
 	struct traffic traffic;
-	unsigned request_count; /* held */
-	unsigned io_count;	/* with the volume */
-	size_t buffer_bytes;	/* held */
+	unsigned request_count;	    /* held */
+	unsigned io_count;	    /* with the volume */
+	size_t buffer_bytes;	    /* held */
+	struct export_share *share; /* these are part of; NULL: it is not at work */
 	struct nbd_request
 		*receiving;    /* WRITE whose payload is coming, or waits for its last piece */
 	uint32_t payload_left; /* bytes to come of its piece; 0: the piece is with the volume */

@@ -1,22 +1,29 @@
 /* The pool, and shares of it.
  * A connection that holds something may hold no more than is left for all others: so n connections that take what they can have the
  * same share each, an (n + 1)th of the core's, and as much stays free for one that needs little, or has just come.
+ * The same holds for the buffers of an export's connections together, while those of another are at work on the core: a disk that hangs
+ * gives nothing back, whoever asks it.  One that is alone may have all.
  * What was taken before is not taken back, but the last part of the buffers, and of the requests, is for those who have none.
  * Source: the dynamic thresholds of A. Choudhury and E. Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
  * 1998. */
 #include "net/request.h"
+
+#include "net/export_share.h"
 
 /* CONNECTION waits for the core to have something again; MUCH: a buffer of which the last part is kept from it. */
 static void
 starve(struct connection *connection, bool much)
 {
 	struct service_core *home = connection->home;
+	struct export_share *share = connection->share;
 
 	if (list_empty(&connection->starved_node)) {
-		list_append(much ? &home->starved_for_much : &home->starved,
+		list_append(much ? &share->starved_for_much : &share->starved,
 			    &connection->starved_node);
 		connection->starves_for_much = much;
 	}
+	if (list_empty(&share->hungry))
+		list_append(&home->hungry, &share->hungry);
 	service_hungry(home);
 }
 
@@ -71,6 +78,7 @@ request_put(struct nbd_request *request)
 	if (request->buffer_bytes > 0) {
 		buffer_pool_put(home->core->buffers, request->buffer, request->buffer_bytes);
 		connection->buffer_bytes -= request->buffer_bytes;
+		connection->share->buffer_bytes -= request->buffer_bytes;
 	}
 	/* In front: what was used last is in the cache. */
 	list_remove(&request->node);
@@ -126,7 +134,8 @@ needs_little(const struct connection *connection, size_t bytes)
 	return connection->buffer_bytes == 0 && bytes <= LITTLE_BYTES;
 }
 
-/* What CONNECTION may have of what is left for it, when it needs BYTES. */
+/* What CONNECTION may have of what is left for it, when it needs BYTES.  The first buffer of an export may be of what is kept for others:
+ * or who comes behind a disk that hangs would wait for it. */
 static size_t
 left_bytes(const struct connection *connection, size_t bytes)
 {
@@ -137,18 +146,29 @@ left_bytes(const struct connection *connection, size_t bytes)
 
 	if (needs_little(connection, bytes))
 		return free_bytes;
+	if (connection->share->buffer_bytes == 0)
+		reserve_bytes /= 2;
 	return free_bytes > reserve_bytes ? free_bytes - reserve_bytes : 0;
 }
 
-/* Would BYTES more be more than CONNECTION, which holds some already, may have? */
+/* Would BYTES more be more than CONNECTION, which holds some already, may have, LEFT_BYTES being left? */
 static bool
-has_its_bytes(const struct connection *connection, size_t bytes)
+has_its_bytes(const struct connection *connection, size_t bytes, size_t left)
 {
 	size_t held_bytes = connection->buffer_bytes + bytes;
 
 	return connection->buffer_bytes > 0 &&
-	       (held_bytes > connection->home->bytes_per_connection_max ||
-		held_bytes > left_bytes(connection, bytes));
+	       (held_bytes > connection->home->bytes_per_connection_max || held_bytes > left);
+}
+
+/* The same for all connections of its export. */
+static bool
+export_has_its_bytes(const struct connection *connection, size_t bytes, size_t left)
+{
+	const struct export_share *share = connection->share;
+
+	return connection->home->share_count > 1 && share->buffer_bytes > 0 &&
+	       share->buffer_bytes + bytes > left;
 }
 
 bool
@@ -156,13 +176,14 @@ request_take_buffer(struct nbd_request *request)
 {
 	struct connection *connection = request->connection;
 	size_t bytes = needed_bytes(request);
+	size_t left = left_bytes(connection, bytes);
 
-	if (has_its_bytes(connection, bytes)) {
+	if (has_its_bytes(connection, bytes, left)) {
 		connection->throttled = true;
 		return false;
 	}
 	request->buffer = NULL;
-	if (bytes <= left_bytes(connection, bytes))
+	if (bytes <= left && !export_has_its_bytes(connection, bytes, left))
 		request->buffer = buffer_pool_get(connection->home->core->buffers, bytes);
 	if (request->buffer == NULL) {
 		starve(connection, !needs_little(connection, bytes));
@@ -170,5 +191,6 @@ request_take_buffer(struct nbd_request *request)
 	}
 	request->buffer_bytes = bytes;
 	connection->buffer_bytes += bytes;
+	connection->share->buffer_bytes += bytes;
 	return true;
 }

@@ -45,8 +45,10 @@ struct service_core {
 	unsigned unused_request_count;
 	unsigned kept_request_count;	 /* of all, for connections that hold none */
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
-	struct list_node starved;	 /* connections that wait for a request or a small buffer */
-	struct list_node starved_for_much; /* for another buffer: the last ones are not for them */
+	struct list_node shares; /* struct export_share: of exports whose clients are at work */
+	unsigned share_count;
+	struct list_node
+		hungry; /* of these, those whose connections starve; stale ones among them */
 	struct task feed;
 	struct timer hunger;	  /* runs while connections starve */
 	struct tls_line tls_line; /* handshakes of its connections */

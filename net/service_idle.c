@@ -1,5 +1,6 @@
 /* Parking the idle: connections that nothing came from, and nothing went to, for a while hold no buffers and no slot of the ring. */
 #include "net/connection.h"
+#include "net/export_share.h"
 #include "net/service_parts.h"
 
 #include <string.h>
@@ -55,6 +56,7 @@ service_connection_parked(struct connection *connection)
 {
 	list_remove(&connection->node);
 	list_append(&connection->home->parked, &connection->node);
+	export_share_leave(connection);
 }
 
 static void

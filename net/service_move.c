@@ -1,7 +1,11 @@
 /* The hand-over is a message, as when a connection is placed. */
 #include "net/service_move.h"
 
+#include <errno.h>
+#include <string.h>
+
 #include "net/connection.h"
+#include "net/export_share.h"
 #include "net/service_parts.h"
 #include "net/slow_log.h"
 #include "reactor/log.h"
@@ -84,6 +88,10 @@ arrive(struct message *message)
 		       connection->fd);
 	stream_set_priority(&connection->channel.stream, connection->session.export->priority);
 	service_connection_active(connection);
+	if (export_share_join(connection) < 0) {
+		connection_drop(connection, strerror(ENOMEM)); /* UNTESTED: no fault for malloc */
+		return;
+	}
 	log_moved(connection);
 	/* What it may have missed on its way. */
 	slow_log_settle(connection);
@@ -118,6 +126,7 @@ leave(struct task *task)
 	task_cancel(&connection->flush);
 	list_remove(&connection->node);
 	list_remove(&connection->starved_node);
+	export_share_leave(connection);
 	channel_detach(&connection->channel);
 	connection->home = to;
 	connection->message.deliver = arrive;

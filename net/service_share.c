@@ -1,6 +1,7 @@
-/* Feeding the starved: connections that wait for a request or a buffer of their core get it in the order in which they began to, those
- * that need little in a line of their own; and those that let others starve lose what they hold. */
+/* Feeding the starved: connections that wait for a request or a buffer of their core get it in the order in which they began to, with a line
+ * for each export, and one more for those that need little; and those that let others starve lose what they hold. */
 #include "net/connection.h"
+#include "net/export_share.h"
 #include "net/service_parts.h"
 
 /* How often to look for those who let others starve, and how many looks without progress make one: that its socket moves so much
@@ -15,8 +16,8 @@ static void hunger_expired(struct timer *timer);
 void
 service_share_init(struct service_core *home)
 {
-	list_init(&home->starved);
-	list_init(&home->starved_for_much);
+	list_init(&home->shares);
+	list_init(&home->hungry);
 	task_init(&home->feed, feed_starved);
 	timer_init(&home->hunger, hunger_expired);
 }
@@ -24,21 +25,29 @@ service_share_init(struct service_core *home)
 static bool
 nobody_starves(const struct service_core *home)
 {
-	return list_empty(&home->starved) && list_empty(&home->starved_for_much);
+	struct list_node *node;
+
+	list_for_each(node, &home->hungry) {
+		if (export_share_starves(container_of(node, struct export_share, hungry)))
+			return false;
+	}
+	return true;
 }
 
 void
 service_feed(struct service_core *home)
 {
-	if (!nobody_starves(home))
+	if (!list_empty(&home->hungry))
 		reactor_defer(home->core->reactor, &home->feed);
 }
 
-/* Let those in STARVED try again, in the order in which they began to starve; MUCH: which list it is. */
-static void
+/* Let those in STARVED try again, in the order in which they began to starve; MUCH: which list it is.  Returns whether any of them does not
+ * starve any more. */
+static bool
 feed_list(struct list_node *starved, bool much)
 {
 	struct list_node now, *node;
+	bool fed = false;
 
 	list_init(&now);
 	list_move_all(&now, starved);
@@ -48,6 +57,7 @@ feed_list(struct list_node *starved, bool much)
 		connection_retry(connection);
 		if (!list_empty(&connection->starved_node) && connection->starves_for_much == much)
 			break; /* there is nothing left; it stays the first */
+		fed = true;
 	}
 	if (node != NULL) {
 		list_remove(node);
@@ -55,16 +65,37 @@ feed_list(struct list_node *starved, bool much)
 	}
 	list_move_all(&now, starved);
 	list_move_all(starved, &now);
+	return fed;
 }
 
 /* Those first who may not have the last part: it is left for the others. */
+static bool
+feed_share(struct export_share *share)
+{
+	bool fed = feed_list(&share->starved_for_much, true);
+
+	return feed_list(&share->starved, false) || fed;
+}
+
+/* Exports that get something have their next turn behind those that do not. */
 static void
 feed_starved(struct task *task)
 {
 	struct service_core *home = container_of(task, struct service_core, feed);
+	struct list_node now, fed, *node;
 
-	feed_list(&home->starved_for_much, true);
-	feed_list(&home->starved, false);
+	list_init(&now);
+	list_init(&fed);
+	list_move_all(&now, &home->hungry);
+	while ((node = list_take_first(&now)) != NULL) {
+		struct export_share *share = container_of(node, struct export_share, hungry);
+		bool was_fed = feed_share(share);
+
+		list_remove(node);
+		if (export_share_starves(share))
+			list_append(was_fed ? &fed : &home->hungry, node);
+	}
+	list_move_all(&home->hungry, &fed);
 }
 
 /* Look at CONNECTION once more.  Returns whether it has held something for long without using it. */
@@ -84,18 +115,45 @@ is_stalled(struct connection *connection)
 	return connection->stalled_looks >= STALLED_LOOKS_MAX;
 }
 
+/* Whether there is an export that gets nothing of HOME, which then is all taken; or no request. */
+static bool
+has_nothing_left(const struct service_core *home)
+{
+	struct list_node *node;
+
+	list_for_each(node, &home->hungry) {
+		const struct export_share *share = container_of(node, struct export_share, hungry);
+
+		if (share->buffer_bytes == 0 && export_share_starves(share))
+			return true;
+	}
+	return home->unused_request_count == 0;
+}
+
+/* Whether any wait for what CONNECTION's export has: its own connections, or, where it has more than is left for them, others. */
+static bool
+has_too_much(const struct connection *connection)
+{
+	const struct buffer_pool *pool = connection->home->core->buffers;
+	const struct export_share *share = connection->share;
+	size_t free_bytes = buffer_pool_total_bytes(pool) - buffer_pool_used_bytes(pool);
+
+	return share != NULL && (export_share_starves(share) || share->buffer_bytes > free_bytes);
+}
+
 static void
 hunger_expired(struct timer *timer)
 {
 	struct service_core *home = container_of(timer, struct service_core, hunger);
 	struct list_node *node, *after;
+	bool nothing_left = has_nothing_left(home);
 
 	if (nobody_starves(home))
 		return;
 	list_for_each_safe(node, after, &home->connections) {
 		struct connection *connection = container_of(node, struct connection, node);
 
-		if (is_stalled(connection))
+		if (is_stalled(connection) && (nothing_left || has_too_much(connection)))
 			connection_drop(connection,
 					"took hardly any reply, or sent hardly any payload, for "
 					"2 s while others waited for the buffers it held");

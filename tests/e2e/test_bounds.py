@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -266,6 +267,84 @@ def large_requests_that_wait_for_ever_let_small_ones_pass(env):
         other.request(wire.CMD_READ, 0, 65536)
     for other in others:
         equal(other.next_answer().error, 0, "the error")
+    daemon.kill()  # it would wait for the disk
+
+
+def serve_hung(env, content):
+    """One core; the export "hung" answers nothing, and what is in "disk" has to be read."""
+    return env.serve("--config", env.config(
+        f"[reactor]\ncores = {two_cores().split(',')[0]}\nbuffer-memory = {BUFFER_MEMORY_MIB}M\n[server]\nlisten = {env.listen_text()}\n"
+        "[export hung]\ntype = fault\nsize = 4M\nfault = delay-ms=60000\n"
+        f"[export disk]\npath = {env.image(FILE, len(content), content).path}\n"
+    ))
+
+
+def buffers_in_use(daemon):
+    """Returns how much is, of how much, in MiB."""
+    daemon.send_signal(signal.SIGUSR1)
+    line = daemon.logged("MiB of buffers in use")[-1]
+    return tuple(map(int, re.search(r"(\d+) of (\d+) MiB of buffers in use", line).groups()))
+
+
+def ask_hung(env, daemon):
+    """For more than there is memory for."""
+    for _ in range(BUFFER_MEMORY_MIB):
+        client = env.keep(Wire(daemon.address))
+        client.go("hung")
+        client.request(wire.CMD_READ, 2 * MIB, 2 * MIB)
+
+
+@test(quick=True)
+def large_requests_of_a_disk_that_hangs_leave_others_their_share(env):
+    """Those who are at work beside it: what it gets is what it leaves for them."""
+    content = random_bytes(4 * MIB)
+    daemon = serve_hung(env, content)
+    others = [connect(env, daemon) for _ in range(4)]
+    for other in others:
+        other.sock.settimeout(10)
+        same_bytes(other.read(0, 4096), content[:4096], "a first read")
+    ask_hung(env, daemon)
+    began = time.monotonic()
+    for _ in range(20):
+        cookies = [other.request(wire.CMD_READ, MIB, 2 * MIB) for other in others]
+        for other, cookie in zip(others, cookies):
+            equal(other.reply(), (cookie, 0, content[MIB : 3 * MIB]), "a read beside it")
+    check(time.monotonic() - began < 5, f"{time.monotonic() - began:.1f} s for twenty rounds")
+    used_mib, all_mib = buffers_in_use(daemon)
+    check(used_mib <= all_mib // 2, f"the disk that hangs has {used_mib} of {all_mib} MiB")
+    daemon.kill()  # it would wait for the disk
+
+
+@test(quick=True)
+def large_request_beside_a_disk_that_has_hung_before_is_served(env):
+    """That had all to itself, and gives nothing back."""
+    content = random_bytes(4 * MIB)
+    daemon = serve_hung(env, content)
+    ask_hung(env, daemon)
+    time.sleep(0.3)
+    used_mib, all_mib = buffers_in_use(daemon)
+    check(used_mib >= all_mib * 15 // 16, f"alone it has only {used_mib} of {all_mib} MiB")
+    others = [connect(env, daemon) for _ in range(4)]
+    for other in others:
+        other.sock.settimeout(10)
+    for _ in range(5):
+        cookies = [other.request(wire.CMD_READ, MIB, 2 * MIB) for other in others]
+        for other, cookie in zip(others, cookies):
+            equal(other.reply(), (cookie, 0, content[MIB : 3 * MIB]), "a read beside it")
+    daemon.kill()  # it would wait for the disk
+
+
+@test()
+def who_reads_nothing_is_left_alone_where_only_a_disk_that_hangs_wants_more(env):
+    """It has little, and those who wait for more would not get it from what it holds."""
+    content = random_bytes(4 * MIB)
+    daemon = serve_hung(env, content)
+    slow = connect(env, daemon)
+    cookies = [slow.request(wire.CMD_READ, 0, 4 * MIB) for _ in range(3)]
+    ask_hung(env, daemon)
+    time.sleep(5)
+    check("while others waited" not in daemon.log(), "it was dropped")
+    equal(sorted(slow.reply() for _ in cookies), [(cookie, 0, content) for cookie in cookies], "late replies")
     daemon.kill()  # it would wait for the disk
 
 

@@ -9,8 +9,7 @@
 #include "daemon/notify.h"
 #include "reactor/log.h"
 
-/* Requests held per core, as a multiple of those with the disk: the others are being received or sent.  Beside these there is one for
- * each connection of its share, so that none has to wait for another's limit or disk. */
+/* Requests held per core, as a multiple of those with the disk: the others are being received or sent. */
 #define REQUESTS_PER_DISK_SLOT 8
 #define NS_PER_MS	       UINT64_C(1000000)
 
@@ -202,21 +201,13 @@ offer_refresh(struct offer *offer)
 		refresh_export(offer->config.exports[i].name, offer->volumes[i]->volume);
 }
 
-static unsigned
-connections_per_core(const struct config *config)
-{
-	return (config->connections_max + config->cores.count - 1) / config->cores.count;
-}
-
 static struct service_limits
 limits_of(const struct config *config)
 {
 	return (struct service_limits){
 		.connections_max = config->connections_max,
 		.connections_per_client_max = config->connections_per_client_max,
-		.requests_per_core =
-			config->queue_depth * REQUESTS_PER_DISK_SLOT + connections_per_core(config),
-		.requests_kept = connections_per_core(config),
+		.requests_per_core = config->queue_depth * REQUESTS_PER_DISK_SLOT,
 		.requests_per_connection = config->requests_per_connection,
 		.handshake_s = config->handshake_s,
 		.dead_peer_s = config->dead_peer_s,

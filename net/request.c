@@ -8,7 +8,44 @@
  * 1998. */
 #include "net/request.h"
 
+#include <stdlib.h>
+
 #include "net/export_share.h"
+
+struct request_block *
+request_block_create(unsigned count)
+{
+	struct request_block *block =
+		calloc(1, sizeof(*block) + count * sizeof(block->requests[0]));
+
+	if (block == NULL)
+		return NULL;
+	block->count = count;
+	return block;
+}
+
+void
+request_pool_add(struct service_core *home, struct request_block *block)
+{
+	block->next = home->request_blocks;
+	home->request_blocks = block;
+	for (unsigned i = 0; i < block->count; i++) {
+		list_init(&block->requests[i].node);
+		list_append(&home->unused_requests, &block->requests[i].node);
+	}
+	home->unused_request_count += block->count;
+}
+
+void
+request_pool_free(struct service_core *home)
+{
+	struct request_block *block;
+
+	while ((block = home->request_blocks) != NULL) {
+		home->request_blocks = block->next;
+		free(block);
+	}
+}
 
 /* CONNECTION waits for the core to have something again; MUCH: a buffer of which the last part is kept from it. */
 static void

@@ -53,6 +53,22 @@ struct nbd_request {
 	struct request_run runs[REQUEST_RUNS];
 };
 
+/* Requests for a pool. */
+struct request_block {
+	struct request_block *next; /* of the same pool */
+	unsigned count;
+	struct nbd_request requests[];
+};
+
+/* COUNT requests; or NULL: there is no memory.  Any thread. */
+struct request_block *request_block_create(unsigned count);
+
+/* BLOCK, which is HOME's from now on, becomes part of its pool.  On its core, or before that runs. */
+void request_pool_add(struct service_core *home, struct request_block *block);
+
+/* The end of HOME's pool.  After its core. */
+void request_pool_free(struct service_core *home);
+
 /* A request from the pool; or NULL: then the connection goes on when something was given back. */
 struct nbd_request *request_get(struct connection *connection);
 

@@ -28,12 +28,23 @@ static void drain_expired(struct timer *timer);
 
 /* ---- beginning ---- */
 
+static unsigned
+connections_per_core(const struct service *service, const struct service_settings *settings)
+{
+	return (settings->limits.connections_max + service->core_count - 1) / service->core_count;
+}
+
 static int
 service_core_init(struct service_core *home, struct service *service, struct core *core,
 		  struct service_settings *settings)
 {
-	unsigned request_count = settings->limits.requests_per_core;
+	unsigned kept_count = connections_per_core(service, settings);
 	size_t total_bytes = buffer_pool_total_bytes(core->buffers);
+	struct request_block *requests =
+		request_block_create(settings->limits.requests_per_core + kept_count);
+
+	if (requests == NULL)
+		return -ENOMEM;
 
 	*home = (struct service_core){ .core = core, .service = service };
 	list_init(&home->unused_requests);
@@ -43,23 +54,16 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 	tls_line_init(&home->tls_line, core->reactor);
 	timer_init(&home->drain_deadline, drain_expired);
 	home->bytes_per_connection_max = total_bytes / CONNECTION_SHARE;
-	home->requests = calloc(request_count, sizeof(home->requests[0]));
-	if (home->requests == NULL)
-		return -ENOMEM;
+	request_pool_add(home, requests);
+	home->kept_request_count = kept_count;
 	home->settings = service_settings_get(settings);
-	home->kept_request_count = settings->limits.requests_kept;
-	for (unsigned i = 0; i < request_count; i++) {
-		list_init(&home->requests[i].node);
-		list_append(&home->unused_requests, &home->requests[i].node);
-		home->unused_request_count++;
-	}
 	return 0;
 }
 
 static void
 service_core_fini(struct service_core *home)
 {
-	free(home->requests);
+	request_pool_free(home);
 	service_settings_put(home->settings);
 }
 

@@ -17,7 +17,7 @@
 #include <stdbool.h>
 
 struct connection;
-struct nbd_request;
+struct request_block;
 
 /* The largest part of a request that is in memory at one time; longer requests are served in pieces.  The buffers' largest
  * block must hold a piece and two blocks of the volume. */
@@ -40,10 +40,11 @@ struct service_core {
 	bool parking_started;
 	struct timer idle_look;		/* runs while there are connections at work */
 	struct traffic traffic_of_gone; /* of connections that are no more */
-	struct nbd_request *requests;
+	struct request_block *request_blocks;
 	struct list_node unused_requests;
 	unsigned unused_request_count;
-	unsigned kept_request_count;	 /* of all, for connections that hold none */
+	unsigned
+		kept_request_count; /* of all, for connections that hold none: as many as may come */
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
 	struct list_node shares; /* struct export_share: of exports whose clients are at work */
 	unsigned share_count;

@@ -11,9 +11,9 @@
 struct service_limits {
 	unsigned connections_max;	     /* on all cores */
 	unsigned connections_per_client_max; /* see net/client_table.h; 0: any number */
-	/* Held at one time: with the disk, or being received or sent.  Those of a service's first settings hold for its life. */
+	/* Held at one time: with the disk, or being received or sent; and one more for each connection that may come, so that none has to wait
+	 * for another's limit or disk.  That of a service's first settings holds for its life. */
 	unsigned requests_per_core;
-	unsigned requests_kept; /* of these, for connections that hold none */
 	unsigned requests_per_connection;
 	unsigned handshake_s; /* within so many seconds a client has chosen its export */
 	unsigned dead_peer_s; /* as peer_socket_tune takes it */

@@ -25,7 +25,6 @@ static uint64_t files_needed(const struct config *config);
 static uint64_t memory_needed(const struct config *config);
 static uint64_t hard_limit(int resource);
 static bool may_lock_without_limit(void);
-static int check_files(const struct config *config);
 static int check_memory(const struct config *config);
 static int check_locked_memory(const struct config *config);
 
@@ -85,11 +84,27 @@ limits_share_aio(struct reactor_config *reactor, const struct aio_budget *budget
 int
 limits_check(const struct config *config)
 {
-	int error = check_files(config);
+	int error = limits_check_files(config);
 
 	if (check_memory(config) < 0 || check_locked_memory(config) < 0)
 		error = -ENOMEM;
 	return error;
+}
+
+int
+limits_check_files(const struct config *config)
+{
+	uint64_t needed = files_needed(config), limit = hard_limit(RLIMIT_NOFILE);
+	char unset[40];
+
+	if (needed <= limit)
+		return 0;
+	snprintf(unset, sizeof(unset), "max-connections = %u", config->connections_max);
+	log_error("%s: this and all else need %" PRIu64 " open files, but RLIMIT_NOFILE "
+		  "is %" PRIu64 ": set LimitNOFILE=%" PRIu64 " in the unit (ulimit -n in a shell), "
+		  "or lower max-connections",
+		  config_origin(config, "server", "max-connections", unset), needed, limit, needed);
+	return -EMFILE;
 }
 
 void
@@ -152,22 +167,6 @@ may_lock_without_limit(void)
 	if (syscall(SYS_capget, &header, data) != 0)
 		return false;
 	return (data[0].effective & (1u << CAP_IPC_LOCK)) != 0;
-}
-
-static int
-check_files(const struct config *config)
-{
-	uint64_t needed = files_needed(config), limit = hard_limit(RLIMIT_NOFILE);
-	char unset[40];
-
-	if (needed <= limit)
-		return 0;
-	snprintf(unset, sizeof(unset), "max-connections = %u", config->connections_max);
-	log_error("%s: this and all else need %" PRIu64 " open files, but RLIMIT_NOFILE "
-		  "is %" PRIu64 ": set LimitNOFILE=%" PRIu64 " in the unit (ulimit -n in a shell), "
-		  "or lower max-connections",
-		  config_origin(config, "server", "max-connections", unset), needed, limit, needed);
-	return -EMFILE;
 }
 
 static int

@@ -26,6 +26,9 @@ void limits_share_aio(struct reactor_config *reactor, const struct aio_budget *b
  * Returns 0 or -ENOMEM, -EMFILE. */
 int limits_check(const struct config *config) MUST_USE;
 
+/* The files alone, which are all that a reload can need more of.  Returns 0 or -EMFILE. */
+int limits_check_files(const struct config *config) MUST_USE;
+
 /* Raise the soft limit of files to the hard one: connections are files, take as many as the administrator allows. */
 void limits_raise_files(void);
 

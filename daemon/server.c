@@ -275,8 +275,12 @@ server_reload(struct server *server, struct config *config)
 {
 	struct listeners_change listeners;
 	struct offer *offer, *before = server->offer;
-	int error;
+	int error = limits_check_files(config);
 
+	if (error < 0) {
+		config_fini(config);
+		return error;
+	}
 	error = offer_create(config, ++server->offer_count, &server->volumes, &server->graveyard,
 			     &offer);
 	if (error < 0)

@@ -25,6 +25,12 @@ request_block_create(unsigned count)
 }
 
 void
+request_block_destroy(struct request_block *block)
+{
+	free(block);
+}
+
+void
 request_pool_add(struct service_core *home, struct request_block *block)
 {
 	block->next = home->request_blocks;
@@ -43,7 +49,7 @@ request_pool_free(struct service_core *home)
 
 	while ((block = home->request_blocks) != NULL) {
 		home->request_blocks = block->next;
-		free(block);
+		request_block_destroy(block);
 	}
 }
 

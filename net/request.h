@@ -63,6 +63,9 @@ struct request_block {
 /* COUNT requests; or NULL: there is no memory.  Any thread. */
 struct request_block *request_block_create(unsigned count);
 
+/* BLOCK, or NULL, which is part of no pool. */
+void request_block_destroy(struct request_block *block);
+
 /* BLOCK, which is HOME's from now on, becomes part of its pool.  On its core, or before that runs. */
 void request_pool_add(struct service_core *home, struct request_block *block);
 

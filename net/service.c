@@ -370,6 +370,45 @@ service_connection_began(struct connection *connection)
 		drop_if_removed(connection);
 }
 
+/* Make the requests that CORES are to have for more connections.  Those that were made for more than SETTINGS say are kept. */
+static int
+prepare_requests(struct service *service, const struct service_settings *settings)
+{
+	unsigned wanted = connections_per_core(service, settings);
+
+	for (unsigned i = 0; i < service->core_count; i++) {
+		struct service_core *home = &service->per_core[i];
+
+		/* The core changes it only while this thread waits. */
+		if (wanted <= home->kept_request_count)
+			continue;
+		home->more_requests = request_block_create(wanted - home->kept_request_count);
+		if (home->more_requests == NULL)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static void
+forget_requests(struct service *service)
+{
+	for (unsigned i = 0; i < service->core_count; i++) {
+		request_block_destroy(service->per_core[i].more_requests);
+		service->per_core[i].more_requests = NULL;
+	}
+}
+
+static void
+take_more_requests(struct service_core *home)
+{
+	if (home->more_requests == NULL)
+		return;
+	home->kept_request_count += home->more_requests->count;
+	request_pool_add(home, home->more_requests);
+	home->more_requests = NULL;
+	service_feed(home);
+}
+
 static void
 change_core(struct message *message)
 {
@@ -382,6 +421,7 @@ change_core(struct message *message)
 		settle_all(&home->parked);
 	}
 	service_settings_put(before);
+	take_more_requests(home);
 	home->drops = home->service->next_drops;
 	if (home->drops) {
 		drop_removed(&home->connections);
@@ -395,8 +435,12 @@ service_change(struct service *service, struct service_settings *settings, bool 
 {
 	int error = client_table_resize(&service->clients, settings->limits.connections_max);
 
-	if (error < 0)
+	if (error == 0)
+		error = prepare_requests(service, settings);
+	if (error < 0) {
+		forget_requests(service);
 		return error;
+	}
 	service->next_settings = settings;
 	service->next_drops = drop;
 	tell_cores(service, change_core);

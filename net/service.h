@@ -45,7 +45,8 @@ struct service_core {
 	unsigned unused_request_count;
 	unsigned
 		kept_request_count; /* of all, for connections that hold none: as many as may come */
-	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
+	size_t bytes_per_connection_max;     /* of buffers; a lone request may have more */
+	struct request_block *more_requests; /* from service_change; NULL: none */
 	struct list_node shares; /* struct export_share: of exports whose clients are at work */
 	unsigned share_count;
 	struct list_node

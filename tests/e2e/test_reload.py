@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 import nbd
 
 import wire
-from harness import MIB, READY_SECONDS
+from harness import MIB, READY_SECONDS, Address
 from harness import Failure, Skip, check, equal, random_bytes, same_bytes, start_process, test, wait_until
 from wire import Wire
 
@@ -260,6 +261,40 @@ def limits_and_access_hold_for_new_connections(env):
     check(refused(lambda: server.connect("first")), "who is denied came in")
     for handle in (client, other):
         equal(len(handle.pread(512, 0)), 512, "bytes for those who were there")
+
+
+def with_few_requests(exports, server):
+    """Text for Server.write: one core, on which connections are most of what may ask."""
+    core = min(os.sched_getaffinity(0))
+    return {"first": f"{exports}\n[reactor]\ncores = {core}\nqueue-depth = 16"}, server
+
+
+@test(quick=True)
+def connections_that_a_reload_allows_have_their_requests(env):
+    """One is kept for each on its core, however many wait for a disk that hangs."""
+    exports = "type = fault\nsize = 1M\nfault = range=512K-1M delay-ms=60000"
+    server = Server(env, *with_few_requests(exports, "max-connections = 4"))
+    server.change(*with_few_requests(exports, "max-connections = 300"))
+    address = Address(f"127.0.0.1:{server.port}")
+    other = env.keep(Wire(address))
+    other.go("first")
+    for _ in range(250):
+        client = env.keep(Wire(address))
+        client.go("first")
+        client.request(wire.CMD_READ, MIB // 2, 512)
+    other.sock.settimeout(5)
+    equal(len(other.read(0, 512)), 512, "bytes beside those who wait")
+    server.daemon.kill()  # it would wait for the disk
+
+
+@test(quick=True)
+def more_connections_than_files_change_nothing(env):
+    first = image(env)
+    server = Server(env, {"first": first}, "max-connections = 100")
+    resource.prlimit(server.daemon.pid, resource.RLIMIT_NOFILE, (1000, 1000))
+    server.change({"first": first}, "max-connections = 1000", works=False)
+    check("RLIMIT_NOFILE is 1000" in server.daemon.log(), "it does not say why")
+    server.connect("first").shutdown()
 
 
 @test(quick=True)

@@ -19,6 +19,9 @@
 /* How long a client in the handshake has to ask for something, and so be told that the server is stopping. */
 #define SHUTDOWN_GRACE_NS ((uint64_t)200 * 1000000)
 
+/* How long a request that has been read in part, or has no room yet, is waited for then. */
+#define SHUTDOWN_REST_NS ((uint64_t)5 * 1000000000)
+
 static void connection_start(struct message *message);
 static void on_received(struct channel *channel, ssize_t result);
 static void on_sent(struct channel *channel, ssize_t result);
@@ -28,7 +31,7 @@ static void on_secured(struct channel *channel, int error);
 static void receive(struct task *task);
 static void flush(struct task *task);
 static void receive_more(struct connection *connection);
-static void handshake_expired(struct timer *timer);
+static void deadline_expired(struct timer *timer);
 static void linger(struct timer *timer);
 
 /* ---- beginning ---- */
@@ -62,7 +65,7 @@ connection_create(struct service_core *home, struct service_settings *settings, 
 	handshake_init(&connection->handshake, &settings->exports);
 	connection->handshake.peer = access_peer_of(peer);
 	connection->handshake.tls_mode = settings->limits.tls_mode;
-	timer_init(&connection->handshake_deadline, handshake_expired);
+	timer_init(&connection->deadline, deadline_expired);
 	timer_init(&connection->linger, linger);
 	task_init(&connection->receive, receive);
 	task_init(&connection->flush, flush);
@@ -89,7 +92,7 @@ connection_start(struct message *message)
 		connection_drop(connection, NULL);
 		return;
 	}
-	reactor_timer_start(home->core->reactor, &connection->handshake_deadline,
+	reactor_timer_start(home->core->reactor, &connection->deadline,
 			    (uint64_t)connection->settings->limits.handshake_s * 1000000000);
 	reactor_defer(home->core->reactor, &connection->flush);
 }
@@ -104,11 +107,15 @@ is_open(const struct connection *connection)
 }
 
 static void
-handshake_expired(struct timer *timer)
+deadline_expired(struct timer *timer)
 {
-	struct connection *connection = container_of(timer, struct connection, handshake_deadline);
+	struct connection *connection = container_of(timer, struct connection, deadline);
 	char text[64];
 
+	if (connection->shutting_down) {
+		connection_finish(connection);
+		return;
+	}
 	if (connection->handshake.shutting_down) {
 		connection_drop(connection, NULL); /* it asked for nothing */
 		return;
@@ -121,7 +128,7 @@ handshake_expired(struct timer *timer)
 static void
 end_handshake(struct connection *connection)
 {
-	reactor_timer_stop(connection->home->core->reactor, &connection->handshake_deadline);
+	reactor_timer_stop(connection->home->core->reactor, &connection->deadline);
 	handshake_fini(&connection->handshake);
 }
 
@@ -200,17 +207,38 @@ connection_finish(struct connection *connection)
 {
 	if (!is_open(connection))
 		return;
-	if (connection->state == CONNECTION_STATE_HANDSHAKE && !connection->transmission_follows) {
-		handshake_shut_down(&connection->handshake);
-		reactor_timer_stop(connection->home->core->reactor,
-				   &connection->handshake_deadline);
-		reactor_timer_start(connection->home->core->reactor,
-				    &connection->handshake_deadline, SHUTDOWN_GRACE_NS);
-		return;
-	}
+	if (connection->shutting_down)
+		reactor_timer_stop(connection->home->core->reactor, &connection->deadline);
 	connection->state = CONNECTION_STATE_FINISHING;
 	list_remove(&connection->starved_node);
 	connection_maybe_close(connection);
+}
+
+static void
+set_deadline(struct connection *connection, uint64_t delay_ns)
+{
+	struct reactor *reactor = connection->home->core->reactor;
+
+	reactor_timer_stop(reactor, &connection->deadline);
+	reactor_timer_start(reactor, &connection->deadline, delay_ns);
+}
+
+void
+connection_shut_down(struct connection *connection)
+{
+	if (!is_open(connection) || connection->shutting_down)
+		return;
+	if (connection->state == CONNECTION_STATE_TRANSMISSION) {
+		connection->shutting_down = true;
+		set_deadline(connection, SHUTDOWN_REST_NS);
+		service_move_cancel(connection);
+		transmission_shut_down(connection);
+	} else if (connection->transmission_follows) {
+		connection_finish(connection);
+	} else {
+		handshake_shut_down(&connection->handshake);
+		set_deadline(connection, SHUTDOWN_GRACE_NS);
+	}
 }
 
 struct log_fields

@@ -3,8 +3,8 @@
  * Receiving: bytes come into `input`, but for the payload of a WRITE, which goes straight into its request's buffer.  First
  * the handshake takes them, later the transmission (transmission.c).  Reading stops, and starts again by itself, while the
  * connection has as many requests or as much memory as it may, or the core has no more to give.
- * Ending: no more is read; what is with the disk comes back; replies are sent (if the client is there to read them) and
- * given time to arrive; then the channel closes and the connection is freed. */
+ * Ending: where the daemon wants it, what was read is answered first.  No more is read; what is with the disk comes back; replies are
+ * sent (if the client is there to read them) and given time to arrive; then the channel closes and the connection is freed. */
 #ifndef NET_CONNECTION_H
 #define NET_CONNECTION_H
 
@@ -51,7 +51,8 @@ struct connection {
 	struct list_node node;	/* in home->connections or home->parked */
 	struct message message; /* placement */
 	char peer[ADDRESS_TEXT_BYTES];
-	struct timer handshake_deadline;
+	struct timer
+		deadline; /* of the handshake; or for the rest of a request when it is to end */
 	struct timer linger;
 	unsigned linger_count; /* looks so far */
 	struct task receive;   /* go on receiving */
@@ -94,6 +95,7 @@ struct connection {
 	size_t front_sent_bytes;  /* of the first one's part */
 	struct nbd_request
 		*in_pieces;  /* READ whose chunk is sent in part: no other reply may come between */
+	bool shutting_down;  /* what has not begun is not: it is answered, and then this ends */
 	bool dropped;	     /* its requests are abandoned: volume.h */
 	bool refusal_logged; /* of a request */
 	uint64_t slow_ns;    /* requests that take longer are logged; 0: none */
@@ -107,8 +109,11 @@ int connection_create(struct service_core *home, struct service_settings *settin
 /* What a log line about CONNECTION is about: "client" and, when it has chosen one, "export". */
 struct log_fields connection_log_fields(const struct connection *connection);
 
-/* End it when what was asked is answered: the client wants to leave, or the daemon does. */
+/* End it when what was begun is answered, and take nothing more: the client wants to leave. */
 void connection_finish(struct connection *connection);
+
+/* End it when all that was read of it is answered, with ESHUTDOWN what has not begun: the daemon wants to leave, or the export goes. */
+void connection_shut_down(struct connection *connection);
 
 /* End it now: log WHY (NULL: without a word), discard what was not sent.  Harmless if it is ending. */
 void connection_drop(struct connection *connection, const char *why);

@@ -151,6 +151,12 @@ serve_refuse(struct nbd_request *request, enum nbd_error error, const char *why)
 	answer_error(request, error, why);
 }
 
+void
+serve_shut_down(struct nbd_request *request)
+{
+	answer_error(request, NBD_ESHUTDOWN, "the server is shutting down");
+}
+
 /* ---- to the volume ---- */
 
 static void

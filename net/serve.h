@@ -22,6 +22,9 @@ void serve_payload_piece(struct nbd_request *request);
  * serve_send. */
 void serve_refuse(struct nbd_request *request, enum nbd_error error, const char *why);
 
+/* REQUEST is not begun, because the connection shuts down; its answer waits in the same way. */
+void serve_shut_down(struct nbd_request *request);
+
 /* REQUEST, answered, may be sent. */
 void serve_send(struct nbd_request *request);
 

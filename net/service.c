@@ -350,7 +350,7 @@ drop_if_removed(struct connection *connection)
 	const struct export_table *exports = &connection->home->settings->exports;
 
 	if (export != NULL && export_find(exports, export->name, strlen(export->name)) == NULL)
-		connection_finish(connection);
+		connection_shut_down(connection);
 }
 
 static void
@@ -523,14 +523,14 @@ drop_all(struct service_core *home, const char *why)
 }
 
 static void
-finish_all(struct service_core *home)
+shut_down_all(struct service_core *home)
 {
 	struct list_node *node, *after;
 
 	list_for_each_safe(node, after, &home->connections)
-		connection_finish(container_of(node, struct connection, node));
+		connection_shut_down(container_of(node, struct connection, node));
 	list_for_each_safe(node, after, &home->parked)
-		connection_finish(container_of(node, struct connection, node));
+		connection_shut_down(container_of(node, struct connection, node));
 }
 
 static void
@@ -551,7 +551,7 @@ drain(struct message *message)
 		core_stopped(home);
 		return;
 	}
-	finish_all(home);
+	shut_down_all(home);
 	reactor_timer_start(home->core->reactor, &home->drain_deadline, DRAIN_DEADLINE_NS);
 }
 

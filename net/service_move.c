@@ -47,7 +47,8 @@ service_move_to(struct connection *connection, struct service_core *target)
 {
 	struct move *move = &connection->move;
 
-	if (move->target != NULL || connection->state != CONNECTION_STATE_TRANSMISSION)
+	if (move->target != NULL || connection->state != CONNECTION_STATE_TRANSMISSION ||
+	    connection->shutting_down)
 		return false;
 	move->target = target;
 	reactor_timer_start(connection->home->core->reactor, &move->deadline, LEAVE_NS);
@@ -96,7 +97,7 @@ arrive(struct message *message)
 	/* What it may have missed on its way. */
 	slow_log_settle(connection);
 	if (home->draining)
-		connection_finish(connection);
+		connection_shut_down(connection);
 	else
 		service_connection_began(connection);
 	connection_resume(connection);

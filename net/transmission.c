@@ -111,6 +111,17 @@ take_status_payload(struct nbd_request *request, const char **why)
 	return nbd_status_payload_parse(payload, &request->header, why);
 }
 
+/* Begin REQUEST, of which PAYLOAD_BYTES are still to come, no more. */
+static void
+refuse_shutting_down(struct nbd_request *request, uint64_t payload_bytes)
+{
+	struct connection *connection = request->connection;
+
+	connection->skip_bytes = payload_bytes;
+	connection->refused = payload_bytes > 0 ? request : NULL;
+	serve_shut_down(request);
+}
+
 /* Act on the header in REQUEST.  Returns false if nothing behind it may be taken now. */
 static bool
 dispatch(struct nbd_request *request)
@@ -137,6 +148,10 @@ dispatch(struct nbd_request *request)
 		connection->skip_bytes = payload_bytes;
 		connection->refused = payload_bytes > 0 ? request : NULL;
 		serve_refuse(request, error, why);
+		return true;
+	}
+	if (connection->shutting_down) {
+		refuse_shutting_down(request, payload_bytes);
 		return true;
 	}
 	traffic_count(&connection->traffic, &request->header);
@@ -211,6 +226,21 @@ take_next(struct connection *connection)
 	return true;
 }
 
+/* The rest of a request, and nothing of the next. */
+static unsigned
+rest_parts(struct connection *connection, struct iovec *parts)
+{
+	size_t room = CONNECTION_INPUT_BYTES - connection->input_end;
+
+	if (connection->receiving != NULL)
+		parts[0] = (struct iovec){ payload_target(connection), connection->payload_left };
+	else
+		parts[0] = (struct iovec){ connection->room->input + connection->input_end,
+					   connection->skip_bytes < room ? connection->skip_bytes
+									 : room };
+	return parts[0].iov_len > 0 ? 1 : 0;
+}
+
 unsigned
 transmission_receive_parts(struct connection *connection, struct iovec *parts)
 {
@@ -223,6 +253,8 @@ transmission_receive_parts(struct connection *connection, struct iovec *parts)
 	if (connection->move.target != NULL && connection->receiving == NULL &&
 	    connection->skip_bytes == 0)
 		return 0;
+	if (connection->shutting_down)
+		return rest_parts(connection, parts);
 	room = CONNECTION_INPUT_BYTES - connection->input_end;
 	if (connection->receiving != NULL) {
 		/* The input is empty: take_payload has seen to that. */
@@ -233,6 +265,27 @@ transmission_receive_parts(struct connection *connection, struct iovec *parts)
 	}
 	parts[count++] = (struct iovec){ connection->room->input + connection->input_end, room };
 	return count;
+}
+
+static void
+take_all(struct connection *connection)
+{
+	while (take_next(connection))
+		;
+	/* What is left is less than a header, or waits: make room behind it. */
+	memmove(connection->room->input, connection->room->input + connection->input_start,
+		input_bytes(connection));
+	connection->input_end = input_bytes(connection);
+	connection->input_start = 0;
+}
+
+/* CONNECTION is shutting down: finish, unless there is more to take, or to come. */
+static void
+maybe_finish(struct connection *connection)
+{
+	if (connection->receiving == NULL && connection->skip_bytes == 0 &&
+	    !connection->throttled && list_empty(&connection->starved_node))
+		connection_finish(connection);
 }
 
 void
@@ -248,15 +301,11 @@ transmission_received(struct connection *connection, size_t count)
 			payload_complete(connection);
 	}
 	connection->input_end += count;
-	while (take_next(connection))
-		;
-	/* What is left is less than a header, or waits: make room behind it. */
-	memmove(connection->room->input, connection->room->input + connection->input_start,
-		input_bytes(connection));
-	connection->input_end = input_bytes(connection);
-	connection->input_start = 0;
+	take_all(connection);
 	service_trial_look(connection);
 	service_balance_look(connection->home);
+	if (connection->shutting_down)
+		maybe_finish(connection);
 }
 
 /* ---- sending ---- */
@@ -351,6 +400,35 @@ transmission_sent(struct connection *connection, size_t count)
 }
 
 /* ---- ending ---- */
+
+static uint64_t
+unread_payload_bytes(const struct nbd_request *request)
+{
+	enum nbd_style style = request->connection->session.style;
+
+	/* That of a BLOCK_STATUS was taken with its header. */
+	return nbd_header_has_status_payload(&request->header, style)
+		       ? 0
+		       : nbd_header_payload_bytes(&request->header, style);
+}
+
+void
+transmission_shut_down(struct connection *connection)
+{
+	struct nbd_request *starved = connection->starved;
+
+	limit_cancel(connection);
+	list_remove(&connection->starved_node);
+	connection->throttled = false;
+	connection->starved = NULL;
+	if (starved != NULL)
+		refuse_shutting_down(starved, unread_payload_bytes(starved));
+	/* A receive that is under way shows that all was taken which can be. */
+	if (connection->input_end > 0 && !channel_receiving(&connection->channel))
+		take_all(connection);
+	maybe_finish(connection);
+	connection_resume(connection);
+}
 
 void
 transmission_discard(struct connection *connection)

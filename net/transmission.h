@@ -17,6 +17,10 @@ unsigned transmission_send_parts(struct connection *connection, struct iovec **p
 /* The first COUNT bytes of those parts are sent. */
 void transmission_sent(struct connection *connection, size_t count);
 
+/* Answer what was read with ESHUTDOWN, but for what has begun; when nothing is left, and no payload is to come any more, the connection
+ * finishes. */
+void transmission_shut_down(struct connection *connection);
+
 /* Give back all requests that are not with the volume. */
 void transmission_discard(struct connection *connection);
 

@@ -129,6 +129,20 @@ def a_removed_export_can_be_taken_from_those_who_have_it(env):
 
 
 @test(quick=True)
+def what_waits_for_the_limit_of_an_export_that_is_taken_is_answered(env):
+    others = {"other": "type = null\nsize = 1M"}
+    server = Server(env, {"first": image(env) + "\nlimit-iops = 1\nburst-ms = 1", **others}, "removed-exports = drop")
+    client = env.keep(Wire(Address(f"127.0.0.1:{server.port}")))
+    client.go("first")
+    for _ in range(2):
+        client.request(wire.CMD_READ, 0, 512)
+    equal(client.next_answer().error, 0, "error of the one that has its turn")
+    server.change(others, "removed-exports = drop")
+    equal(client.next_answer().error, wire.ESHUTDOWN, "error of what waits")
+    check(not client.has_more(), "it is still connected")
+
+
+@test(quick=True)
 def a_removed_export_is_not_left_to_those_who_come_meanwhile(env):
     """Whose handshake began before: they know it, but do not get it."""
     first, second = image(env), image(env)

@@ -26,12 +26,15 @@ is_same(const struct address *left, const struct address *right)
 	return strcmp(left_text, right_text) == 0;
 }
 
-static const struct listeners_entry *
-find(const struct listeners *listeners, const struct address *wanted)
+/* One for WANTED that is not kept yet: several may be wanted with a port of the kernel's choice. */
+static struct listeners_entry *
+find(struct listeners *listeners, const struct address *wanted)
 {
 	for (unsigned i = 0; i < listeners->count; i++) {
-		if (is_same(&listeners->entries[i].wanted, wanted))
-			return &listeners->entries[i];
+		struct listeners_entry *entry = &listeners->entries[i];
+
+		if (!entry->kept && is_same(&entry->wanted, wanted))
+			return entry;
 	}
 	return NULL;
 }
@@ -39,7 +42,16 @@ find(const struct listeners *listeners, const struct address *wanted)
 static void
 add(struct listeners *listeners, const struct address *wanted, const struct address *bound)
 {
-	listeners->entries[listeners->count++] = (struct listeners_entry){ *wanted, *bound };
+	listeners->entries[listeners->count++] =
+		(struct listeners_entry){ .wanted = *wanted, .bound = *bound };
+}
+
+/* ENTRY, of those from before, stays. */
+static void
+keep(struct listeners *listeners, struct listeners_entry *entry)
+{
+	entry->kept = true;
+	listeners->entries[listeners->count++] = *entry;
 }
 
 /* Returns 0, or the first one's negative errno; then the others are closed. */
@@ -93,20 +105,22 @@ int
 listeners_prepare(struct listeners *listeners, const struct config *config,
 		  struct listeners_change *change)
 {
-	const struct listeners *before = &change->before;
+	struct listeners *before = &change->before;
 	struct address bound;
 	int error = 0;
 
+	for (unsigned i = 0; i < listeners->count; i++)
+		listeners->entries[i].kept = false;
 	change->before = *listeners;
 	listeners->count = listeners->adopted_count;
 	for (size_t i = 0; error == 0 && i < wanted_count(listeners, config); i++) {
 		const struct address *wanted = &config->listen[i];
-		const struct listeners_entry *there = find(before, wanted);
+		struct listeners_entry *there = find(before, wanted);
 
 		if (there != NULL) {
 			/* An adopted one is here already. */
 			if (there >= &before->entries[before->adopted_count])
-				add(listeners, wanted, &there->bound);
+				keep(listeners, there);
 			continue;
 		}
 		error = service_listen(listeners->service, wanted, &bound);
@@ -122,14 +136,14 @@ listeners_prepare(struct listeners *listeners, const struct config *config,
 	return error;
 }
 
-/* Close those of SOME that are not among OTHERS. */
+/* Close those of SOME that are not kept; WHAT is said of them. */
 static void
-close_others(const struct listeners *some, const struct listeners *others, const char *what)
+close_others(const struct listeners *some, const char *what)
 {
 	for (unsigned i = some->adopted_count; i < some->count; i++) {
 		const struct listeners_entry *entry = &some->entries[i];
 
-		if (find(others, &entry->wanted) != NULL)
+		if (entry->kept)
 			continue;
 		(void)service_unlisten(some->service, &entry->bound);
 		log_listener(&entry->bound, what, "");
@@ -139,13 +153,13 @@ close_others(const struct listeners *some, const struct listeners *others, const
 void
 listeners_commit(struct listeners *listeners, const struct listeners_change *change)
 {
-	close_others(&change->before, listeners, "no longer listening on");
+	close_others(&change->before, "no longer listening on");
 	service_start(listeners->service);
 }
 
 void
 listeners_revert(struct listeners *listeners, const struct listeners_change *change)
 {
-	close_others(listeners, &change->before, "not listening on");
+	close_others(listeners, "not listening on");
 	*listeners = change->before;
 }

@@ -14,6 +14,7 @@ struct listeners {
 	struct listeners_entry {
 		struct address wanted; /* as the configuration says; of an adopted one: as bound */
 		struct address bound;
+		bool kept; /* there before, and also after; not of adopted ones */
 	} entries[2 * CONFIG_LISTEN_MAX];
 };
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -225,6 +226,40 @@ def listeners_come_and_go_and_connections_stay(env):
     check(not os.path.exists(path), "the Unix socket is still there")
     for handle in [client, *handles, server.connect("first")]:
         equal(len(handle.pread(512, 0)), 512, "bytes")
+
+
+@test(quick=True)
+def listeners_with_ports_of_the_kernels_choice_are_told_apart(env):
+    """Though their lines are the same."""
+    exports, line = {"disk": "type = null\nsize = 1M"}, "listen = 127.0.0.1:0\n"
+    server = Server(env, exports, 2 * line)
+
+    def ports():
+        open_now = []
+        for what, port in re.findall(r"info: (.*listening on) 127.0.0.1:(\d+)$", server.daemon.log(), re.MULTILINE):
+            if what == "listening on":
+                open_now.append(port)
+            else:
+                open_now.remove(port)
+        for port in open_now:
+            server.connect("disk", port).shutdown()
+        return open_now
+
+    first = ports()
+    equal(len(first), 3, "listeners")
+    server.change(exports, 2 * line)
+    equal(ports(), first, "those that stay")
+    server.change(exports, line)
+    equal(ports(), first[:2], "those that stay of fewer")
+    check(refused(lambda: server.connect("disk", first[2])), "one that is gone still accepts")
+    server.change(exports, 3 * line + f"listen = {NOT_OURS}", works=False)
+    server.change(exports, 3 * line)
+    equal(len(ports()), 4, "listeners when there are more")
+    last = ports()
+    server.change(exports)
+    equal(ports(), first[:1], "those that stay at the end")
+    for port in last[1:]:
+        check(refused(lambda: server.connect("disk", port)), "one that is gone still accepts")
 
 
 @test(quick=True)

@@ -193,8 +193,10 @@ def stop_answers_what_is_in_flight_in_whole_replies(env):
     daemon = env.serve_image(env.image(FILE, len(content), content))
     client = env.keep(wire.Wire(daemon.address))
     client.go("disk")
+    # All in the same bytes: what is still in the socket when it is told to stop was not read, and is not answered.
     for index in range(40):
-        client.request(wire.CMD_READ, index * 1000, MIB)
+        client.expect(index + 1, wire.CMD_READ, index * 1000, MIB, 0)
+    client.send(b"".join(wire.pack_request(wire.CMD_READ, index * 1000, MIB, cookie=index + 1) for index in range(40)))
     time.sleep(0.3)
     daemon.send_signal(signal.SIGTERM)
     time.sleep(0.3)

@@ -167,17 +167,17 @@ transfer_directly(const struct op *op)
 	}
 }
 
-/* Up to COUNT receives and sends, each by a system call of its own: those of lower classes, which come last, until there is something to
- * look at for the latency class.  Returns how many. */
+/* Up to COUNT receives and sends, each by a system call of its own: of lower classes, which come last, the first, and the others until there is
+ * something to look at for the latency class.  Returns how many. */
 static unsigned
 submit_directly(struct reactor *reactor, struct iocb **iocbs, unsigned count)
 {
-	unsigned done;
+	unsigned done, lower = 0;
 
 	for (done = 0; done < count; done++) {
 		struct op *op = op_of(iocbs[done]);
 
-		if (done > 0 && op->priority != PRIORITY_LATENCY && reactor->latency_ops > 0 &&
+		if (op->priority != PRIORITY_LATENCY && lower++ > 0 && reactor->latency_ops > 0 &&
 		    ring_has_events(reactor))
 			break;
 		op_queue_remove(&reactor->queues[op->kind], op);

@@ -224,7 +224,7 @@ Test(reactor_urgent, a_flood_of_the_latency_class_starves_no_read)
 	close(file);
 }
 
-/* Lower sends, of which the first is what the latency class waits for. */
+/* Sends, of which the first is what the latency class waits for; the others are lower. */
 #define SENDS 4
 
 static int sinks[SENDS][2];
@@ -254,7 +254,9 @@ count_sent(struct op *op, long result)
 	}
 }
 
-Test(reactor_urgent, a_batch_of_sends_ends_where_the_latency_class_has_something)
+/* How many others go before that is called, if the first one is of CLASS. */
+static void
+assert_sent_before(enum priority class, int expected)
 {
 	create_reactor(64, POLL_SLOTS, 0);
 	sent_before = -1;
@@ -268,13 +270,24 @@ Test(reactor_urgent, a_batch_of_sends_ends_where_the_latency_class_has_something
 	reactor_turn(reactor);
 	for (unsigned i = 0; i < SENDS; i++) {
 		sent_parts[i] = (struct iovec){ &sent_bytes[i], 1 };
-		init_op(&sends[i], sent, PRIORITY_NORMAL);
+		init_op(&sends[i], sent, i == 0 ? class : PRIORITY_NORMAL);
 		op_send(&sends[i], sinks[i][0], &sent_parts[i], 1);
 		reactor_start(reactor, &sends[i]);
 	}
 	turn_until_idle();
-	cr_assert_eq(sent_before, 0, "%d others were sent first", sent_before);
+	cr_assert_eq(sent_before, expected, "%d others were sent first", sent_before);
 	reactor_destroy(reactor);
 	for (unsigned i = 0; i < SENDS; i++)
 		close_pipe(sinks[i]);
+}
+
+Test(reactor_urgent, a_batch_of_sends_ends_where_the_latency_class_has_something)
+{
+	assert_sent_before(PRIORITY_NORMAL, 0);
+}
+
+/* Else who sends of the latency class in every turn would keep the others from ever sending. */
+Test(reactor_urgent, one_lower_send_goes_whatever_the_latency_class_has)
+{
+	assert_sent_before(PRIORITY_LATENCY, 1);
 }

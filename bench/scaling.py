@@ -41,6 +41,17 @@ def resident_bytes(pid):
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def watch_peak(pid):
+    """From now on peak_bytes looks."""
+    with open(f"/proc/{pid}/clear_refs", "w") as clear_refs:
+        clear_refs.write("5")
+
+
+def peak_bytes(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM:"))
+
+
 class Bench:
     def __init__(self, arguments):
         self.arguments = arguments
@@ -84,7 +95,8 @@ class Bench:
 
     def measure(self, child, port, export, connections, **keywords):
         """A load's figures, with the server's CPU us for a request and for a connection, which is begun, asks for one thing and
-        ends, and the bytes that each added to it."""
+        ends, and the bytes that each added to it: of its largest size, as what was freed may have been given back."""
+        watch_peak(child.pid)
         before_bytes, before_ns = resident_bytes(child.pid), cpu_ns(child.pid)
         few = self.load(port, export, connections, requests=connections, **keywords)["requests"]
         between_ns = cpu_ns(child.pid)
@@ -92,7 +104,7 @@ class Bench:
         few_us, many_us = (between_ns - before_ns) / 1e3, (cpu_ns(child.pid) - between_ns) / 1e3
         figures["cost_us"] = (many_us - few_us) / max(1, figures["requests"] - few)
         figures["connect_us"] = few_us / connections
-        figures["connection_bytes"] = max(0, resident_bytes(child.pid) - before_bytes) / connections
+        figures["connection_bytes"] = max(0, peak_bytes(child.pid) - before_bytes) / connections
         return figures
 
 

@@ -41,8 +41,8 @@ struct extent_map {
 	bool doubted; /* atomic */
 	pthread_mutex_t lock;
 	pthread_cond_t turn;
-	uint64_t begun,
-		ended; /* under the lock: examiners, those that wait for their turn included */
+	/* Under the lock: how many examiners have, those that wait for their turn included. */
+	uint64_t begun, ended;
 };
 
 /* Create the map of a volume of SIZE_BYTES, of which nothing is known.  Returns 0 or -ENOMEM. */
@@ -63,7 +63,8 @@ void extent_map_doubt(struct extent_map *map, bool doubted);
 /* A write is over, whether it succeeded or not, and not yet acknowledged. */
 void extent_map_wrote(struct extent_map *map, uint64_t start, uint64_t end);
 
-/* The examiner begins, which waits until those that came before have ended; all of START to END is like FLAGS (VOLUME_EXTENT_) since; it ends, with the range that it began with. */
+/* The examiner begins, which waits until those that came before have ended; all of START to END is like FLAGS (VOLUME_EXTENT_) since; it
+ * ends, with the range that it began with. */
 void extent_map_begin(struct extent_map *map, uint64_t start, uint64_t end);
 void extent_map_learn(struct extent_map *map, uint64_t start, uint64_t end, uint32_t flags);
 void extent_map_end(struct extent_map *map, uint64_t start, uint64_t end);

@@ -57,8 +57,8 @@ struct file_volume {
 	struct flush_group flushes;
 	struct file_core *cores; /* [core_count] */
 	unsigned core_count;
-	struct extent_map
-		map; /* its examiners are calls of FILE_KEY_EXTENTS and FILE_KEY_SLICES, so at most one waits for the other */
+	/* Its examiners are calls of FILE_KEY_EXTENTS and FILE_KEY_SLICES, so at most one waits for the other. */
+	struct extent_map map;
 	/* file_zeroes.c's. */
 	void *zeros;
 	struct slice_pace pace;

@@ -51,8 +51,8 @@ struct connection {
 	struct list_node node;	/* in home->connections or home->parked */
 	struct message message; /* placement */
 	char peer[ADDRESS_TEXT_BYTES];
-	struct timer
-		deadline; /* of the handshake; or for the rest of a request when it is to end */
+	/* Of the handshake; or for the rest of a request when it is to end. */
+	struct timer deadline;
 	struct timer linger;
 	unsigned linger_count; /* looks so far */
 	struct task receive;   /* go on receiving */

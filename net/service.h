@@ -43,14 +43,14 @@ struct service_core {
 	struct request_block *request_blocks;
 	struct list_node unused_requests;
 	unsigned unused_request_count;
-	unsigned
-		kept_request_count; /* of all, for connections that hold none: as many as may come */
+	/* Of all, for connections that hold none: as many as may come. */
+	unsigned kept_request_count;
 	size_t bytes_per_connection_max;     /* of buffers; a lone request may have more */
 	struct request_block *more_requests; /* from service_change; NULL: none */
 	struct list_node shares; /* struct export_share: of exports whose clients are at work */
 	unsigned share_count;
-	struct list_node
-		hungry; /* of these, those whose connections starve; stale ones among them */
+	/* Of these, those whose connections starve; stale ones among them. */
+	struct list_node hungry;
 	struct task feed;
 	struct timer hunger;	  /* runs while connections starve */
 	struct tls_line tls_line; /* handshakes of its connections */

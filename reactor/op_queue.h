@@ -42,9 +42,10 @@ op_queue_in_flight(const struct op_queue *queue)
 	return queue->in_flight;
 }
 
-/* How many more operations of PRIORITY would have a slot at once. */
+/* op_queue_room's, of the background class. */
 unsigned op_queue_background_room(const struct op_queue *queue);
 
+/* How many more operations of PRIORITY would have a slot at once. */
 static inline unsigned
 op_queue_room(const struct op_queue *queue, enum priority priority)
 {

@@ -38,8 +38,8 @@ struct resubmitter {
 	/* An operation that no helper could submit: ERROR is what io_submit said of it. */
 	void (*failed)(struct reactor *reactor, struct op *op, long error);
 	struct list_node waiting; /* of files that have no lane */
-	struct timer
-		look; /* runs while something does: whether a lane has not come back for long */
+	/* Runs while something does: whether a lane has not come back for long. */
+	struct timer look;
 	struct list_node busy, idle; /* lanes */
 	unsigned busy_count;
 	struct resubmitter_lane lanes[RESUBMIT_LANES];

@@ -13,6 +13,7 @@
 #include "net/handshake.h"
 #include "net/limit.h"
 #include "net/service.h"
+#include "net/service_gather.h"
 #include "net/service_move.h"
 #include "net/service_trial.h"
 #include "net/traffic.h"
@@ -73,6 +74,7 @@ struct connection {
 
 	struct move move; /* to another core */
 	struct trial trial;
+	struct gather gather;
 
 	/* Transmission. */
 	struct nbd_session session; /* of the handshake, when that is over */

@@ -79,9 +79,12 @@ service_init(struct service *service, struct cores *cores, struct service_settin
 	error = client_table_init(&service->clients, settings->limits.connections_max);
 	if (error < 0)
 		return error;
+	error = cpu_usage_init(&service->cpu_usage, cores, "/proc/stat");
+	if (error < 0)
+		goto err_after_clients;
 	error = -ENOMEM;
 	if (posix_memalign(&per_core, 64, cores->count * sizeof(struct service_core)) != 0)
-		goto err_after_clients;
+		goto err_after_usage;
 	service->per_core = per_core;
 	for (; count < cores->count; count++) {
 		error = service_core_init(&service->per_core[count], service, &cores->cores[count],
@@ -97,6 +100,8 @@ err_after_cores:
 	while (count-- > 0)
 		service_core_fini(&service->per_core[count]);
 	free(per_core);
+err_after_usage:
+	cpu_usage_fini(&service->cpu_usage);
 err_after_clients:
 	client_table_fini(&service->clients);
 	return error;
@@ -112,6 +117,7 @@ service_fini(struct service *service)
 	for (unsigned i = 0; i < service->core_count; i++)
 		service_core_fini(&service->per_core[i]);
 	free(service->per_core);
+	cpu_usage_fini(&service->cpu_usage);
 	client_table_fini(&service->clients);
 	while ((node = list_take_first(&service->listeners)) != NULL) {
 		struct service_listener *added = container_of(node, struct service_listener, node);

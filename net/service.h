@@ -6,6 +6,7 @@
 
 #include "net/client_log.h"
 #include "net/client_table.h"
+#include "net/cpu_usage.h"
 #include "net/listener.h"
 #include "net/service_balance.h"
 #include "net/service_settings.h"
@@ -75,6 +76,7 @@ struct service {
 	unsigned listener_count;
 	unsigned connection_count; /* atomic: on all cores */
 	struct client_table clients;
+	struct cpu_usage cpu_usage;
 	struct client_log client_log;
 	sem_t done; /* a listener or a core has done what it was told */
 };

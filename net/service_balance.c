@@ -14,7 +14,6 @@
 #define BUSY_PERMILLE_MAX 50u  /* a core that is idle for less has no time left */
 #define IDLE_PERMILLE_MIN 250u /* of one that can take more */
 #define SPARE_PERMILLE	  100u /* of which so much is left */
-#define CROWD_COUNT_MIN	  64u
 
 /* The part of the time since the last look in which HOME had nothing to do, and its CPU was free. */
 static unsigned
@@ -92,7 +91,7 @@ look(struct service_core *home, uint64_t now_ns, uint64_t elapsed_ns)
 	struct service_core *target;
 
 	publish(home, idle, now_ns);
-	if (idle > BUSY_PERMILLE_MAX || elapsed_ns > OLD_NS || count < CROWD_COUNT_MIN)
+	if (idle > BUSY_PERMILLE_MAX || elapsed_ns > OLD_NS || count < SERVICE_CROWD_MIN)
 		return;
 	target = idlest_core(home->service, now_ns, &target_idle);
 	if (target == NULL)

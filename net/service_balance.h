@@ -10,6 +10,9 @@
 
 #include <stdint.h>
 
+/* So many connections of a core are a crowd. */
+#define SERVICE_CROWD_MIN 64u
+
 struct service_core;
 
 /* A core's part; embedded, zeroed.  On the core's thread but what is atomic. */

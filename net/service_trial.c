@@ -133,6 +133,8 @@ service_trial_look(struct connection *connection)
 		trial->placed = NULL;
 	if (trial->placed != NULL)
 		judge(connection, &window);
+	else if (window.mean_bytes <= SMALL_BYTES_MAX)
+		service_gather_look(connection, window.end_ns);
 	else
 		try_elsewhere(connection, &window);
 }

@@ -1,15 +1,17 @@
 """Connections that move from core to core, as what is asked of them changes."""
 
 import os
+import time
 
 import wire
 from authority import Authority, start_tls
-from harness import MIB, Skip, check, equal, random_bytes, test, two_cores, wait_until
+from harness import MIB, Skip, check, equal, random_bytes, start_process, test, two_cores, wait_until
 from wire import Wire
 
 KIB = 1 << 10
 SIZE = 64 * MIB
 DEPTH = 8
+DEEP = 21  # so many at a time are gathered; not a part of a look, which would see the same moment of each round
 LARGE = 256 * KIB
 SMALL = 4 * KIB
 # The daemon decides after so many requests; the first time behind a move does not count either.
@@ -17,18 +19,18 @@ LOOK = 2 * 256  # the first time it has nothing to compare with
 ENOUGH = 1200
 
 
-def serve(env, settings=""):
+def serve(env, settings="", delay_ms=10):
     """Requests take their time, so that there are several at once, however fast the client is."""
     text = f"[reactor]\ncores = {two_cores()}\n[server]\nlisten = 127.0.0.1:0\nlog-level = debug\n{settings}\n"
-    text += f"[export disk]\ntype = fault\nsize = {SIZE}\nfault = delay-ms=10\n"
+    text += f"[export disk]\ntype = fault\nsize = {SIZE}\nfault = delay-ms={delay_ms}\n"
     return env.serve("--config", env.config(text))
 
 
-def pipeline(client, requests):
+def pipeline(client, requests, depth=DEPTH):
     """Make REQUESTS, (command, offset, length, payload), DEPTH of them at a time; yields each with its answer's data."""
     waiting = {}
     for request in requests:
-        if len(waiting) == DEPTH:
+        if len(waiting) == depth:
             yield take_one(client, waiting)
         command, offset, length, payload = request
         waiting[client.request(command, offset, length, payload)] = request
@@ -159,3 +161,60 @@ def crowd_leaves_a_core_without_time_for_an_idle_one(env):
 def few_connections_stay_beside_their_client(env):
     daemon, _ = crowd(env, 40)
     equal(all_moves(daemon), [], "moves")
+
+
+def keep_busy(env, cpu):
+    """Something runs on CPU until the test ends."""
+    env.processes.append(start_process(["taskset", "-c", str(cpu), "sh", "-c", "while :; do :; done"]))
+
+
+def read_until(client, image, condition, seconds):
+    """Small reads, DEEP at a time, each checked, until CONDITION() is true; returns whether it was within SECONDS."""
+    deadline = time.monotonic() + seconds
+
+    def requests():
+        index = 0
+        while time.monotonic() < deadline and (index % 256 or not condition()):
+            yield wire.CMD_READ, index % (len(image) // SMALL) * SMALL, SMALL, b""
+            index += 1
+
+    for (_, offset, length, _), data in pipeline(client, requests(), DEEP):
+        check(data == image[offset : offset + length], f"wrong data at {offset}")
+    return condition()
+
+
+def pair(env):
+    """A daemon of two cores, those, a client on the CPU of the first one whose connection is on the second one, and what it reads."""
+    daemon = serve(env, delay_ms=16)  # so that the client has time, but the connection can leave
+    cores = pinned(env)
+    first, second = env.keep(Wire(daemon.address)), env.keep(Wire(daemon.address))
+    first.go("disk")
+    second.go("disk")
+    image = random_bytes(4 * MIB)
+    first.write(0, image)
+    return daemon, cores, second, image
+
+
+@test(alone=True, speed=True)
+def deep_reads_gather_on_their_clients_cpu_while_it_has_time(env):
+    daemon, cores, client, image = pair(env)
+    check(read_until(client, image, lambda: moves(daemon, client) == [cores[0]], 20), f"moves: {moves(daemon, client)}")
+    keep_busy(env, cores[0])
+    check(read_until(client, image, lambda: moves(daemon, client) == cores, 20), f"beside others, moves: {moves(daemon, client)}")
+
+
+@test(alone=True, speed=True)
+def deep_reads_stay_where_they_are_if_their_clients_cpu_has_no_time(env):
+    daemon, cores, client, image = pair(env)
+    keep_busy(env, cores[0])
+    read_until(client, image, lambda: False, 3)
+    equal(moves(daemon, client), [], "moves")
+
+
+@test(alone=True)
+def few_reads_at_a_time_are_not_gathered(env):
+    daemon, _, client, image = pair(env)
+    reads = ((wire.CMD_READ, index % 1024 * SMALL, SMALL, b"") for index in range(ENOUGH // 2))
+    for (_, offset, length, _), data in pipeline(client, reads):
+        check(data == image[offset : offset + length], f"wrong data at {offset}")
+    equal(moves(daemon, client), [], "moves")

@@ -1,0 +1,104 @@
+/* Whether the work of two CPUs fits on one. */
+#include "net/service_gather.h"
+
+#include "net/connection.h"
+#include "net/peer_socket.h"
+#include "net/service_parts.h"
+
+#define MS_NS ((uint64_t)1000000)
+
+/* Between two looks. */
+#define LOOK_NS (100 * MS_NS)
+
+/* A client may change its CPU as it likes: it is followed less and less. */
+#define WAIT_NS	    (1000 * MS_NS)
+#define WAIT_NS_MAX (64 * WAIT_NS)
+
+/* Requests under way.  With fewer the time that each takes counts, which is shorter where two CPUs work at them. */
+#define DEPTH_MIN 16u
+
+#define SPARE_PERMILLE 50u /* of the CPU that takes more: idle when all is there */
+#define FULL_PERMILLE  50u /* one that is idle for less has no time left */
+
+/* The core on CPU, which is not HOME; NULL if there is none. */
+static struct service_core *
+other_core_on(const struct service_core *home, int cpu)
+{
+	struct service *service = home->service;
+
+	if (cpu == (int)home->core->cpu)
+		return NULL;
+	for (unsigned i = 0; i < service->core_count; i++)
+		if ((int)service->per_core[i].core->cpu == cpu)
+			return &service->per_core[i];
+	return NULL;
+}
+
+static bool
+go(struct connection *connection, struct service_core *target, uint64_t now_ns)
+{
+	struct gather *gather = &connection->gather;
+
+	if (!service_move_to(connection, target))
+		return false;
+	gather->wait_ns = gather->wait_ns == 0 ? WAIT_NS : gather->wait_ns * 2;
+	if (gather->wait_ns > WAIT_NS_MAX)
+		gather->wait_ns = WAIT_NS_MAX;
+	gather->again_ns = now_ns + gather->wait_ns;
+	return true;
+}
+
+/* Relaxed: as in placement. */
+static unsigned
+count_of(const struct service_core *core)
+{
+	return __atomic_load_n(&core->connection_count, __ATOMIC_RELAXED);
+}
+
+/* CONNECTION may go where its packets come. */
+static void
+follow(struct connection *connection, uint64_t now_ns)
+{
+	struct service_core *home = connection->home;
+	struct service_core *target;
+
+	if (connection->request_count < DEPTH_MIN || service_move_settled(connection))
+		return;
+	target = other_core_on(home, peer_socket_cpu(connection->fd));
+	if (target == NULL || count_of(target) + count_of(home) >= SERVICE_CROWD_MIN)
+		return;
+	if (cpu_usage_claim(&home->service->cpu_usage, home->core->index, target->core->index,
+			    now_ns, count_of(home), SPARE_PERMILLE) &&
+	    go(connection, target, now_ns))
+		connection->gather.placed = home;
+}
+
+/* CONNECTION was moved here: it goes back if there is no time for it. */
+static void
+go_back(struct connection *connection, uint64_t now_ns)
+{
+	struct service_core *home = connection->home;
+	unsigned idle;
+
+	if (cpu_usage_idle(&home->service->cpu_usage, home->core->index, now_ns, &idle) &&
+	    idle < FULL_PERMILLE && go(connection, connection->gather.placed, now_ns))
+		connection->gather.placed = NULL;
+}
+
+void
+service_gather_look(struct connection *connection, uint64_t now_ns)
+{
+	struct gather *gather = &connection->gather;
+
+	if (now_ns < gather->look_ns || connection->home->service->core_count == 1)
+		return;
+	gather->look_ns = now_ns + LOOK_NS;
+	cpu_usage_look(&connection->home->service->cpu_usage, now_ns);
+	/* It did not come away, or has been moved since for other reasons. */
+	if (gather->placed == connection->home)
+		gather->placed = NULL;
+	if (gather->placed != NULL)
+		go_back(connection, now_ns);
+	else if (now_ns >= gather->again_ns)
+		follow(connection, now_ns);
+}

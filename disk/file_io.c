@@ -22,10 +22,10 @@ file_submit_rest(struct volume_request *request, bool write, uint8_t *buffer, ui
 	buffer += request->progress_bytes;
 	if (write) {
 		op_write(&request->op, fd, buffer, bytes, offset, request->durable);
-		op_nowait(&request->op, &learned->writes);
+		op_nowait(&request->op, &learned->writes, request->shared);
 	} else {
 		op_read(&request->op, fd, buffer, bytes, offset);
-		op_nowait(&request->op, &learned->reads);
+		op_nowait(&request->op, &learned->reads, request->shared);
 	}
 	reactor_start(request->core->reactor, &request->op);
 }

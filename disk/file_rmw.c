@@ -139,7 +139,7 @@ rmw_read(struct volume_request *request, uint8_t *to, uint64_t start,
 
 	file_prepare_op(request, done);
 	op_read(&request->op, file->fd, to, request->volume->block_bytes, start);
-	op_nowait(&request->op, &file->cores[request->core->index].reads);
+	op_nowait(&request->op, &file->cores[request->core->index].reads, false);
 	reactor_start(request->core->reactor, &request->op);
 }
 

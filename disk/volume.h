@@ -68,6 +68,8 @@ struct volume_request {
 	bool durable;
 	bool no_hole;	/* WRITE_ZEROES: the range has its room afterwards */
 	bool fast_only; /* WRITE_ZEROES: -EOPNOTSUPP, and nothing done, if writing were as fast */
+	/* READ, WRITE: where the device would hold up the core while it works (zram does), a helper may do that instead. */
+	bool shared;
 	uint64_t offset;
 	/* Bytes; at least 1, and within the volume; FLUSH: unused.  READ and WRITE: what the buffer holds; the others any
 	 * length, served in slices so that it holds nobody else up. */

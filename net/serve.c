@@ -14,6 +14,9 @@
 /* For the extents that a sparse READ asks for at one time: 1,024. */
 #define READ_EXTENTS_BYTES_MAX ((size_t)16384)
 
+/* To compress so much (zram does, in submission) takes longer than to wake a helper for it. */
+#define SHARED_BYTES_MIN 131072u
+
 /* How often a volume is asked for one BLOCK_STATUS if its answers are short. */
 #define STATUS_ROUNDS_MAX 8u
 
@@ -159,6 +162,18 @@ serve_shut_down(struct nbd_request *request)
 
 /* ---- to the volume ---- */
 
+/* Whether a helper may serve LENGTH bytes for CONNECTION: it has more to do meanwhile, and a core serves nobody; or this one serves others, too. */
+static bool
+may_share(const struct connection *connection, uint64_t length)
+{
+	struct service_core *home = connection->home;
+	bool more =
+		connection->request_count > 1 || connection->input_end > connection->input_start;
+
+	return length >= SHARED_BYTES_MIN && more &&
+	       (service_connection_count(home) > 1 || service_has_free_core(home->service));
+}
+
 static void
 submit(struct nbd_request *request, enum volume_command command, uint64_t offset, uint64_t length)
 {
@@ -169,6 +184,7 @@ submit(struct nbd_request *request, enum volume_command command, uint64_t offset
 	io->offset = offset;
 	io->length = length;
 	io->done = io_done;
+	io->shared = may_share(connection, length);
 	connection->io_count++;
 	slow_log_enter(request, SLOW_STAGE_DISK);
 	volume_submit(connection->session.export->volume, io);

@@ -86,7 +86,7 @@ publish(struct service_core *core, unsigned idle, uint64_t now_ns)
 static void
 look(struct service_core *home, uint64_t now_ns, uint64_t elapsed_ns)
 {
-	unsigned count = __atomic_load_n(&home->connection_count, __ATOMIC_RELAXED);
+	unsigned count = service_connection_count(home);
 	unsigned idle = idle_permille(home, elapsed_ns), target_idle;
 	struct service_core *target;
 

@@ -48,13 +48,6 @@ go(struct connection *connection, struct service_core *target, uint64_t now_ns)
 	return true;
 }
 
-/* Relaxed: as in placement. */
-static unsigned
-count_of(const struct service_core *core)
-{
-	return __atomic_load_n(&core->connection_count, __ATOMIC_RELAXED);
-}
-
 /* CONNECTION may go where its packets come. */
 static void
 follow(struct connection *connection, uint64_t now_ns)
@@ -65,10 +58,11 @@ follow(struct connection *connection, uint64_t now_ns)
 	if (connection->request_count < DEPTH_MIN || service_move_settled(connection))
 		return;
 	target = other_core_on(home, peer_socket_cpu(connection->fd));
-	if (target == NULL || count_of(target) + count_of(home) >= SERVICE_CROWD_MIN)
+	if (target == NULL ||
+	    service_connection_count(target) + service_connection_count(home) >= SERVICE_CROWD_MIN)
 		return;
 	if (cpu_usage_claim(&home->service->cpu_usage, home->core->index, target->core->index,
-			    now_ns, count_of(home), SPARE_PERMILLE) &&
+			    now_ns, service_connection_count(home), SPARE_PERMILLE) &&
 	    go(connection, target, now_ns))
 		connection->gather.placed = home;
 }

@@ -29,8 +29,8 @@ choose_core(struct service *service, int fd)
 
 	for (unsigned i = 0; i < service->core_count; i++) {
 		struct service_core *home = &service->per_core[i];
-		/* Relaxed: a count that is a little old places a little worse. */
-		unsigned count = __atomic_load_n(&home->connection_count, __ATOMIC_RELAXED);
+		/* One that is a little old places a little worse. */
+		unsigned count = service_connection_count(home);
 
 		if (least == NULL || count < least_count ||
 		    (count == least_count && (int)home->core->cpu == cpu)) {
@@ -39,6 +39,21 @@ choose_core(struct service *service, int fd)
 		}
 	}
 	return least;
+}
+
+unsigned
+service_connection_count(const struct service_core *core)
+{
+	return __atomic_load_n(&core->connection_count, __ATOMIC_RELAXED);
+}
+
+bool
+service_has_free_core(const struct service *service)
+{
+	for (unsigned i = 0; i < service->core_count; i++)
+		if (service_connection_count(&service->per_core[i]) == 0)
+			return true;
+	return false;
 }
 
 /* Count one more connection, of CLIENT.  Returns NULL, or why there may not be one. */

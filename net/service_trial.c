@@ -33,8 +33,7 @@ idle_core(struct service *service, int cpu, uint64_t now_ns)
 
 	for (unsigned i = 0; i < service->core_count; i++) {
 		struct service_core *core = &service->per_core[i];
-		/* Relaxed: as in placement. */
-		unsigned count = __atomic_load_n(&core->connection_count, __ATOMIC_RELAXED);
+		unsigned count = service_connection_count(core);
 
 		if ((int)core->core->cpu == cpu ||
 		    __atomic_load_n(&core->busy_ns, __ATOMIC_RELAXED) + BUSY_NS > now_ns)

@@ -291,16 +291,14 @@ maybe_finish(struct connection *connection)
 void
 transmission_received(struct connection *connection, size_t count)
 {
-	if (connection->receiving != NULL && connection->payload_left > 0) {
-		size_t payload =
-			count < connection->payload_left ? count : connection->payload_left;
+	size_t payload = 0;
 
-		connection->payload_left -= (uint32_t)payload;
-		count -= payload;
-		if (connection->payload_left == 0)
-			payload_complete(connection);
-	}
-	connection->input_end += count;
+	if (connection->receiving != NULL)
+		payload = count < connection->payload_left ? count : connection->payload_left;
+	connection->payload_left -= (uint32_t)payload;
+	connection->input_end += count - payload;
+	if (payload > 0 && connection->payload_left == 0)
+		payload_complete(connection);
 	take_all(connection);
 	service_trial_look(connection);
 	service_balance_look(connection->home);

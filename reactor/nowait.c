@@ -25,10 +25,10 @@ nowait_init(struct nowait *nowait)
 }
 
 enum nowait_way
-nowait_choose(struct nowait *nowait)
+nowait_choose(struct nowait *nowait, bool share)
 {
 	if (nowait->unsupported)
-		return NOWAIT_WAY_BLOCKING;
+		return share ? NOWAIT_WAY_HELPER : NOWAIT_WAY_BLOCKING;
 	if (nowait->refusals >= REFUSALS_MANY && ++nowait->unasked < ASK_AGAIN) {
 		count(&nowait->helped);
 		return NOWAIT_WAY_HELPER;

@@ -29,8 +29,8 @@ struct nowait {
 
 void nowait_init(struct nowait *nowait);
 
-/* The way for the next operation, which is counted. */
-enum nowait_way nowait_choose(struct nowait *nowait);
+/* The way for the next operation, which is counted.  share: where the file does not know the flag a helper takes it, too. */
+enum nowait_way nowait_choose(struct nowait *nowait, bool share);
 
 /* What came of one that was asked. */
 void nowait_succeeded(struct nowait *nowait);

@@ -144,13 +144,14 @@ op_set_parts(struct op *op, struct iovec *parts, unsigned count)
 }
 
 /* Have OP, a prepared read or write, not block the core, as far as NOWAIT, which belongs to its file, direction and core, says that it
- * can be had: what would block is submitted by a helper thread (reactor_config.calls; without these it blocks after all). */
+ * can be had: what would block is submitted by a helper thread (reactor_config.calls; without these it blocks after all).
+ * share: so is what goes to a file of which that is not known, so that the core can do something else meanwhile. */
 static inline void
-op_nowait(struct op *op, struct nowait *nowait)
+op_nowait(struct op *op, struct nowait *nowait, bool share)
 {
 	DCHECK(op_idle(op));
 	op->nowait = nowait;
-	op->way = nowait_choose(nowait);
+	op->way = nowait_choose(nowait, share);
 	if (op->way == NOWAIT_WAY_ASK)
 		op->iocb.aio_rw_flags |= RWF_NOWAIT;
 }

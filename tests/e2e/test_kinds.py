@@ -1,11 +1,14 @@
 """The kinds of volumes beside files, through the port, and who may have one image."""
 
+import os
+
 import wire
 from harness import FILE, LOOP512, MIB
 from harness import check, equal, random_bytes, same_bytes, test, two_cores, wait_until
 from wire import Wire
 
 EXPORT = "disk"
+LARGE = 256 << 10
 EIO = 5
 
 
@@ -55,6 +58,38 @@ def null_reads_zeros(env):
     client = connect(env, daemon)
     client.write(1 << 39, random_bytes(MIB))
     same_bytes(client.read((1 << 39) - 5, MIB), bytes(MIB), "what null reads")
+
+
+def write_eight(client, depth, seed):
+    """Eight large writes, DEPTH of them at a time; returns what they wrote."""
+    data = random_bytes(8 * LARGE, seed)
+    for first in range(0, 8, depth):
+        for index in range(first, first + depth):
+            client.request(wire.CMD_WRITE, index * LARGE, LARGE, data[index * LARGE : (index + 1) * LARGE])
+        for _ in range(depth):
+            equal(client.next_answer().error, 0, "the error")
+    return data
+
+
+@test(alone=True)
+def helper_compresses_for_a_core_that_has_more_to_do(env):
+    """zram does that when it is given a request."""
+    daemon = env.serve_image(env.zram(16 * MIB), cores=two_cores())
+    client = connect(env, daemon)
+
+    def threads():
+        return len(os.listdir(f"/proc/{daemon.pid}/task"))
+
+    before = threads()
+    for seed in range(8):
+        write_eight(client, 1, seed)
+        equal(threads(), before, "threads after one at a time")
+    counts = set()
+    for seed in range(8):
+        data = write_eight(client, 8, seed)
+        counts.add(threads())
+        same_bytes(client.read(0, len(data)), data, "what was written")
+    check(max(counts) > before, f"threads: {before}, then {counts}")
 
 
 # Volumes that go wrong: what clients and the log are told.

@@ -68,7 +68,7 @@ submit_nowait(struct test_op *test_op, int fd, bool write, unsigned block)
 		op_write(&test_op->op, fd, buffers[block], BLOCK, (uint64_t)block * BLOCK, false);
 	else
 		op_read(&test_op->op, fd, buffers[block], BLOCK, (uint64_t)block * BLOCK);
-	op_nowait(&test_op->op, &nowait);
+	op_nowait(&test_op->op, &nowait, false);
 	submit(test_op);
 }
 

@@ -115,14 +115,20 @@ read_all(struct cpu_usage *usage, uint64_t now_ns)
 	__atomic_store_n(&usage->known_ns, elapsed_ns < OLD_NS ? now_ns : 0, __ATOMIC_RELEASE);
 }
 
+static bool
+is_due(const struct cpu_usage *usage, uint64_t now_ns)
+{
+	return now_ns >= __atomic_load_n(&usage->next_ns, __ATOMIC_RELAXED);
+}
+
 void
 cpu_usage_look(struct cpu_usage *usage, uint64_t now_ns)
 {
-	if (usage->fd < 0 || now_ns < __atomic_load_n(&usage->next_ns, __ATOMIC_RELAXED) ||
+	if (usage->fd < 0 || !is_due(usage, now_ns) ||
 	    __atomic_exchange_n(&usage->reading, true, __ATOMIC_ACQUIRE))
 		return;
-	/* Another core may have read it between those two. */
-	if (now_ns > usage->looked_ns)
+	/* Another core may have read it meanwhile. */
+	if (is_due(usage, now_ns))
 		read_all(usage, now_ns);
 	__atomic_store_n(&usage->reading, false, __ATOMIC_RELEASE);
 }

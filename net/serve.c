@@ -162,18 +162,6 @@ serve_shut_down(struct nbd_request *request)
 
 /* ---- to the volume ---- */
 
-/* Whether a helper may serve LENGTH bytes for CONNECTION: it has more to do meanwhile, and a core serves nobody; or this one serves others, too. */
-static bool
-may_share(const struct connection *connection, uint64_t length)
-{
-	struct service_core *home = connection->home;
-	bool more =
-		connection->request_count > 1 || connection->input_end > connection->input_start;
-
-	return length >= SHARED_BYTES_MIN && more &&
-	       (service_connection_count(home) > 1 || service_has_free_core(home->service));
-}
-
 static void
 submit(struct nbd_request *request, enum volume_command command, uint64_t offset, uint64_t length)
 {
@@ -184,10 +172,16 @@ submit(struct nbd_request *request, enum volume_command command, uint64_t offset
 	io->offset = offset;
 	io->length = length;
 	io->done = io_done;
-	io->shared = may_share(connection, length);
 	connection->io_count++;
 	slow_log_enter(request, SLOW_STAGE_DISK);
 	volume_submit(connection->session.export->volume, io);
+}
+
+/* Whether a helper may serve LENGTH bytes of REQUEST. */
+static bool
+may_share(const struct nbd_request *request, uint32_t length)
+{
+	return length >= SHARED_BYTES_MIN && service_wants_help(request->connection);
 }
 
 /* ---- READ ---- */
@@ -196,6 +190,7 @@ static void
 submit_read(struct nbd_request *request, uint32_t length)
 {
 	request->io.buffer = request->buffer;
+	request->io.shared = may_share(request, length);
 	submit(request, VOLUME_COMMAND_READ, offset_now(request), length);
 }
 
@@ -438,7 +433,10 @@ begin_write(struct nbd_request *request)
 void
 serve_payload_piece(struct nbd_request *request)
 {
-	submit(request, VOLUME_COMMAND_WRITE, offset_now(request), request_piece_bytes(request));
+	uint32_t length = request_piece_bytes(request);
+
+	request->io.shared = may_share(request, length);
+	submit(request, VOLUME_COMMAND_WRITE, offset_now(request), length);
 }
 
 static void

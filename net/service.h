@@ -134,9 +134,12 @@ void service_connection_began(struct connection *connection);
 /* Where the streams of CORE's connections are parked; NULL: nowhere. */
 struct stream_parking *service_parking(struct service_core *core);
 
-/* How many connections CORE has; whether some core has none, so that its CPU may have time.  Any thread; a moment's truth. */
+/* How many connections CORE has.  Any thread; a moment's truth. */
 unsigned service_connection_count(const struct service_core *core);
-bool service_has_free_core(const struct service *service);
+
+/* Whether what takes CONNECTION's core long should rather be done by a helper: it has more to do meanwhile, and there is a core without connections,
+ * whose CPU may have time, or its own serves others, too. */
+bool service_wants_help(const struct connection *connection);
 
 /* A connection of CORE, from CLIENT, is gone. */
 void service_connection_gone(struct service_core *core, const struct access_peer *client);

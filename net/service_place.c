@@ -47,13 +47,23 @@ service_connection_count(const struct service_core *core)
 	return __atomic_load_n(&core->connection_count, __ATOMIC_RELAXED);
 }
 
-bool
-service_has_free_core(const struct service *service)
+static bool
+has_free_core(const struct service *service)
 {
 	for (unsigned i = 0; i < service->core_count; i++)
 		if (service_connection_count(&service->per_core[i]) == 0)
 			return true;
 	return false;
+}
+
+bool
+service_wants_help(const struct connection *connection)
+{
+	const struct service_core *home = connection->home;
+	bool more =
+		connection->request_count > 1 || connection->input_end > connection->input_start;
+
+	return more && (service_connection_count(home) > 1 || has_free_core(home->service));
 }
 
 /* Count one more connection, of CLIENT.  Returns NULL, or why there may not be one. */

@@ -166,9 +166,8 @@ needed_bytes(const struct nbd_request *request)
 	return SERVICE_PIECE_BYTES + 2 * (size_t)volume->block_bytes;
 }
 
-/* Of a core's buffers the last sixteenth is for connections that hold nothing and need little. */
-#define RESERVE_SHARE 16
-#define LITTLE_BYTES  65536u
+/* See service_core.bytes_reserved. */
+#define LITTLE_BYTES 65536u
 
 /* Whether CONNECTION, which needs BYTES, holds none and needs little. */
 static bool
@@ -182,10 +181,9 @@ needs_little(const struct connection *connection, size_t bytes)
 static size_t
 left_bytes(const struct connection *connection, size_t bytes)
 {
-	const struct buffer_pool *pool = connection->home->core->buffers;
-	size_t total_bytes = buffer_pool_total_bytes(pool);
-	size_t free_bytes = total_bytes - buffer_pool_used_bytes(pool);
-	size_t reserve_bytes = total_bytes / RESERVE_SHARE;
+	const struct service_core *home = connection->home;
+	size_t free_bytes = buffer_pool_free_bytes(home->core->buffers);
+	size_t reserve_bytes = home->bytes_reserved;
 
 	if (needs_little(connection, bytes))
 		return free_bytes;

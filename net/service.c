@@ -12,8 +12,9 @@
 
 #define DRAIN_DEADLINE_NS ((uint64_t)10 * 1000000000)
 
-/* A connection may hold this share of its core's buffers. */
+/* A connection may hold this share of its core's buffers, and that is kept for those that hold none. */
 #define CONNECTION_SHARE 8
+#define RESERVE_SHARE	 16
 
 /* A listener, on its core. */
 struct service_listener {
@@ -54,6 +55,7 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 	tls_line_init(&home->tls_line, core->reactor);
 	timer_init(&home->drain_deadline, drain_expired);
 	home->bytes_per_connection_max = total_bytes / CONNECTION_SHARE;
+	home->bytes_reserved = total_bytes / RESERVE_SHARE;
 	request_pool_add(home, requests);
 	home->kept_request_count = kept_count;
 	home->settings = service_settings_get(settings);

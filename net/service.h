@@ -46,7 +46,8 @@ struct service_core {
 	unsigned unused_request_count;
 	/* Of all, for connections that hold none: as many as may come. */
 	unsigned kept_request_count;
-	size_t bytes_per_connection_max;     /* of buffers; a lone request may have more */
+	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
+	size_t bytes_reserved; /* of buffers: for connections that hold none and need little */
 	struct request_block *more_requests; /* from service_change; NULL: none */
 	struct list_node shares; /* struct export_share: of exports whose clients are at work */
 	unsigned share_count;

@@ -134,9 +134,8 @@ has_nothing_left(const struct service_core *home)
 static bool
 has_too_much(const struct connection *connection)
 {
-	const struct buffer_pool *pool = connection->home->core->buffers;
 	const struct export_share *share = connection->share;
-	size_t free_bytes = buffer_pool_total_bytes(pool) - buffer_pool_used_bytes(pool);
+	size_t free_bytes = buffer_pool_free_bytes(connection->home->core->buffers);
 
 	return share != NULL && (export_share_starves(share) || share->buffer_bytes > free_bytes);
 }

@@ -200,6 +200,12 @@ buffer_pool_used_bytes(const struct buffer_pool *pool)
 	return pool->used_bytes;
 }
 
+size_t
+buffer_pool_free_bytes(const struct buffer_pool *pool)
+{
+	return pool->total_bytes - pool->used_bytes;
+}
+
 /* All of the region is free, in largest blocks, the lowest address first. */
 static void
 init_lists(struct buffer_pool *pool)

@@ -31,8 +31,9 @@ void *buffer_pool_get(struct buffer_pool *pool, size_t bytes) MUST_USE;
 /* Give BLOCK back; BYTES as it was asked for. */
 void buffer_pool_put(struct buffer_pool *pool, void *block, size_t bytes);
 
-/* Bytes of the region, and bytes of it that are handed out (in whole blocks). */
+/* Bytes of the region, those of it that are handed out (in whole blocks), and those that are not. */
 size_t buffer_pool_total_bytes(const struct buffer_pool *pool);
 size_t buffer_pool_used_bytes(const struct buffer_pool *pool);
+size_t buffer_pool_free_bytes(const struct buffer_pool *pool);
 
 #endif

@@ -84,6 +84,7 @@ Test(buffer_pool, create_rounds_up_to_largest_blocks)
 
 	cr_assert_eq(buffer_pool_total_bytes(pool), 3 * MIB);
 	cr_assert_eq(buffer_pool_used_bytes(pool), 0);
+	cr_assert_eq(buffer_pool_free_bytes(pool), 3 * MIB);
 	buffer_pool_destroy(pool);
 }
 

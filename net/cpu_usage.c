@@ -7,11 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "reactor/kernel.h"
-
-/* Between two readings; one that takes T is followed by a pause of so many T. */
+/* Between two readings; one that takes T of the CPU is followed by a pause of so many T. */
 #define READ_NS	    ((uint64_t)250 * 1000000)
 #define PAUSE_READS 100u
 
@@ -98,17 +97,27 @@ take_text(struct cpu_usage *usage, char *text)
 			take_line(usage, cpu, line + bytes);
 }
 
+/* What this thread has had of a CPU so far. */
+static uint64_t
+thread_ns(void)
+{
+	struct timespec time = { .tv_sec = 0 };
+
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
 static void
 read_all(struct cpu_usage *usage, uint64_t now_ns)
 {
 	uint64_t elapsed_ns = now_ns - usage->looked_ns;
-	uint64_t begin_ns = kernel_clock_ns(), pause_ns;
+	uint64_t begin_ns = thread_ns(), pause_ns;
 	char text[TEXT_BYTES];
 	ssize_t bytes = pread(usage->fd, text, sizeof(text) - 1, 0);
 
 	text[bytes > 0 ? bytes : 0] = '\0';
 	take_text(usage, text);
-	pause_ns = (kernel_clock_ns() - begin_ns) * PAUSE_READS;
+	pause_ns = (thread_ns() - begin_ns) * PAUSE_READS;
 	usage->looked_ns = now_ns;
 	__atomic_store_n(&usage->next_ns, now_ns + (pause_ns > READ_NS ? pause_ns : READ_NS),
 			 __ATOMIC_RELAXED);

@@ -1,4 +1,4 @@
-/* The kernel counts in ticks of a hundredth of a second, so what is between two readings must be long. */
+/* Readings of /proc/stat.  The kernel counts in ticks of a hundredth of a second, so what is between two readings must be long. */
 #include "net/cpu_usage.h"
 
 #include <errno.h>

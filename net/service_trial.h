@@ -22,7 +22,8 @@ struct trial {
 	struct service_core *looked_on;
 };
 
-/* CONNECTION has taken requests: look at their sizes, if there are enough new ones, and choose where it should be. */
+/* CONNECTION has taken requests: look at their sizes, if there are enough new ones, and choose where it should be; of small ones
+ * net/service_gather.h does. */
 void service_trial_look(struct connection *connection);
 
 #endif

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs the unit tests:  tests/run_unit.sh VARIANT PROGRAM [CRITERION OPTION]...
-# VARIANT names the build (release, sanitize); 'N passed, N failed' goes to build/test-counts/unit-VARIANT too.
+# VARIANT names the build (release, sanitize); 'N passed, N failed' goes to build/test-counts/unit-VARIANT too, and behind it
+# what failed.
 # Exits 1 if a test failed, a sanitizer had something to say, or the time was up.
 set -u
 variant=$1
@@ -47,5 +48,8 @@ done
 if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
 	failed=1
 fi
-echo "${passed:-0} passed, $failed failed" | tee "$counts"
+{
+	echo "${passed:-0} passed, $failed failed"
+	grep -E '^\[(----|FAIL|CRASH)' "$log" | head -n 40
+} | tee "$counts"
 [ "$status" -eq 0 ] && [ "$failed" -eq 0 ]

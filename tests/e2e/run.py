@@ -75,7 +75,7 @@ def parse_arguments():
     parser.add_argument("--quick", action="store_true", help="a representative part, at smaller sizes")
     parser.add_argument("--jobs", type=int, default=JOBS, metavar="N", help="tests side by side (default %(default)s)")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only tests with this, or with one of A,B,..., in their name")
-    parser.add_argument("--counts", metavar="FILE", help="write the last line to this file too")
+    parser.add_argument("--counts", metavar="FILE", help="write the last line to this file too, and those of failed tests behind it")
     parser.add_argument(
         "--work",
         default="build/e2e-work",
@@ -86,9 +86,13 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def report(outcome):
+def result_line(outcome):
     reason = f": {outcome.reason}" if outcome.reason else ""
-    print(f"{outcome.word:4} {outcome.name} ({outcome.seconds:.1f} s){reason}", flush=True)
+    return f"{outcome.word:4} {outcome.name} ({outcome.seconds:.1f} s){reason}"
+
+
+def report(outcome):
+    print(result_line(outcome), flush=True)
     for log in outcome.logs:
         lines = log.splitlines()
         if len(lines) > LOG_LINES_SHOWN:
@@ -157,19 +161,22 @@ def run_beside(runner, index):
 
 
 def run_all(indices, arguments):
-    """Returns how many had each outcome."""
+    """Returns how many had each outcome, and the lines of those that failed."""
     scratch = os.path.join(os.path.abspath(arguments.work), str(os.getpid()))
     os.makedirs(scratch)
     runner = harness.Runner(os.path.abspath(arguments.daemon), scratch, arguments.quick)
     counts = {"ok": 0, "FAIL": 0, "skip": 0, AGAIN: 0}
+    failed = []
     try:
         for outcome in outcomes(runner, indices, arguments.jobs):
             counts[outcome.word] += 1
             report(outcome)
+            if outcome.word == "FAIL":
+                failed.append(result_line(outcome))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         remove_if_empty(arguments.work)
-    return counts
+    return counts, failed
 
 
 def remove_if_empty(directory):
@@ -207,14 +214,14 @@ def main():
         return 2
     harness.install_handlers()
     try:
-        counts = run_all(indices, arguments)
+        counts, failed = run_all(indices, arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     line = summary(counts)
     print(line)
     if arguments.counts:
-        harness.write_text(arguments.counts, line + "\n")
+        harness.write_text(arguments.counts, "\n".join([line] + failed) + "\n")
     return 1 if counts["FAIL"] or not indices else 0
 
 

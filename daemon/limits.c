@@ -10,12 +10,13 @@
 
 #include "daemon/host.h"
 #include "reactor/log.h"
+#include "reactor/pipe_pool.h"
 
 #define POLL_SLOTS_MAX 1024 /* per core, listeners apart */
 
-/* Files besides connections, listeners and exports: per core its wake-ups; for all the log, the watches and what libraries open
+/* Files besides connections, listeners and exports: per core its wake-ups and pipes; for all the log, the watches and what libraries open
  * for a moment. */
-#define FILES_PER_CORE 4
+#define FILES_PER_CORE (4 + PIPE_POOL_FILES)
 #define FILES_OTHER    64
 
 /* Memory besides the buffers, for programs that are paged in, threads and what is allocated at start. */

@@ -108,6 +108,7 @@ static const int allowed_calls[] = {
 	SCMP_SYS(setsockopt),
 	SCMP_SYS(shutdown),
 	SCMP_SYS(socketpair),
+	SCMP_SYS(splice),
 	/* Waiting, and other threads; clone itself, by flags, below. */
 	SCMP_SYS(epoll_create1),
 	SCMP_SYS(epoll_ctl),

@@ -1,15 +1,17 @@
-/* Reads through the page cache, for cache = host.
+/* Reads through the page cache, for cache = host: into a buffer, or, not even copied, into a pipe.
  *
  * What the cache has is copied by the core itself, a slice in a turn, so that others have theirs between.  What it has not is read by
  * a helper thread.  RWF_NOWAIT alone would not do: it begins to read what is missing, for which the core may have to wait (5 ms were
- * seen); so the cache is asked first.
+ * seen); so the cache is asked first.  To splice can't be asked not to wait at all: there only what is known to be complete is the core's.
  *
  * A volume has only so many calls at one time: they have keys, its lanes, so that those of one volume don't fill the pool. */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/uio.h>
 
 #include "disk/file_volume.h"
 #include "disk/page_cache.h"
+#include "reactor/pipe_pool.h"
 
 #define SLICE_BYTES_MAX ((uint64_t)64 << 10)
 
@@ -29,17 +31,33 @@ rest_of(const struct volume_request *request)
 	};
 }
 
+/* Put what comes next of the pages into the pipe, as much as there is room for.  As preadv(2), but what is not cached is read first. */
+static ssize_t
+splice_rest(const struct volume_request *request)
+{
+	loff_t offset = (loff_t)(request->offset + request->progress_bytes);
+
+	return splice(file_of(request->volume)->fd, &offset, request->pipe->write_fd, NULL,
+		      request->length - request->progress_bytes, SPLICE_F_NONBLOCK);
+}
+
+static ssize_t
+copy_rest(const struct volume_request *request)
+{
+	struct iovec rest = rest_of(request);
+
+	return preadv(file_of(request->volume)->fd, &rest, 1,
+		      (off_t)(request->offset + request->progress_bytes));
+}
+
 static void
 read_run(struct call *call)
 {
 	struct volume_request *request = container_of(call, struct volume_request, call);
-	int fd = file_of(request->volume)->fd;
 
 	request->error = 0;
 	while (request->progress_bytes < request->length) {
-		struct iovec rest = rest_of(request);
-		ssize_t result =
-			preadv(fd, &rest, 1, (off_t)(request->offset + request->progress_bytes));
+		ssize_t result = request->pipe != NULL ? splice_rest(request) : copy_rest(request);
 
 		if (result < 0 && errno == EINTR)
 			continue;
@@ -91,13 +109,27 @@ copy_slice(struct file_core *home, const struct volume_request *request)
 	return result > 0 ? (uint64_t)result : 0;
 }
 
+/* Splice all that is left, if the cache has it.  Returns as copy_slice. */
+static uint64_t
+splice_cached(const struct volume_request *request)
+{
+	const struct page_view *view =
+		__atomic_load_n(&file_of(request->volume)->view, __ATOMIC_ACQUIRE);
+	ssize_t result = 0;
+
+	if (page_view_has(view, request->offset + request->progress_bytes,
+			  request->length - request->progress_bytes))
+		result = splice_rest(request);
+	return result > 0 ? (uint64_t)result : 0;
+}
+
 /* REQUEST has its turn: do a slice of it. */
 static void
 read_slice(struct op *op, long result)
 {
 	struct volume_request *request = container_of(op, struct volume_request, op);
 	struct file_core *home = core_of(request);
-	uint64_t bytes = copy_slice(home, request);
+	uint64_t bytes = request->pipe != NULL ? splice_cached(request) : copy_slice(home, request);
 
 	(void)result;
 	request->progress_bytes += bytes;
@@ -112,6 +144,7 @@ read_slice(struct op *op, long result)
 void
 file_submit_cached_read(struct volume_request *request)
 {
+	CHECK(request->pipe == NULL || request->volume->splices);
 	request->progress_bytes = 0;
 	file_prepare_op(request, read_slice);
 	reactor_complete(request->core->reactor, &request->op, 0);

@@ -369,6 +369,22 @@ file_check(const struct volume_options *options, uint64_t *size_bytes)
 	return 0;
 }
 
+/* Some file systems can't, and what shuts the daemon in may forbid it. */
+static bool
+can_splice(int fd)
+{
+	loff_t offset = 0;
+	bool can = false;
+	int fds[2];
+
+	if (pipe2(fds, O_CLOEXEC) != 0)
+		return false;
+	can = splice(fd, &offset, fds[1], NULL, 1, 0) == 1;
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+	return can;
+}
+
 int
 file_open(const struct volume_options *options, struct volume **result)
 {
@@ -408,6 +424,9 @@ file_open(const struct volume_options *options, struct volume **result)
 		error = find_tail(file);
 	if (error < 0)
 		goto err_after_open;
+	if (file->cached && can_splice(file->fd))
+		file->view = page_view_create(file->fd, volume->size_bytes, NULL);
+	volume->splices = file->view != NULL;
 	*result = volume;
 	return 0;
 
@@ -493,6 +512,7 @@ file_close(struct volume *volume)
 	free(file->cores);
 	if (file->tail_fd >= 0)
 		(void)close(file->tail_fd);
+	page_view_destroy(file->view);
 	(void)close(file->fd);
 	free(volume->path);
 	free(file);

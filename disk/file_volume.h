@@ -7,6 +7,7 @@
 
 #include "disk/extent_map.h"
 #include "disk/flush_group.h"
+#include "disk/page_view.h"
 #include "disk/slice_pace.h"
 #include "disk/volume.h"
 
@@ -50,7 +51,9 @@ struct file_volume {
 		grain_bytes; /* exclusive ranges are multiples of it: blocks of the file system, or pages; at most
 				 FILE_GRAIN_BYTES_MAX */
 	bool is_device;
-	bool cached;	  /* through the page cache; the volume's block is a byte then */
+	bool cached; /* through the page cache; the volume's block is a byte then */
+	struct page_view *
+		view; /* of what is cached; NULL: there is none.  Atomic: it changes when the file grows */
 	bool zeroes_fast; /* ZERO_RANGE does not write, if there is one */
 	struct call_pool *calls;
 	struct range_lock *lock;

@@ -32,6 +32,7 @@ struct volume {
 	bool read_only;
 	bool trims;	 /* TRIM gives room back */
 	bool prefetches; /* CACHE makes later reads faster */
+	bool splices;	 /* a READ's payload can go to a pipe */
 	/* Private to volume.c. */
 	bool sync_failed; /* atomic: set once by any core, never cleared */
 	struct failure_log failures;
@@ -76,6 +77,10 @@ struct volume_request {
 	uint64_t length;
 	/* READ, WRITE: volume_buffer_bytes long, from the core's pool; the payload is at volume_payload. */
 	void *buffer;
+	/* READ, if the volume splices: an empty pipe from the core's pool that the range fits (pipe_fits), and that the payload goes to
+	 * instead of the buffer; of a request that fails a part may be in it.  What is there can still change while others write to the
+	 * range.  NULL: the buffer. */
+	struct pipe *pipe;
 	/* EXTENTS: room of the submitter's for extents_max, at least 1; in done, extent_count of them, at least 1, follow each other
 	 * from offset on; no two neighbours have the same flags.  They end within the range, but need not reach its end. */
 	struct volume_extent *extents;

@@ -317,6 +317,14 @@ channel_send(struct channel *channel, struct iovec *parts, unsigned part_count)
 		defer(channel);
 }
 
+void
+channel_send_piped(struct channel *channel, struct iovec *parts, unsigned part_count, int pipe_fd,
+		   size_t bytes)
+{
+	CHECK(channel->tls == NULL);
+	stream_send_piped(&channel->stream, parts, part_count, pipe_fd, bytes);
+}
+
 bool
 channel_receiving(const struct channel *channel)
 {

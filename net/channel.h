@@ -48,6 +48,8 @@ void channel_init(struct channel *channel, struct reactor *reactor, struct strea
 		  int fd);
 void channel_receive(struct channel *channel, struct iovec *parts, unsigned part_count);
 void channel_send(struct channel *channel, struct iovec *parts, unsigned part_count);
+void channel_send_piped(struct channel *channel, struct iovec *parts, unsigned part_count,
+			int pipe_fd, size_t bytes); /* not inside TLS */
 bool channel_receiving(const struct channel *channel);
 bool channel_sending(const struct channel *channel);
 bool channel_park(struct channel *channel);

@@ -586,15 +586,15 @@ on_awake(struct channel *channel)
 
 /* ---- sending ---- */
 
-/* What is to be sent next.  Returns how many parts. */
+/* What is to be sent next; as transmission_send_parts. */
 static unsigned
-send_parts(struct connection *connection, struct iovec **parts)
+send_parts(struct connection *connection, struct iovec **parts, const struct pipe **pipe)
 {
 	const struct byte_buffer *reply = &connection->handshake.reply;
 
 	*parts = connection->room->send_parts;
 	if (reply->used == 0)
-		return transmission_send_parts(connection, parts);
+		return transmission_send_parts(connection, parts, pipe);
 	**parts = (struct iovec){ reply->bytes + connection->handshake_sent_bytes,
 				  reply->used - connection->handshake_sent_bytes };
 	return 1;
@@ -610,13 +610,17 @@ all_sent(struct connection *connection)
 static void
 send_more(struct connection *connection)
 {
+	const struct pipe *pipe = NULL;
 	struct iovec *parts;
 	unsigned count;
 
 	if (connection->state == CONNECTION_STATE_DROPPED || channel_sending(&connection->channel))
 		return;
-	count = send_parts(connection, &parts);
-	if (count > 0)
+	count = send_parts(connection, &parts, &pipe);
+	if (pipe != NULL)
+		channel_send_piped(&connection->channel, parts, count - 1, pipe->read_fd,
+				   parts[count - 1].iov_len);
+	else if (count > 0)
 		channel_send(&connection->channel, parts, count);
 	else
 		all_sent(connection);

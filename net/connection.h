@@ -82,6 +82,7 @@ struct connection {
 	unsigned request_count;	    /* held */
 	unsigned io_count;	    /* with the volume */
 	size_t buffer_bytes;	    /* held */
+	unsigned pipe_count;	    /* held */
 	struct export_share *share; /* these are part of; NULL: it is not at work */
 	struct nbd_request
 		*receiving;    /* WRITE whose payload is coming, or waits for its last piece */

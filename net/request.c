@@ -103,6 +103,7 @@ request_get(struct connection *connection)
 	request->connection = connection;
 	request->served_bytes = 0;
 	request->buffer_bytes = 0;
+	request->io.pipe = NULL;
 	request->io.core = home->core;
 	request->io.abandoned = &connection->dropped;
 	request->io.durable = false;
@@ -122,6 +123,9 @@ request_put(struct nbd_request *request)
 		buffer_pool_put(home->core->buffers, request->buffer, request->buffer_bytes);
 		connection->buffer_bytes -= request->buffer_bytes;
 		connection->share->buffer_bytes -= request->buffer_bytes;
+	} else if (request->io.pipe != NULL) {
+		pipe_pool_put(&home->core->pipes, request->io.pipe);
+		connection->pipe_count--;
 	}
 	/* In front: what was used last is in the cache. */
 	list_remove(&request->node);
@@ -233,5 +237,30 @@ request_take_buffer(struct nbd_request *request)
 	request->buffer_bytes = bytes;
 	connection->buffer_bytes += bytes;
 	connection->share->buffer_bytes += bytes;
+	return true;
+}
+
+/* To look whether the pages are there, and to send header and payload by a call each, takes longer than to copy less, where the client
+ * copies at once what is still in this CPU's cache. */
+#define PIPED_BYTES_MIN 131072u
+
+bool
+request_take_pipe(struct nbd_request *request)
+{
+	struct connection *connection = request->connection;
+	struct pipe_pool *pool = &connection->home->core->pipes;
+	const struct nbd_header *header = &request->header;
+
+	if (channel_tls(&connection->channel) != NULL || header->length < PIPED_BYTES_MIN ||
+	    !pipe_fits(header->offset, header->length) ||
+	    request_piece_bytes(request) != header->length)
+		return false;
+	/* As of the buffers: no more than are left for others. */
+	if (connection->pipe_count >= pipe_pool_free_count(pool))
+		return false;
+	request->io.pipe = pipe_pool_get(pool);
+	if (request->io.pipe == NULL)
+		return false;
+	connection->pipe_count++;
 	return true;
 }

@@ -32,10 +32,13 @@ struct nbd_request {
 	/* The part of the reply that waits, or is being sent: `reply`, then `payload`.  One of them may be empty. */
 	unsigned reply_bytes;
 	uint32_t payload_bytes;
-	const uint8_t *payload; /* in the buffer */
-	bool last;		/* nothing comes behind it */
-	bool is_open;		/* its chunk goes on in the next: no other may come between */
-	uint32_t part_bytes;	/* of the volume that it answers for */
+	const uint8_t *
+		payload; /* in the buffer; if there is a pipe (io.pipe) it is in that, and this is any address */
+	bool last; /* nothing comes behind it */
+	/* Nothing behind it goes with it in one send: it is in a pipe; or, not the last, in a chunk that goes on in the next, and no other
+	 * may come between. */
+	bool ends_send;
+	uint32_t part_bytes; /* of the volume that it answers for */
 
 	/* READ and WRITE. */
 	uint64_t served_bytes; /* in earlier parts */
@@ -78,6 +81,9 @@ struct nbd_request *request_get(struct connection *connection);
 /* Get REQUEST's buffer, which holds any piece of it.  Returns false if the core has none, or the connection has its share already: then the
  * connection goes on when something was given back. */
 bool request_take_buffer(struct nbd_request *request) MUST_USE;
+
+/* Get REQUEST, a READ of a volume that splices, a pipe for its payload.  Returns false if it can't have one: a buffer does as well. */
+bool request_take_pipe(struct nbd_request *request) MUST_USE;
 
 /* REQUEST is over: give all back, and let those who wait go on. */
 void request_put(struct nbd_request *request);

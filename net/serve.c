@@ -72,7 +72,7 @@ queue_header(struct nbd_request *request, unsigned reply_bytes, uint32_t part_by
 {
 	request->reply_bytes = reply_bytes;
 	request->payload_bytes = 0;
-	request->is_open = false;
+	request->ends_send = false;
 	queue_part(request, part_bytes, last);
 }
 
@@ -213,8 +213,22 @@ queue_data(struct nbd_request *request)
 			request->in_one_chunk ? (uint32_t)request->header.length : length, last);
 	request->payload = volume_payload(volume, request->buffer, request->io.offset);
 	request->payload_bytes = length;
-	request->is_open = request->in_one_chunk && !all_read;
+	request->ends_send = request->in_one_chunk && !all_read;
 	queue_part(request, length, last);
+}
+
+/* All that was asked for is in the pipe. */
+static void
+queue_piped(struct nbd_request *request)
+{
+	uint32_t length = (uint32_t)request->header.length;
+
+	request->reply_bytes = nbd_reply_data(request->reply, style_of(request), &request->header,
+					      request->header.offset, length, true);
+	request->payload = request->reply; /* only its length is of interest */
+	request->payload_bytes = length;
+	request->ends_send = true;
+	queue_part(request, length, true);
 }
 
 /* In one chunk, whose header is sent: what can't be read is sent as zeros. */
@@ -337,7 +351,9 @@ read_extents_done(struct nbd_request *request, int error)
 static void
 read_piece_done(struct nbd_request *request, int error)
 {
-	if (error == 0) {
+	if (error == 0 && request->io.pipe != NULL) {
+		queue_piped(request);
+	} else if (error == 0) {
 		queue_data(request);
 	} else if (!request->in_one_chunk || request->served_bytes == 0) {
 		answer_failure_at(request, error, request->io.offset);
@@ -386,8 +402,16 @@ queue_zeros(struct nbd_request *request)
 					      header->offset, length, true);
 	request->payload = zeros;
 	request->payload_bytes = length;
-	request->is_open = false;
+	request->ends_send = false;
 	queue_part(request, length, true);
+}
+
+/* Whether REQUEST has got a pipe.  What looks for holes needs a buffer, for extents. */
+static bool
+took_pipe(struct nbd_request *request)
+{
+	return request->connection->session.export->volume->splices && !request->sparse &&
+	       request_take_pipe(request);
 }
 
 static bool
@@ -404,9 +428,9 @@ begin_read(struct nbd_request *request)
 		queue_zeros(request);
 		return true;
 	}
-	if (!request_take_buffer(request))
-		return false;
 	request->sparse = peek != VOLUME_PEEK_DATA;
+	if (!took_pipe(request) && !request_take_buffer(request))
+		return false;
 	request->run_index = 0;
 	request->run_count = 0;
 	read_next(request);
@@ -527,7 +551,7 @@ status_done(struct nbd_request *request, int error)
 	request->payload = request->buffer;
 	request->payload_bytes = (uint32_t)nbd_reply_descriptors(
 		request->buffer, request->extent_count, style_of(request));
-	request->is_open = false;
+	request->ends_send = false;
 	queue_part(request, 0, true);
 }
 

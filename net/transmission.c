@@ -339,7 +339,7 @@ skip_parts(struct iovec **parts, unsigned part_count, size_t count)
 }
 
 static unsigned
-gather(struct connection *connection, struct iovec *parts)
+gather(struct connection *connection, struct iovec *parts, const struct pipe **pipe)
 {
 	const struct nbd_request *owner = connection->in_pieces;
 	struct list_node *node;
@@ -351,8 +351,11 @@ gather(struct connection *connection, struct iovec *parts)
 		if (requests++ == REPLIES_PER_SEND || (owner != NULL && owner != request))
 			break;
 		count += gather_one(request, parts + count);
-		if (request->is_open)
+		if (request->ends_send) {
+			if (request->payload_bytes > 0)
+				*pipe = request->io.pipe;
 			break;
+		}
 	}
 	return count;
 }
@@ -365,7 +368,7 @@ front_sent(struct connection *connection)
 		container_of(connection->replies.next, struct nbd_request, node);
 
 	list_remove(&request->node);
-	connection->in_pieces = request->is_open ? request : NULL;
+	connection->in_pieces = request->ends_send && !request->last ? request : NULL;
 	serve_part_sent(request);
 }
 
@@ -379,9 +382,10 @@ front_bytes(const struct connection *connection)
 }
 
 unsigned
-transmission_send_parts(struct connection *connection, struct iovec **parts)
+transmission_send_parts(struct connection *connection, struct iovec **parts,
+			const struct pipe **pipe)
 {
-	unsigned count = gather(connection, *parts);
+	unsigned count = gather(connection, *parts, pipe);
 
 	return skip_parts(parts, count, connection->front_sent_bytes);
 }

@@ -10,9 +10,11 @@ unsigned transmission_receive_parts(struct connection *connection, struct iovec 
 /* COUNT bytes have come into those parts (0: none, but there may be input from before): take all that can be. */
 void transmission_received(struct connection *connection, size_t count);
 
-/* What is to be sent now, in *parts, which points to room for CONNECTION_SEND_PARTS and is moved to the first one.  Returns how many
- * parts.  They are valid until transmission_sent, or transmission_discard. */
-unsigned transmission_send_parts(struct connection *connection, struct iovec **parts);
+/* What is to be sent now, in *parts, which points to room for CONNECTION_SEND_PARTS and is moved to the first one.  *pipe, NULL before the
+ * call: what the last part stands for is in that.  Returns how many parts.  They are valid until transmission_sent, or
+ * transmission_discard. */
+unsigned transmission_send_parts(struct connection *connection, struct iovec **parts,
+				 const struct pipe **pipe) MUST_USE;
 
 /* The first COUNT bytes of those parts are sent. */
 void transmission_sent(struct connection *connection, size_t count);

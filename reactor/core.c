@@ -143,6 +143,7 @@ cores_start(struct cores *cores, const struct cpu_list *list, const struct react
 			.buffer_bytes = buffer_bytes,
 			.buffer_bytes_largest = buffer_bytes_largest,
 		};
+		pipe_pool_init(&core->pipes);
 		error = core_start(core);
 		if (error < 0) {
 			cores_stop(cores);
@@ -164,6 +165,7 @@ cores_stop(struct cores *cores)
 	for (unsigned i = 0; i < cores->count; i++) {
 		reactor_destroy(cores->cores[i].reactor);
 		buffer_pool_destroy(cores->cores[i].buffers);
+		pipe_pool_fini(&cores->cores[i].pipes);
 	}
 	sem_destroy(&cores->started);
 	free(cores->cores);

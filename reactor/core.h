@@ -6,6 +6,7 @@
 #include "reactor/arena.h"
 #include "reactor/buffer_pool.h"
 #include "reactor/cpu_list.h"
+#include "reactor/pipe_pool.h"
 #include "reactor/reactor.h"
 #include <pthread.h>
 #include <semaphore.h>
@@ -15,6 +16,7 @@ struct core {
 	unsigned cpu;
 	struct reactor *reactor;
 	struct buffer_pool *buffers;
+	struct pipe_pool pipes;
 	/* Private. */
 	struct cores *cores;
 	struct arena arena;

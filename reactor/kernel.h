@@ -39,6 +39,11 @@ int kernel_cancel(io_context_t context, struct iocb *iocb);
 ssize_t kernel_recvmsg(int fd, struct iovec *parts, unsigned part_count) MUST_USE;
 ssize_t kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count) MUST_USE;
 
+/* Non-blocking send on a socket of PARTS (0 to 1,024) and, behind these, BYTES (one at least) of what is in a pipe, which may be less than
+ * that has.  Returns how many bytes of all; or an error of sendmsg(2) or splice(2), -EAGAIN among them. */
+ssize_t kernel_send_piped(int fd, struct iovec *parts, unsigned part_count, int pipe_fd,
+			  size_t bytes) MUST_USE;
+
 /* Non-blocking accept; the new socket is non-blocking and close-on-exec.  Errors: as accept4(2). */
 int kernel_accept(int fd, struct sockaddr_storage *peer, socklen_t *peer_bytes) MUST_USE;
 

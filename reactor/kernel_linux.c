@@ -2,6 +2,7 @@
 #include "reactor/kernel.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <sys/eventfd.h>
@@ -77,6 +78,36 @@ kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count)
 	if (result < 0 && errno == ENOTSOCK) /* a pipe */
 		result = writev(fd, parts, (int)part_count);
 	return result < 0 ? -errno : result;
+}
+
+/* As sendmsg(2), but what is sent waits in the kernel for what follows. */
+static ssize_t
+send_beginning(int fd, struct iovec *parts, unsigned part_count)
+{
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = part_count };
+
+	return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
+}
+
+ssize_t
+kernel_send_piped(int fd, struct iovec *parts, unsigned part_count, int pipe_fd, size_t bytes)
+{
+	ssize_t piped, sent = 0;
+	size_t wanted = 0;
+
+	for (unsigned i = 0; i < part_count; i++)
+		wanted += parts[i].iov_len;
+	if (part_count > 0)
+		sent = send_beginning(fd, parts, part_count);
+	if (sent < 0)
+		return -errno;
+	if ((size_t)sent < wanted)
+		return sent;
+	piped = splice(pipe_fd, NULL, fd, NULL, bytes, SPLICE_F_NONBLOCK);
+	if (piped < 0 && sent == 0)
+		return -errno;
+	/* If it failed behind the parts, the next call says why. */
+	return piped > 0 ? sent + piped : sent;
 }
 
 int

@@ -27,9 +27,15 @@
 /* Waits that were answered so while the reactor never rested, before a stream that was tried in vain is hot again, at most. */
 #define SIGNS_MAX 64
 
+static void send_pipe_directly(struct stream *stream);
+
 static void
 transfer(struct stream *stream, struct stream_half *half)
 {
+	if (half == &stream->out && stream->pipe_bytes > 0) {
+		send_pipe_directly(stream);
+		return;
+	}
 	half->state = STREAM_HALF_TRANSFER;
 	if (half == &stream->in) {
 		/* What the parking tells from now on may come behind the receive, which is made later, and its result told
@@ -289,12 +295,11 @@ out_ready(struct parked *parked)
 	transfer(stream, &stream->out);
 }
 
-/* Send at once; on_sent comes in a later turn. */
+/* A send was made at once, with RESULT; on_sent comes in a later turn. */
 static void
-send_directly(struct stream *stream)
+sent_directly(struct stream *stream, ssize_t result)
 {
 	struct stream_half *half = &stream->out;
-	ssize_t result = kernel_sendmsg(stream->fd, half->parts, half->part_count);
 
 	reactor_count_direct(stream->reactor);
 	half->state = STREAM_HALF_TRANSFER;
@@ -302,6 +307,22 @@ send_directly(struct stream *stream)
 		arm(stream, half);
 	else
 		reactor_complete(stream->reactor, &half->op, result);
+}
+
+static void
+send_directly(struct stream *stream)
+{
+	sent_directly(stream,
+		      kernel_sendmsg(stream->fd, stream->out.parts, stream->out.part_count));
+}
+
+/* The ring has no operation for it. */
+static void
+send_pipe_directly(struct stream *stream)
+{
+	sent_directly(stream,
+		      kernel_send_piped(stream->fd, stream->out.parts, stream->out.part_count,
+					stream->pipe_fd, stream->pipe_bytes));
 }
 
 static void
@@ -340,6 +361,7 @@ stream_init(struct stream *stream, struct reactor *reactor, struct stream_parkin
 	stream->closing = false;
 	half_init(&stream->in, in_done, in_ready);
 	half_init(&stream->out, out_done, out_ready);
+	stream->pipe_bytes = 0;
 	stream->hot = false;
 	stream->undrained = false;
 	stream->signs = 0;
@@ -377,18 +399,33 @@ stream_receive(struct stream *stream, struct iovec *parts, unsigned part_count)
 	}
 }
 
+static void
+begin_sending(struct stream *stream, struct iovec *parts, unsigned part_count)
+{
+	CHECK(stream->out.state == STREAM_HALF_IDLE && !stream->closing);
+	stream->out.parts = parts;
+	stream->out.part_count = part_count;
+}
+
 void
 stream_send(struct stream *stream, struct iovec *parts, unsigned part_count)
 {
-	struct stream_half *half = &stream->out;
-
-	CHECK(half->state == STREAM_HALF_IDLE && !stream->closing);
-	half->parts = parts;
-	half->part_count = part_count;
+	begin_sending(stream, parts, part_count);
+	stream->pipe_bytes = 0;
 	if (reactor_transfers_directly(stream->reactor))
 		send_directly(stream);
 	else
-		transfer(stream, half);
+		transfer(stream, &stream->out);
+}
+
+void
+stream_send_piped(struct stream *stream, struct iovec *parts, unsigned part_count, int pipe_fd,
+		  size_t bytes)
+{
+	begin_sending(stream, parts, part_count);
+	stream->pipe_fd = pipe_fd;
+	stream->pipe_bytes = bytes;
+	send_pipe_directly(stream);
 }
 
 bool

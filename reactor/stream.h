@@ -60,6 +60,8 @@ struct stream {
 	uint8_t tries;	/* of this receive that found nothing */
 	uint8_t signs, signs_needed; /* that it should be hot */
 	struct stream_half in, out;
+	int pipe_fd;	   /* what is sent behind the parts is in it */
+	size_t pipe_bytes; /* 0: nothing is */
 	/* Of the reactor, when the last wait for receiving began. */
 	uint64_t armed_rests, armed_turn;
 	struct task try_later;
@@ -88,6 +90,12 @@ void stream_receive(struct stream *stream, struct iovec *parts, unsigned part_co
 
 /* Send PARTS (1 to 1,024, one byte at least), which belong to the stream until on_sent.  No other send may be under way. */
 void stream_send(struct stream *stream, struct iovec *parts, unsigned part_count);
+
+/* Send PARTS (0 to 1,024), which belong to the stream until on_sent, and behind these BYTES (one at least) of what is in PIPE_FD, a pipe, by
+ * splice(2): at least so much is in it, and nobody else reads there meanwhile.  What on_sent counts comes from the parts first; what it
+ * does not count is in the pipe still.  Else as stream_send. */
+void stream_send_piped(struct stream *stream, struct iovec *parts, unsigned part_count, int pipe_fd,
+		       size_t bytes);
 
 static inline bool
 stream_receiving(const struct stream *stream)

@@ -53,6 +53,7 @@ MODULES = (
     "test_privileges",
     "test_kinds",
     "test_cache",
+    "test_splice",
     "test_create",
     "test_limits",
     "test_bench",

@@ -327,7 +327,7 @@ def digits_of(text):
 @test(quick=True)
 def too_few_files_name_both_numbers_and_the_fix(env):
     arguments = ["--export", f"disk={env.file(MIB)}", "--listen", "127.0.0.1:0", "--cores", "0"]
-    needed = 1024 + 1 + 1 + 4 + 64
+    needed = 1024 + 1 + 1 + 4 + 2 * 32 + 64
     words = (f"need {needed} open files", "RLIMIT_NOFILE is 1000", f"LimitNOFILE={needed}", "max-connections = 1024")
     for more in ([], ["--check"]):
         expect_refusal(env, [*arguments, *more], *words, prefix=("prlimit", "--nofile=1000"))

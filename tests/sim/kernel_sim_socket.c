@@ -212,6 +212,13 @@ kernel_sendmsg(int fd, struct iovec *parts, unsigned part_count)
 }
 
 /* UNTESTED: the reactor itself calls none of these. */
+ssize_t
+kernel_send_piped(int fd, struct iovec *parts, unsigned part_count, int pipe_fd, size_t bytes)
+{
+	(void)fd, (void)parts, (void)part_count, (void)pipe_fd, (void)bytes;
+	return -EINVAL;
+}
+
 int
 kernel_accept(int fd, struct sockaddr_storage *peer, socklen_t *peer_bytes)
 {

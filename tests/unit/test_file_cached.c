@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "reactor/pipe_pool.h"
 #include "tests/unit/kernel_faults.h"
 #include "tests/unit/medium.h"
 #include "tests/unit/volume_fixture.h"
@@ -147,6 +148,104 @@ Test(file_cached, prefetching_terabytes_ends_and_so_does_that_of_what_is_gone, .
 		     0);
 	cr_assert_eq(truncate(image.path, 4096), 0);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_CACHE, MIB, 4 * MIB, NULL), 0);
+	image_stop(&image);
+}
+
+/* ---- into pipes ---- */
+
+/* READ on core 0 into a pipe, and what is in that then into GOT, of LENGTH and a byte more.  Returns how many bytes, or an error. */
+static ssize_t
+read_by_pipe(struct image *image, uint64_t offset, uint64_t length, uint8_t *got)
+{
+	struct pipe_pool *pool = &image->fixture.cores.cores[0].pipes;
+	struct pipe *pipe = pipe_pool_get(pool);
+	struct trial trial = {
+		.request = { .command = VOLUME_COMMAND_READ,
+			     .offset = offset,
+			     .length = length,
+			     .pipe = pipe },
+	};
+	ssize_t result;
+
+	cr_assert_not_null(pipe);
+	cr_assert(pipe_fits(offset, length));
+	trial_begin(&image->fixture, &trial, 0, NULL);
+	result = trial_wait(&trial);
+	trial_end(&trial);
+	if (result == 0)
+		result = read(pipe->read_fd, got, length + 1);
+	pipe_pool_put(pool, pipe);
+	return result;
+}
+
+Test(file_cached, pipe_gets_what_the_cache_has_and_what_it_has_not)
+{
+	static uint8_t data[MIB], got[MIB];
+	static const struct {
+		uint64_t offset, length;
+	} ranges[] = {
+		{ 0, 1 }, { 0, 262144 }, { 4095, 262144 }, { 77, 524287 - 77 }, { MIB - 4097, 4097 }
+	};
+	struct image image;
+	uint64_t before;
+
+	image_start(&image, MIB);
+	cr_assert(image.fixture.volume->splices);
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)(i * 31 >> 7);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 0, MIB, data), 0);
+	for (unsigned i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+		uint64_t offset = ranges[i].offset, length = ranges[i].length;
+
+		make_cold(&image);
+		before = calls_made(&image);
+		cr_assert_eq(read_by_pipe(&image, offset, length, got), (ssize_t)length);
+		cr_assert(memcmp(data + offset, got, length) == 0);
+		cr_assert_eq(calls_made(&image), before + 1);
+		/* Unless the machine drops it again. */
+		for (unsigned tries = 0; calls_made(&image) != before && tries < 50; tries++) {
+			before = calls_made(&image);
+			cr_assert_eq(read_by_pipe(&image, offset, length, got), (ssize_t)length);
+			cr_assert(memcmp(data + offset, got, length) == 0);
+		}
+		cr_assert_eq(calls_made(&image), before);
+	}
+	image_stop(&image);
+}
+
+Test(file_cached, pipe_of_what_is_gone_is_an_error)
+{
+	static uint8_t got[MIB];
+	struct image image;
+
+	image_start(&image, MIB);
+	cr_assert_eq(truncate(image.path, MIB / 2 + 5), 0);
+	cr_assert_eq(read_by_pipe(&image, MIB / 2, 4096, got), -EIO);
+	cr_assert_eq(read_by_pipe(&image, MIB - 4096, 4096, got), -EIO);
+	cr_assert_eq(read_by_pipe(&image, MIB / 2, 5, got), 5);
+	image_stop(&image);
+}
+
+Test(file_cached, pipe_gets_what_came_with_growing)
+{
+	static uint8_t data[MIB], got[MIB];
+	struct image image;
+	uint64_t found, before;
+
+	image_start(&image, MIB);
+	cr_assert_eq(truncate(image.path, 2 * MIB), 0);
+	cr_assert_eq(volume_refresh(image.fixture.volume, &found), 0);
+	cr_assert_eq(found, 2 * MIB);
+	memset(data, 0x5a, sizeof(data));
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, MIB, MIB, data), 0);
+	for (unsigned tries = 0; tries < 50; tries++) {
+		before = calls_made(&image);
+		cr_assert_eq(read_by_pipe(&image, MIB, MIB / 2, got), (ssize_t)(MIB / 2));
+		cr_assert(memcmp(data, got, MIB / 2) == 0);
+		if (calls_made(&image) == before)
+			break;
+	}
+	cr_assert_eq(calls_made(&image), before);
 	image_stop(&image);
 }
 

@@ -234,6 +234,112 @@ Test(stream, sends_a_part_of_what_does_not_fit_and_waits_with_the_rest)
 	cr_assert_eq(sent, 1);
 }
 
+/* TEXT in a pipe, whose end for reading this returns. */
+static int
+pipe_of(const char *text)
+{
+	int fds[2];
+
+	cr_assert_eq(pipe2(fds, O_NONBLOCK), 0);
+	cr_assert_eq(write(fds[1], text, strlen(text)), (ssize_t)strlen(text));
+	(void)close(fds[1]);
+	return fds[0];
+}
+
+static void
+send_parts_and_pipe(void)
+{
+	struct iovec parts[2] = { { (void *)(uintptr_t) "ab", 2 },
+				  { (void *)(uintptr_t) "cde", 3 } };
+	int pipe_fd = pipe_of("fghij");
+	char got[16] = "";
+
+	stream_send_piped(&stream, parts, 2, pipe_fd, 4);
+	cr_assert(stream_sending(&stream));
+	cr_assert_eq(sent_count, 0);
+	turn_until(&sent_count, 1);
+	cr_assert_eq(sent, 9);
+	stream_send_piped(&stream, NULL, 0, pipe_fd, 1);
+	turn_until(&sent_count, 2);
+	cr_assert_eq(sent, 1);
+	/* And nothing of it stays behind. */
+	stream_send(&stream, parts, 1);
+	turn_until(&sent_count, 3);
+	cr_assert_eq(sent, 2);
+	cr_assert_eq(read(peer, got, sizeof(got)), 12);
+	cr_assert_str_eq(got, "abcdefghijab");
+	(void)close(pipe_fd);
+}
+
+Test(stream, sends_parts_and_what_is_in_a_pipe)
+{
+	send_parts_and_pipe();
+}
+
+Test(stream_batches, send_what_is_in_a_pipe_as_well)
+{
+	send_parts_and_pipe();
+}
+
+/* The peer reads nothing until the socket is full; then each byte comes once. */
+static void
+send_much_from_pipe(void)
+{
+	static char got[1 << 16];
+	size_t wanted = 0, read_bytes = 0;
+	ssize_t count;
+	int fds[2];
+
+	cr_assert_eq(pipe2(fds, O_NONBLOCK), 0);
+	while (sent_count == 0 || sent_count * sizeof(buffer) == wanted) {
+		unsigned before = sent_count;
+
+		memset(buffer, 'a' + (int)(before % 26), sizeof(buffer));
+		cr_assert_eq(write(fds[1], buffer, sizeof(buffer)), (ssize_t)sizeof(buffer));
+		wanted += sizeof(buffer);
+		stream_send_piped(&stream, NULL, 0, fds[0], sizeof(buffer));
+		turn_for_a_while();
+	}
+	cr_assert(stream_sending(&stream));
+	for (;;) {
+		while ((count = read(peer, got, sizeof(got))) > 0)
+			for (ssize_t i = 0; i < count; i++, read_bytes++)
+				cr_assert_eq(got[i], 'a' + (int)(read_bytes / sizeof(buffer) % 26));
+		if (read_bytes == wanted)
+			break;
+		turn_for_a_while();
+	}
+	cr_assert_not(stream_sending(&stream));
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+}
+
+Test(stream, waits_with_what_is_in_a_pipe_while_there_is_no_room)
+{
+	send_much_from_pipe();
+}
+
+Test(stream_batches, wait_with_what_is_in_a_pipe_while_there_is_no_room)
+{
+	send_much_from_pipe();
+}
+
+Test(stream, sending_a_pipe_to_a_closed_peer_is_an_error_and_no_signal)
+{
+	struct iovec out = { (void *)(uintptr_t) "x", 1 };
+	int pipe_fd = pipe_of("yz");
+
+	(void)close(peer);
+	stream_send_piped(&stream, &out, 1, pipe_fd, 2);
+	turn_until(&sent_count, 1);
+	cr_assert_eq(sent, -EPIPE);
+	stream_send_piped(&stream, NULL, 0, pipe_fd, 2);
+	turn_until(&sent_count, 2);
+	cr_assert_eq(sent, -EPIPE);
+	peer = -1;
+	(void)close(pipe_fd);
+}
+
 Test(stream, both_directions_at_once)
 {
 	struct iovec out = { (void *)(uintptr_t) "pong", 4 };

@@ -20,6 +20,11 @@ class Load:
     def writes(self):
         return "write" in self.rw or "rw" in self.rw
 
+    @property
+    def cache_matters(self):
+        """Whether it shows what the page cache promises, or gives, beside the device."""
+        return self.writes or (self.rw == "read" and not self.tls)
+
 
 LOADS = [
     Load("read-1"),

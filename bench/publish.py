@@ -58,6 +58,7 @@ def short_text(results, facts):
             f"memory, \"memory\" and \"null\" the servers' own volumes. "
             "nbdkit and nbd-server answer a write when the page cache has it: where something is written to a file or device they are "
             "compared with `cache = host`, which promises the same; the others, which answer when the device has it, with the default. "
+            "A read promises nothing: the default is compared with all, and where they read in sequence `cache = host`, which reads ahead as they do, with those two. "
             f"{len(found) - len(missed)} of {len(found)} aims are met")
     if missed:
         text += "; these are not:\n\n" + "\n".join(f"- {sentence}" for sentence in missed) + "\n"

@@ -107,10 +107,15 @@ def ours_beside(results, row, server):
     return OURS_CACHED if server in PAGE_CACHE and results.get(row, {}).get(OURS_CACHED) else OURS
 
 
+def is_compared(results, row, server, ours):
+    """With OURS.  A read promises nothing, so the default is compared with all there; cache = host only with those like it."""
+    return ours_beside(results, row, server) == ours or ("seqread" in row and ours == OURS)
+
+
 def peers(results, row, figure, ours=OURS):
     """[(median, server)] of the servers that are compared with OURS."""
     found = [(median(results, row, server, figure), server) for server in results.get(row, {})
-             if server not in (OURS, OURS_CACHED, DIRECT) and ours_beside(results, row, server) == ours]
+             if server not in (OURS, OURS_CACHED, DIRECT) and is_compared(results, row, server, ours)]
     return [pair for pair in found if pair[0] is not None]
 
 

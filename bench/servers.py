@@ -26,7 +26,7 @@ class Server:
     TLS, or the text of {tls_config}.  IF_WRITES: only compared where the load writes."""
 
     def __init__(self, name, program, package, arguments, tls=None, config=None, tls_config=None, daemon=False, with_tls="",
-                 version_flag="--version", if_writes=False):
+                 version_flag="--version", if_cache_matters=False):
         self.name = name
         self.program = program
         self.package = package
@@ -37,11 +37,11 @@ class Server:
         self.with_tls = with_tls
         self.daemon = daemon
         self.version_flag = version_flag
-        self.if_writes = if_writes
+        self.if_cache_matters = if_cache_matters
 
     def can(self, row):
         return (served_as(row.storage) in self.arguments and (self.tls is not None or not row.load.tls)
-                and (row.load.writes or not self.if_writes))
+                and (row.load.cache_matters or not self.if_cache_matters))
 
     def missing(self):
         """What is missing for this server, or None."""
@@ -154,10 +154,10 @@ def millraced(daemon, cores):
 
 
 def millraced_cache_host(daemon, cores):
-    """It answers a write when the page cache has it, as nbdkit and nbd-server do."""
+    """It answers a write when the page cache has it, and reads ahead, as nbdkit and nbd-server do."""
     arguments = ["--config", "{config}"] + (["--cores", cores] if cores else [])
     return Server("millraced cache=host", os.path.abspath(daemon), None, {"file": arguments, "zram": arguments}, config=CACHE_HOST,
-                  if_writes=True)
+                  if_cache_matters=True)
 
 
 def qemu_nbd(aio):

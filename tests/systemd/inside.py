@@ -99,6 +99,32 @@ def start_is_over_when_it_serves():
     check("serving 1 exports" in shown("StatusText"), f"status: {shown('StatusText')}")
 
 
+def pipes_of_the_daemon():
+    directory = f"/proc/{shown('MainPID')}/fd"
+    return sum(os.readlink(f"{directory}/{name}").startswith("pipe:") for name in os.listdir(directory))
+
+
+@step
+def large_cached_reads_are_not_copied():
+    """They need what its sandbox could forbid."""
+    image, data = "/var/lib/millrace/cached.img", os.urandom(MIB)
+    with open(image, "wb") as file:
+        file.write(data)
+    run("chown", "millrace:", image)
+    export = f"{SYSCONFDIR}/millrace/exports.d/cached.conf"
+    write_text(export, f"[export cached]\npath = {image}\ncache = host\n")
+    run("systemctl", "reload", "millrace")
+    before = pipes_of_the_daemon()
+    handle = nbd.NBD()
+    handle.connect_uri(TCP.replace("/disk", "/cached"))
+    for _ in range(2):  # the first one looks for holes
+        check(handle.pread(MIB // 4, 4096) == data[4096 : 4096 + MIB // 4], "what was read")
+    check(pipes_of_the_daemon() == before + 2, f"{before} ends of pipes, then {pipes_of_the_daemon()}")
+    handle.shutdown()
+    os.unlink(export)
+    run("systemctl", "reload", "millrace")
+
+
 @step
 def it_has_no_rights_to_lose():
     with open(f"/proc/{shown('MainPID')}/status", encoding="utf-8") as file:

@@ -8,7 +8,7 @@ import struct
 import wire
 from wire_replies import EXTENDED, SIMPLE, STRUCTURED
 
-EXPORTS = ("disk", "memory", "locked", "faulty", "", "nothing")
+EXPORTS = ("disk", "memory", "locked", "faulty", "cached", "", "nothing")
 CONTEXTS = ("base:allocation", "base:", "base:nothing", "x-millrace:", "", "qemu:dirty-bitmap:a")
 OPTIONS = (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 4, 0x7777, 0xFFFFFFFF)
 EXPORT_BYTES = 8 << 20
@@ -40,7 +40,7 @@ def random_option(rng):
 def random_request(rng, style):
     command = rng.choice((0, 0, 0, 1, 1, 3, 4, 5, 6, 7, 8, 99))
     offset = rng.choice((0, 512, 4096, 12345, rng.randrange(EXPORT_BYTES), EXPORT_BYTES - 1, rng.choice(EDGES_64)))
-    length = rng.choice((1, 512, 4096, 5000, 70_000, rng.randrange(1, 3 << 20), rng.choice(EDGES_32)))
+    length = rng.choice((1, 512, 4096, 5000, 70_000, 262_144, rng.randrange(1, 3 << 20), rng.choice(EDGES_32)))
     flags = rng.choice((0, 0, 0, 1, 2, 4, 8, 16, 3, 17, 0x8000))
     payload = b""
     if command == wire.CMD_WRITE:
@@ -71,7 +71,7 @@ def handshake(rng, style, export):
 
 def valid_session(rng):
     style = rng.choice((SIMPLE, STRUCTURED, EXTENDED))
-    messages = handshake(rng, style, rng.choice(EXPORTS[:4]))
+    messages = handshake(rng, style, rng.choice(EXPORTS[:5]))
     messages += [random_request(rng, style) for _ in range(rng.randrange(1, 12))]
     if rng.random() < 0.5:
         pack = wire.pack_extended_request if style == EXTENDED else wire.pack_request

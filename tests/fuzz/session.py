@@ -56,6 +56,9 @@ tls-only = yes
 [export memory]
 type = memory
 size = {size}
+[export cached]
+path = {cached}
+cache = host
 [export locked]
 type = null
 size = {size}
@@ -93,6 +96,7 @@ class Run:
             socket=env.socket_path(),
             handshake=HANDSHAKE_SECONDS,
             disk=env.file(messages.EXPORT_BYTES, harness.random_bytes(messages.EXPORT_BYTES // 2)),
+            cached=env.file(messages.EXPORT_BYTES, harness.random_bytes(messages.EXPORT_BYTES), name="cached"),
             size=messages.EXPORT_BYTES,
         )
         self.daemon = env.serve("--config", env.config(text))

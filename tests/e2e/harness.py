@@ -335,8 +335,21 @@ class Daemon:
         with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def open_files(self):
+        """What its descriptors are of, as /proc has it."""
+        directory = f"/proc/{self.pid}/fd"
+        found = []
+        for name in os.listdir(directory):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(f"{directory}/{name}"))
+        return found
+
     def fd_count(self):
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """Without those of pipes, which the cores keep."""
+        return sum(not file.startswith("pipe:") for file in self.open_files())
+
+    def pipe_count(self):
+        return len({file for file in self.open_files() if file.startswith("pipe:")})
 
 
 class Result:

@@ -27,27 +27,13 @@ def connect(env, daemon, style=SIMPLE, seconds=30):
     return client
 
 
-def pipe_count(daemon):
-    """How many pipes the daemon has open; each has two ends."""
-    directory = f"/proc/{daemon.pid}/fd"
-    found = set()
-    for name in os.listdir(directory):
-        try:
-            target = os.readlink(f"{directory}/{name}")
-        except FileNotFoundError:
-            continue
-        if target.startswith("pipe:"):
-            found.add(target)
-    return len(found)
-
-
 @test(over=[(style, TCP) for style in STYLES] + [(SIMPLE, UNIX)], quick=[(style, TCP) for style in STYLES])
 def large_reads_are_right_hot_and_cold(env, style, transport):
     data = random_bytes(SIZE)
     image = env.file(SIZE, data)
     daemon = serve(env, image, transport)
     client = connect(env, daemon, style)
-    before = pipe_count(daemon)
+    before = daemon.pipe_count()
     rng = random.Random(3)
     spans = [(0, LARGE), (1, LARGE), (0, 512 << 10), (1, 512 << 10), (4095, (512 << 10) - 4095), (SIZE - LARGE, LARGE),
              (2 * MIB - 4097, LARGE), (MIB - 1, 131072), (77, 3 * MIB)]
@@ -56,7 +42,7 @@ def large_reads_are_right_hot_and_cold(env, style, transport):
         if serial % 3 == 0:
             make_cold(image)
         same_bytes(client.read(offset, length), data[offset : offset + length], f"{length} bytes at {offset}")
-    check(pipe_count(daemon) > before, "no pipe was used")
+    check(daemon.pipe_count() > before, "no pipe was used")
 
 
 @test(over=[(style,) for style in STYLES], quick=[(SIMPLE,)])
@@ -82,7 +68,7 @@ def many_at_once_are_each_answered_with_their_own(env, style):
                 equal(error, 0, "error of a read")
                 same_bytes(got, data[offset : offset + length], f"{length} bytes at {offset}")
         check(not by_cookie, f"{len(by_cookie)} were not answered")
-    check(PIPES_PER_CORE // 2 <= pipe_count(daemon) <= PIPES_PER_CORE + 2, f"{pipe_count(daemon)} pipes")
+    check(PIPES_PER_CORE // 2 <= daemon.pipe_count() <= PIPES_PER_CORE, f"{daemon.pipe_count()} pipes")
 
 
 @test(quick=True)
@@ -101,8 +87,8 @@ def clients_that_leave_in_the_middle_leave_nothing_behind(env):
         client.close()
         offset = 4096 * round_number + round_number
         same_bytes(other.read(offset, LARGE), data[offset : offset + LARGE], f"what another reads, {round_number}")
-    wait_until(lambda: daemon.fd_count() <= files + 2 * PIPES_PER_CORE, 10, "no more files but pipes")
-    check(pipe_count(daemon) <= PIPES_PER_CORE + 2, f"{pipe_count(daemon)} pipes")
+    wait_until(lambda: daemon.fd_count() <= files, 10, "no more files but pipes")
+    check(daemon.pipe_count() <= PIPES_PER_CORE, f"{daemon.pipe_count()} pipes")
 
 
 @test(quick=True)
@@ -138,13 +124,13 @@ def inside_tls_they_are_copied(env):
     authority = Authority(env)
     data = random_bytes(SIZE)
     daemon = serve(env, env.file(SIZE, data), more=authority.settings("required"))
-    before = pipe_count(daemon)
+    before = daemon.pipe_count()
     client = env.keep(Wire(daemon.address))
     client.greet()
     start_tls(client, authority.context())
     client.ask_info(wire.OPT_GO, "disk")
     same_bytes(client.read(77, LARGE), data[77 : 77 + LARGE], "what was read")
-    equal(pipe_count(daemon), before, "pipes")
+    equal(daemon.pipe_count(), before, "pipes")
 
 
 @test(over=[("file",), (LOOP512,)], quick=[("file",)])

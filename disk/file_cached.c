@@ -50,11 +50,23 @@ copy_rest(const struct volume_request *request)
 		      (off_t)(request->offset + request->progress_bytes));
 }
 
+/* Have all of the volume be seen from now on.  Where it can't be, all reads would come here: then they are better copied. */
+static void
+extend_view(struct volume_request *request)
+{
+	struct file_volume *file = file_of(request->volume);
+
+	if (!page_view_extend(&file->view, file->fd, volume_size(request->volume)))
+		__atomic_store_n(&request->volume->splices, false, __ATOMIC_RELAXED);
+}
+
 static void
 read_run(struct call *call)
 {
 	struct volume_request *request = container_of(call, struct volume_request, call);
 
+	if (request->pipe != NULL)
+		extend_view(request);
 	request->error = 0;
 	while (request->progress_bytes < request->length) {
 		ssize_t result = request->pipe != NULL ? splice_rest(request) : copy_rest(request);
@@ -113,11 +125,10 @@ copy_slice(struct file_core *home, const struct volume_request *request)
 static uint64_t
 splice_cached(const struct volume_request *request)
 {
-	const struct page_view *view =
-		__atomic_load_n(&file_of(request->volume)->view, __ATOMIC_ACQUIRE);
 	ssize_t result = 0;
 
-	if (page_view_has(view, request->offset + request->progress_bytes,
+	if (page_view_has(&file_of(request->volume)->view,
+			  request->offset + request->progress_bytes,
 			  request->length - request->progress_bytes))
 		result = splice_rest(request);
 	return result > 0 ? (uint64_t)result : 0;
@@ -144,7 +155,6 @@ read_slice(struct op *op, long result)
 void
 file_submit_cached_read(struct volume_request *request)
 {
-	CHECK(request->pipe == NULL || request->volume->splices);
 	request->progress_bytes = 0;
 	file_prepare_op(request, read_slice);
 	reactor_complete(request->core->reactor, &request->op, 0);

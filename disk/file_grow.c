@@ -50,18 +50,6 @@ warn_if_replaced(const struct volume *volume, int fd)
 	}
 }
 
-/* Without a larger view all behind the one that there is goes by way of a helper. */
-static void
-grow_view(struct file_volume *file, uint64_t bytes)
-{
-	struct page_view *view = NULL;
-
-	if (file->volume.splices)
-		view = page_view_create(file->fd, bytes, file->view);
-	if (view != NULL)
-		__atomic_store_n(&file->view, view, __ATOMIC_RELEASE);
-}
-
 int
 file_refresh(struct volume *volume, uint64_t *found_bytes)
 {
@@ -83,7 +71,6 @@ file_refresh(struct volume *volume, uint64_t *found_bytes)
 	if (error < 0)
 		return log_refused(volume, *found_bytes, error);
 	extent_map_grow(&file->map, *found_bytes);
-	grow_view(file, *found_bytes);
 	__atomic_store_n(&file->tail_start, tail_start, __ATOMIC_RELEASE);
 	__atomic_store_n(&volume->size_bytes, *found_bytes, __ATOMIC_RELEASE);
 	return 0;

@@ -424,9 +424,8 @@ file_open(const struct volume_options *options, struct volume **result)
 		error = find_tail(file);
 	if (error < 0)
 		goto err_after_open;
-	if (file->cached && can_splice(file->fd))
-		file->view = page_view_create(file->fd, volume->size_bytes, NULL);
-	volume->splices = file->view != NULL;
+	volume->splices = file->cached && can_splice(file->fd);
+	page_view_init(&file->view);
 	*result = volume;
 	return 0;
 
@@ -512,7 +511,7 @@ file_close(struct volume *volume)
 	free(file->cores);
 	if (file->tail_fd >= 0)
 		(void)close(file->tail_fd);
-	page_view_destroy(file->view);
+	page_view_fini(&file->view);
 	(void)close(file->fd);
 	free(volume->path);
 	free(file);

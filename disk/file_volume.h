@@ -51,10 +51,9 @@ struct file_volume {
 		grain_bytes; /* exclusive ranges are multiples of it: blocks of the file system, or pages; at most
 				 FILE_GRAIN_BYTES_MAX */
 	bool is_device;
-	bool cached; /* through the page cache; the volume's block is a byte then */
-	struct page_view *
-		view; /* of what is cached; NULL: there is none.  Atomic: it changes when the file grows */
-	bool zeroes_fast; /* ZERO_RANGE does not write, if there is one */
+	bool cached;	       /* through the page cache; the volume's block is a byte then */
+	struct page_view view; /* file_cached.c's */
+	bool zeroes_fast;      /* ZERO_RANGE does not write, if there is one */
 	struct call_pool *calls;
 	struct range_lock *lock;
 	struct flush_group flushes;

@@ -1,18 +1,43 @@
-/* mincore(2) tells, of a mapping that nobody ever touches. */
+/* mincore(2) tells, of mappings that nobody ever touches. */
 #include "disk/page_view.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct page_view {
+struct page_view_mapping {
 	uint8_t *start;
 	uint64_t bytes;
-	struct page_view *older;
+	struct page_view_mapping *older;
 };
+
+void
+page_view_init(struct page_view *view)
+{
+	view->newest = NULL;
+	pthread_mutex_init(&view->lock, NULL);
+}
+
+void
+page_view_fini(struct page_view *view)
+{
+	struct page_view_mapping *mapping;
+
+	while ((mapping = view->newest) != NULL) {
+		view->newest = mapping->older;
+		(void)munmap(mapping->start, mapping->bytes);
+		free(mapping);
+	}
+	pthread_mutex_destroy(&view->lock);
+}
+
+static struct page_view_mapping *
+newest_of(const struct page_view *view)
+{
+	return __atomic_load_n(&view->newest, __ATOMIC_ACQUIRE);
+}
 
 /* To others mincore says that all is there, so that nobody learns what they read.  Source: the kernel's mm/mincore.c, can_do_mincore. */
 static bool
@@ -24,54 +49,60 @@ is_told(int fd)
 	       faccessat(fd, "", W_OK, AT_EMPTY_PATH | AT_EACCESS) == 0;
 }
 
-struct page_view *
-page_view_create(int fd, uint64_t bytes, struct page_view *older)
+/* Returns NULL if it can't be had. */
+static struct page_view_mapping *
+map(int fd, uint64_t bytes)
 {
-	struct page_view *view;
+	struct page_view_mapping *mapping = malloc(sizeof(*mapping));
 	unsigned char page;
-	void *start;
 
-	if (!is_told(fd))
+	if (mapping == NULL)
 		return NULL;
-	view = malloc(sizeof(*view));
-	if (view == NULL)
-		return NULL;
-	start = mmap(NULL, bytes, PROT_NONE, MAP_SHARED, fd, 0);
-	if (start == MAP_FAILED) {
-		free(view);
+	mapping->bytes = bytes;
+	mapping->start = mmap(NULL, bytes, PROT_NONE, MAP_SHARED, fd, 0);
+	if (mapping->start == MAP_FAILED) {
+		free(mapping);
 		return NULL;
 	}
-	*view = (struct page_view){ .start = start, .bytes = bytes, .older = older };
-	if (mincore(start, 1, &page) == 0)
-		return view;
-	view->older = NULL;
-	page_view_destroy(view);
+	if (mincore(mapping->start, 1, &page) == 0)
+		return mapping;
+	(void)munmap(mapping->start, bytes); /* what shuts the process in may forbid it */
+	free(mapping);
 	return NULL;
 }
 
-void
-page_view_destroy(struct page_view *view)
+bool
+page_view_extend(struct page_view *view, int fd, uint64_t bytes)
 {
-	while (view != NULL) {
-		struct page_view *older = view->older;
+	struct page_view_mapping *mapping, *older;
 
-		(void)munmap(view->start, view->bytes);
-		free(view);
-		view = older;
+	pthread_mutex_lock(&view->lock);
+	older = view->newest;
+	if (older != NULL && older->bytes >= bytes) {
+		pthread_mutex_unlock(&view->lock);
+		return true;
 	}
+	mapping = is_told(fd) ? map(fd, bytes) : NULL;
+	if (mapping != NULL) {
+		mapping->older = older;
+		__atomic_store_n(&view->newest, mapping, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&view->lock);
+	return mapping != NULL;
 }
 
 bool
 page_view_has(const struct page_view *view, uint64_t offset, uint64_t length)
 {
+	const struct page_view_mapping *mapping = newest_of(view);
 	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	uint64_t first = offset / page_bytes, last = (offset + length - 1) / page_bytes;
-	unsigned char pages[PAGE_VIEW_PAGES];
 	uint64_t count = last - first + 1;
+	unsigned char pages[PAGE_VIEW_PAGES];
 
-	if (count > PAGE_VIEW_PAGES || offset + length > view->bytes)
+	if (mapping == NULL || count > PAGE_VIEW_PAGES || offset + length > mapping->bytes)
 		return false;
-	if (mincore(view->start + first * page_bytes, count * page_bytes, pages) != 0)
+	if (mincore(mapping->start + first * page_bytes, count * page_bytes, pages) != 0)
 		return false;
 	for (uint64_t i = 0; i < count; i++)
 		if ((pages[i] & 1) == 0)

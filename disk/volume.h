@@ -32,7 +32,7 @@ struct volume {
 	bool read_only;
 	bool trims;	 /* TRIM gives room back */
 	bool prefetches; /* CACHE makes later reads faster */
-	bool splices;	 /* a READ's payload can go to a pipe */
+	bool splices; /* a READ's payload is best put into a pipe; atomic: it is not any more where that turns out to be no help */
 	/* Private to volume.c. */
 	bool sync_failed; /* atomic: set once by any core, never cleared */
 	struct failure_log failures;

@@ -410,7 +410,9 @@ queue_zeros(struct nbd_request *request)
 static bool
 took_pipe(struct nbd_request *request)
 {
-	return request->connection->session.export->volume->splices && !request->sparse &&
+	const struct volume *volume = request->connection->session.export->volume;
+
+	return __atomic_load_n(&volume->splices, __ATOMIC_RELAXED) && !request->sparse &&
 	       request_take_pipe(request);
 }
 

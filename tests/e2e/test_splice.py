@@ -1,12 +1,13 @@
 """cache = host: large reads go from the page cache to the socket by way of pipes, without being copied."""
 
 import os
+import pwd
 import random
 import threading
 
 import wire
 from authority import Authority, start_tls
-from harness import LOOP512, MIB, TCP, UNIX
+from harness import LOOP512, MIB, TCP, UNIX, Skip
 from harness import check, equal, random_bytes, same_bytes, test, two_cores, wait_until
 from test_cache import make_cold
 from wire import CMD_FLAG_DF, SIMPLE, STYLES, Closed, Wire
@@ -131,6 +132,32 @@ def inside_tls_they_are_copied(env):
     client.ask_info(wire.OPT_GO, "disk")
     same_bytes(client.read(77, LARGE), data[77 : 77 + LARGE], "what was read")
     equal(daemon.pipe_count(), before, "pipes")
+
+
+@test(over=[(True,), (False,)], quick=[(True,), (False,)])
+def user_who_may_not_know_what_is_cached_has_it_copied(env, knows):
+    """Root opens the image, and becomes somebody to whom the kernel says, unless the image is theirs, that all of it is cached."""
+    if os.geteuid() != 0:
+        raise Skip("needs root to give up")
+    data = random_bytes(SIZE)
+    image = env.file(SIZE, data)
+    user = pwd.getpwnam("nobody")
+    os.chmod(image, 0o600)
+    if knows:
+        os.chown(image, user.pw_uid, user.pw_gid)
+    config = env.config(f"[server]\nlisten = 127.0.0.1:0\nuser = nobody\n[export disk]\npath = {image}\ncache = host\n")
+    daemon = env.serve("--config", config, "--cores", two_cores().split(",", maxsplit=1)[0])
+    client = connect(env, daemon)
+    same_bytes(client.read(0, LARGE), data[:LARGE], "the first read")
+    for _ in range(4):
+        make_cold(image)
+        cookies = {client.request(wire.CMD_READ, index * LARGE, LARGE): index for index in range(8)}
+        for _ in range(8):
+            cookie, error, got = client.reply()
+            equal(error, 0, "error of a read")
+            same_bytes(got, data[cookies[cookie] * LARGE :][:LARGE], f"read {cookies[cookie]}")
+    # The first one found out.
+    check((daemon.pipe_count() > 1) == knows, f"{daemon.pipe_count()} pipes")
 
 
 @test(over=[("file",), (LOOP512,)], quick=[("file",)])

@@ -15,7 +15,7 @@
 
 static char path[64];
 static int fd;
-static struct page_view *view;
+static struct page_view view;
 
 static void
 setup(void)
@@ -28,14 +28,15 @@ setup(void)
 	memset(bytes, 7, sizeof(bytes));
 	cr_assert_eq(pwrite(fd, bytes, sizeof(bytes), 0), (ssize_t)sizeof(bytes));
 	cr_assert_eq(fdatasync(fd), 0);
-	view = page_view_create(fd, PAGES * PAGE, NULL);
-	cr_assert_not_null(view);
+	page_view_init(&view);
+	cr_assert_not(page_view_has(&view, 0, 1));
+	cr_assert(page_view_extend(&view, fd, PAGES * PAGE));
 }
 
 static void
 teardown(void)
 {
-	page_view_destroy(view);
+	page_view_fini(&view);
 	(void)close(fd);
 	medium_remove(MEDIUM_HERE, path);
 }
@@ -57,32 +58,31 @@ make_cached(uint64_t first, uint64_t count)
 Test(page_view, has_what_is_cached_to_the_byte)
 {
 	make_cached(10, 3);
-	cr_assert(page_view_has(view, 10 * PAGE, 3 * PAGE));
-	cr_assert(page_view_has(view, 10 * PAGE, 1));
-	cr_assert(page_view_has(view, 13 * PAGE - 1, 1));
-	cr_assert_not(page_view_has(view, 10 * PAGE - 1, 2));
-	cr_assert_not(page_view_has(view, 13 * PAGE - 1, 2));
-	cr_assert_not(page_view_has(view, 100 * PAGE, PAGE));
+	cr_assert(page_view_has(&view, 10 * PAGE, 3 * PAGE));
+	cr_assert(page_view_has(&view, 10 * PAGE, 1));
+	cr_assert(page_view_has(&view, 13 * PAGE - 1, 1));
+	cr_assert_not(page_view_has(&view, 10 * PAGE - 1, 2));
+	cr_assert_not(page_view_has(&view, 13 * PAGE - 1, 2));
+	cr_assert_not(page_view_has(&view, 100 * PAGE, PAGE));
 }
 
 Test(page_view, has_no_more_than_can_be_asked_for_nor_what_is_behind_it)
 {
 	make_cached(0, PAGES);
-	cr_assert(page_view_has(view, 0, PAGE_VIEW_PAGES * PAGE));
-	cr_assert(page_view_has(view, (PAGES - PAGE_VIEW_PAGES) * PAGE, PAGE_VIEW_PAGES * PAGE));
-	cr_assert_not(page_view_has(view, 0, PAGE_VIEW_PAGES * PAGE + 1));
-	cr_assert_not(page_view_has(view, PAGES * PAGE - 1, 2));
+	cr_assert(page_view_has(&view, 0, PAGE_VIEW_PAGES * PAGE));
+	cr_assert(page_view_has(&view, (PAGES - PAGE_VIEW_PAGES) * PAGE, PAGE_VIEW_PAGES * PAGE));
+	cr_assert_not(page_view_has(&view, 0, PAGE_VIEW_PAGES * PAGE + 1));
+	cr_assert_not(page_view_has(&view, PAGES * PAGE - 1, 2));
 }
 
-Test(page_view, larger_one_sees_what_has_been_added)
+Test(page_view, is_extended_to_what_has_been_added)
 {
 	static char more[PAGE];
 
 	cr_assert_eq(pwrite(fd, more, PAGE, PAGES * PAGE), (ssize_t)PAGE);
-	cr_assert_not(page_view_has(view, PAGES * PAGE, PAGE));
-	view = page_view_create(fd, (PAGES + 1) * PAGE, view);
-	cr_assert_not_null(view);
-	cr_assert(page_view_has(view, PAGES * PAGE, PAGE));
+	cr_assert_not(page_view_has(&view, PAGES * PAGE, PAGE));
+	cr_assert(page_view_extend(&view, fd, (PAGES + 1) * PAGE));
+	cr_assert(page_view_has(&view, PAGES * PAGE, PAGE));
 }
 
 /* Behind the end, which the file had when it was opened, there is nothing. */
@@ -90,13 +90,14 @@ Test(page_view, file_that_was_truncated_has_not_what_is_gone)
 {
 	make_cached(0, PAGES);
 	cr_assert_eq(ftruncate(fd, PAGE), 0);
-	cr_assert(page_view_has(view, 0, PAGE));
-	cr_assert_not(page_view_has(view, PAGE, PAGE));
+	cr_assert(page_view_has(&view, 0, PAGE));
+	cr_assert_not(page_view_has(&view, PAGE, PAGE));
 }
 
 /* Who neither owns nor may write it is told by mincore that everything is there. */
-Test(page_view, others_get_none)
+Test(page_view, others_see_nothing)
 {
+	struct page_view other;
 	int read_only;
 
 	if (geteuid() != 0)
@@ -105,7 +106,10 @@ Test(page_view, others_get_none)
 	read_only = open(path, O_RDONLY);
 	cr_assert_geq(read_only, 0);
 	cr_assert_eq(seteuid(65534), 0);
-	cr_assert_null(page_view_create(read_only, PAGES * PAGE, NULL));
+	page_view_init(&other);
+	cr_assert_not(page_view_extend(&other, read_only, PAGES * PAGE));
 	cr_assert_eq(seteuid(0), 0);
+	cr_assert_not(page_view_has(&other, 0, 1));
+	page_view_fini(&other);
 	(void)close(read_only);
 }

@@ -29,11 +29,11 @@
 
 _Static_assert(CONNECTION_INPUT_BYTES >= HANDSHAKE_INPUT_BYTES_MIN, "an option must fit");
 
-/* What only a connection that is at work needs. */
+/* What only a connection that is at work needs.  All that one request at a time touches is in the first page. */
 struct connection_room {
-	uint8_t input[CONNECTION_INPUT_BYTES];
 	struct iovec receive_parts[CONNECTION_RECEIVE_PARTS];
 	struct iovec send_parts[CONNECTION_SEND_PARTS];
+	uint8_t input[CONNECTION_INPUT_BYTES];
 };
 
 enum connection_state {

@@ -205,10 +205,10 @@ def flood_of_clients_that_stay_is_bounded(env):
         check(count < limit + 10, f"{count} more files than without the flood")
         neighbour.rate(0.05)
     if not env.quick:
-        # 2.5 MB from the first second on.  The address sanitizer keeps what was freed in quarantine: 144 MB, and 4.4 MB, as
+        # 2.5 MB from the first second on, seldom 3.3; 80 KiB is what is allocated for the input of each.  The address sanitizer keeps what was freed in quarantine: 144 MB, and 4.4 MB, as
         # steady, with quarantine_size_mb=1.
         grown = daemon.rss_bytes() - memory
-        check(grown < limit * 65536, f"memory grew by {grown} bytes")
+        check(grown < limit * 80 * 1024, f"memory grew by {grown} bytes")
     flooding.kill()
     flooding.wait()
     connect_when_there_is_room(env, daemon)

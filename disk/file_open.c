@@ -374,8 +374,8 @@ static bool
 can_splice(int fd)
 {
 	loff_t offset = 0;
-	bool can = false;
 	int fds[2];
+	bool can;
 
 	if (pipe2(fds, O_CLOEXEC) != 0)
 		return false;

@@ -33,12 +33,6 @@ page_view_fini(struct page_view *view)
 	pthread_mutex_destroy(&view->lock);
 }
 
-static struct page_view_mapping *
-newest_of(const struct page_view *view)
-{
-	return __atomic_load_n(&view->newest, __ATOMIC_ACQUIRE);
-}
-
 /* To others mincore says that all is there, so that nobody learns what they read.  Source: the kernel's mm/mincore.c, can_do_mincore. */
 static bool
 is_told(int fd)
@@ -94,7 +88,7 @@ page_view_extend(struct page_view *view, int fd, uint64_t bytes)
 bool
 page_view_has(const struct page_view *view, uint64_t offset, uint64_t length)
 {
-	const struct page_view_mapping *mapping = newest_of(view);
+	const struct page_view_mapping *mapping = __atomic_load_n(&view->newest, __ATOMIC_ACQUIRE);
 	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
 	uint64_t first = offset / page_bytes, last = (offset + length - 1) / page_bytes;
 	uint64_t count = last - first + 1;

@@ -19,7 +19,7 @@
 #include "net/traffic.h"
 #include "reactor/list.h"
 
-/* Room for a whole option, for any number of headers, or for a dozen short writes: with half of it these had 0.7 to 0.9 times the rate
+/* Room for a whole option, for any number of headers, or for a dozen short writes: with half of it these had 0.8 to 0.9 times the rate
  * (doc/decisions/0006-sockets.md).  Memory is only what was ever touched of it. */
 #define CONNECTION_INPUT_BYTES 65536u
 

@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import storage  # noqa: E402 (the two lines above come first)
 from measure import end_server  # noqa: E402
-from processes import Child, ChildError, machine_busy_seconds  # noqa: E402
+from processes import Child, ChildError, machine_seconds  # noqa: E402
 from servers import free_port  # noqa: E402
 
 LOAD_GRACE_SECONDS = 60
@@ -198,7 +198,7 @@ class Bench:
         if row.disk:
             storage.prepare_cache(row.disk, self.paths[row.disk])
         port = free_port()
-        busy, start = machine_busy_seconds(), time.monotonic()
+        (had, _), start = machine_seconds(), time.monotonic()
         with Child(self.server_argv(row, server, port), self.log["server"],
                    {self.arguments.server_cpu}) as child:
             load = Child(self.load_argv(row, child.pid, port, seconds, syscalls),
@@ -211,7 +211,7 @@ class Bench:
                 load.fail(f"status {load.status}" if done else "did not end")
             end_server(child)
         used = sum(usage.ru_utime + usage.ru_stime for usage in (child.usage, load.usage))
-        other = (machine_busy_seconds() - busy - used) / (time.monotonic() - start)
+        other = (machine_seconds()[0] - had - used) / (time.monotonic() - start)
         self.other_cpus.append(max(0.0, other))
         with open(self.log["load"]) as output:
             return figures_of(row, json.load(output))

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from clients import Endpoint
-from processes import Child, MemoryWatch, context_switches, cpu_ns, machine_busy_seconds, tree
+from processes import Child, MemoryWatch, context_switches, cpu_ns, machine_seconds, tree
 from storage import prepare_cache
 
 TRACER_SECONDS = 10
@@ -44,7 +44,7 @@ class Bench:
         prepare_cache(row.storage, path)
         watch = Watch()
         figures = fio.on_storage(row.load, path, self.seconds, row.storage != "cached")
-        figures["other_cpus"] = watch.other_cpus(figures, 0)
+        watch.finish(figures, 0)
         return figures
 
     def server_turn(self, row, client, server, path):
@@ -60,7 +60,7 @@ class Bench:
             finally:
                 memory_bytes = memory.finish()
             cost.stop()
-            figures["other_cpus"] = watch.other_cpus(figures, cost.cpu_ns)
+            watch.finish(figures, cost.cpu_ns)
             figures["memory_mib"] = memory_bytes / (1 << 20)
             end_server(child)
         requests = max(1, figures["requests"] - begun.requests)
@@ -135,14 +135,19 @@ class Watch:
     """The machine's CPU time while a turn runs."""
 
     def __init__(self):
-        self.busy = machine_busy_seconds()
+        self.had, self.stolen = machine_seconds()
         self.start = time.monotonic()
 
-    def other_cpus(self, figures, server_ns):
-        """CPUs that were busy with neither the client nor the server."""
+    def finish(self, figures, server_ns):
+        """Put into FIGURES the CPUs that were busy with neither the client nor the server, and the part that the host kept of the CPU time
+        that was wanted."""
+        had, stolen = machine_seconds()
+        had -= self.had
+        stolen -= self.stolen
         client_seconds = figures["client_cpu_us"] * figures["requests"] / 1e6
-        other = machine_busy_seconds() - self.busy - client_seconds - server_ns / 1e9
-        return max(0.0, other / (time.monotonic() - self.start))
+        other = had - client_seconds - server_ns / 1e9
+        figures["other_cpus"] = max(0.0, other / (time.monotonic() - self.start))
+        figures["stolen"] = stolen / max(had + stolen, 1e-9)
 
 
 def end_server(child):

@@ -11,6 +11,7 @@ import platform
 import shlex
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -218,11 +219,15 @@ def facts(run):
         storage_kind = next(kind for kind in ("file", "cached", "null") if kind in server.arguments)
         argv = server.argv(storage_kind, "IMAGE", "PORT")
         found.append((server.name, "`" + shlex.join([os.path.basename(argv[0])] + argv[1:]) + "`"))
-    others = run.other_cpus()
+    others = run.of_each_turn("other_cpus")
     if others:
         found.append(("other load", f"{sum(others) / len(others):.2f} CPUs on average, at most "
                       f"{max(others):.2f}, were busy with neither client nor server (the kernel's "
                       "own threads included)"))
+    stolen = run.of_each_turn("stolen")
+    if stolen:
+        found.append(("stolen", f"{statistics.mean(stolen):.1%} of the CPU time that a turn wanted went to the host's others on average, at "
+                      f"most {max(stolen):.0%}; {run.taken_again} turns that lost more than {rounds.STOLEN_MAX:.0%} were taken again"))
     return found
 
 

@@ -191,8 +191,11 @@ class MemoryWatch:
         return self.most
 
 
-def machine_busy_seconds():
-    """CPU time of the whole machine since boot: user, nice, system, irq and softirq."""
+def machine_seconds():
+    """CPU time of the whole machine since boot: (had: user, nice, system, irq and softirq; stolen: wanted, but the host gave it to
+    others)."""
     with open("/proc/stat") as stat:
-        ticks = [int(field) for field in stat.readline().split()[1:8]]
-    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+        ticks = [int(field) for field in stat.readline().split()[1:9]]
+    stolen = ticks.pop()
+    hertz = os.sysconf("SC_CLK_TCK")
+    return (sum(ticks) - ticks[3] - ticks[4]) / hertz, stolen / hertz

@@ -76,11 +76,14 @@ struct connection {
 	struct move move; /* to another core */
 	struct trial trial;
 	struct gather gather;
+	struct service_core *
+		made_room; /* the core that it left to others; NULL: none (net/service_balance.h) */
 
 	/* Transmission. */
 	struct nbd_session session; /* of the handshake, when that is over */
 	struct traffic traffic;
-	unsigned request_count;	    /* held */
+	unsigned request_count; /* held */
+	bool deep; /* it held SERVICE_DEEP_MIN and more since that was looked at (net/service_balance.h) */
 	unsigned io_count;	    /* with the volume */
 	size_t buffer_bytes;	    /* held */
 	unsigned pipe_count;	    /* held */

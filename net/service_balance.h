@@ -2,8 +2,10 @@
  *
  * Connections are spread evenly when they come, but some ask for more than others, and a core may have to share its CPU with other
  * programs, clients among them.  So each core looks, while it is at work, what part of the time it had nothing to do, which it then
- * could have run in.  One that had no such time and serves a crowd gives a part of it to the one that had most.
- * Few connections stay where they are: waking another CPU for each of their requests would cost more than is gained
+ * could have run in, and what part of it others had its CPU while it wanted it.
+ * One whose CPU others have makes room: what it serves with few requests under way each goes to one that is at work anyway, if all of it
+ * fits there.  It comes back when that one has no time left, and the CPU has.
+ * Else one that had no time and serves a crowd gives a part of it to the one that had most
  * (doc/decisions/0014-placement.md). */
 #ifndef NET_SERVICE_BALANCE_H
 #define NET_SERVICE_BALANCE_H
@@ -13,6 +15,9 @@
 /* So many connections of a core are a crowd. */
 #define SERVICE_CROWD_MIN 64u
 
+/* So many requests under way make a connection deep: for fewer, the time that each takes counts. */
+#define SERVICE_DEEP_MIN 16u
+
 struct service_core;
 
 /* A core's part; embedded, zeroed.  On the core's thread but what is atomic. */
@@ -21,8 +26,10 @@ struct balance {
 	unsigned idle_permille; /* atomic: of the time before that */
 	/* Private. */
 	unsigned receives;
+	unsigned others_looks; /* in a row at which others had its CPU */
 	uint64_t looked_ns;
-	uint64_t rest_ns, waited_ns; /* at the last look */
+	uint64_t rest_ns, ran_ns, waited_ns; /* at the last look */
+	uint64_t stays_ns;		     /* atomic: until then, what came back stays */
 };
 
 /* Something was received on CORE: look, if it is time to, and let connections go. */

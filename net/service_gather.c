@@ -14,9 +14,6 @@
 #define WAIT_NS	    (1000 * MS_NS)
 #define WAIT_NS_MAX (64 * WAIT_NS)
 
-/* Requests under way.  With fewer the time that each takes counts, which is shorter where two CPUs work at them. */
-#define DEPTH_MIN 16u
-
 #define SPARE_PERMILLE 50u /* of the CPU that takes more: idle when all is there */
 #define FULL_PERMILLE  50u /* one that is idle for less has no time left */
 
@@ -55,7 +52,7 @@ follow(struct connection *connection, uint64_t now_ns)
 	struct service_core *home = connection->home;
 	struct service_core *target;
 
-	if (connection->request_count < DEPTH_MIN || service_move_settled(connection))
+	if (connection->request_count < SERVICE_DEEP_MIN || service_move_settled(connection))
 		return;
 	target = other_core_on(home, peer_socket_cpu(connection->fd));
 	if (target == NULL ||

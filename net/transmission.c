@@ -300,6 +300,7 @@ transmission_received(struct connection *connection, size_t count)
 	if (payload > 0 && connection->payload_left == 0)
 		payload_complete(connection);
 	take_all(connection);
+	connection->deep |= connection->request_count >= SERVICE_DEEP_MIN;
 	service_trial_look(connection);
 	service_balance_look(connection->home);
 	if (connection->shutting_down)

@@ -46,18 +46,20 @@ core_enter_arena(struct core *core, int node)
 		log_warning("core %u: no memory arena of its own: %s", core->cpu, strerror(-error));
 }
 
-uint64_t
-core_waited_ns(const struct core *core)
+struct core_times
+core_times(const struct core *core)
 {
 	unsigned long long ran_ns, waited_ns;
 	char text[64];
 	ssize_t bytes;
 
 	if (core->schedstat_fd < 0)
-		return 0;
+		return (struct core_times){ .ran_ns = 0 };
 	bytes = pread(core->schedstat_fd, text, sizeof(text) - 1, 0);
 	text[bytes > 0 ? bytes : 0] = '\0';
-	return sscanf(text, "%llu %llu", &ran_ns, &waited_ns) == 2 ? waited_ns : 0;
+	if (sscanf(text, "%llu %llu", &ran_ns, &waited_ns) != 2)
+		return (struct core_times){ .ran_ns = 0 };
+	return (struct core_times){ ran_ns, waited_ns };
 }
 
 /* Make what the core owns, on its own thread, so that its memory comes from its own node. */

@@ -45,10 +45,15 @@ int cores_start(struct cores *cores, const struct cpu_list *list,
 		const struct reactor_config *config, size_t buffer_bytes,
 		size_t buffer_bytes_largest) MUST_USE;
 
-/* For how long CORE's thread has waited for its CPU, which others had, since it began.  On its thread; a system call.
- * 0 where the kernel does not tell (it needs CONFIG_SCHED_INFO).
+/* What a core's thread has had of its CPU since it began. */
+struct core_times {
+	uint64_t ran_ns;
+	uint64_t waited_ns; /* for it, while others had it */
+};
+
+/* Those of CORE.  On its thread; a system call.  0 where the kernel does not tell (it needs CONFIG_SCHED_INFO).
  * Source: Documentation/scheduler/sched-stats.rst of Linux, /proc/PID/schedstat. */
-uint64_t core_waited_ns(const struct core *core);
+struct core_times core_times(const struct core *core);
 
 /* Stop the reactors, wait for the threads and free all.  No operation may be in flight; not on a core's thread. */
 void cores_stop(struct cores *cores);

@@ -157,9 +157,17 @@ def crowd_leaves_a_core_without_time_for_an_idle_one(env):
     check(to.count(cores[1]) < to.count(cores[0]), f"{to.count(cores[1])} of {len(to)} moves were back")
 
 
+@test(alone=True, speed=True)
+def few_connections_leave_a_cpu_that_their_client_wants(env):
+    """Half of them begin there; the other core is at work, and has time for all."""
+    daemon, cores = crowd(env, 8)
+    equal(set(all_moves(daemon)), {cores[0]}, "where they were moved to")
+
+
 @test(alone=True)
-def few_connections_stay_beside_their_client(env):
-    daemon, _ = crowd(env, 40)
+def one_connection_stays_beside_its_client(env):
+    """The other core is not at work: to wake it for each request would cost more."""
+    daemon, _ = crowd(env, 1)
     equal(all_moves(daemon), [], "moves")
 
 

@@ -222,7 +222,7 @@ toil_on(struct message *message)
 		reactor_send(toil->core->reactor, message);
 		return;
 	}
-	toil->waited_ns = core_waited_ns(toil->core) - toil->waited_ns;
+	toil->waited_ns = core_times(toil->core).waited_ns - toil->waited_ns;
 	toil->rest_ns = reactor_counters(toil->core->reactor)->rest_ns - toil->rest_ns;
 	sem_post(&toil->finished);
 }
@@ -232,7 +232,7 @@ begin_toil(struct message *message)
 {
 	struct toil *toil = container_of(message, struct toil, message);
 
-	toil->waited_ns = core_waited_ns(toil->core);
+	toil->waited_ns = core_times(toil->core).waited_ns;
 	toil->rest_ns = reactor_counters(toil->core->reactor)->rest_ns;
 	toil->until_ns = kernel_clock_ns() + 300000000;
 	message->deliver = toil_on;

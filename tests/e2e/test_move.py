@@ -1,6 +1,7 @@
 """Connections that move from core to core, as what is asked of them changes."""
 
 import os
+import subprocess
 import time
 
 import wire
@@ -132,15 +133,20 @@ def client_that_reads_no_replies_is_not_held_up_by_a_move(env):
         cookies.discard(client.next_answer().cookie)
 
 
-def crowd(env, connections):
-    """What millrace-bench, on the second core's CPU, writes and reads over so many connections is right.  Returns the daemon and its
-    cores."""
+def serve_memory(env):
+    """A daemon of two cores, those, and millrace-bench's path."""
     cores = [int(core) for core in two_cores().split(",")]
     if len(cores) < 2:
         raise Skip("needs two cores")
     settings = f"[reactor]\ncores = {two_cores()}\n[server]\nlisten = 127.0.0.1:0\nlog-level = debug\n"
     daemon = env.serve("--config", env.config(settings + f"[export disk]\ntype = memory\nsize = {SIZE}\n"))
-    program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    return daemon, cores, os.path.join(os.path.dirname(env.binary), "millrace-bench")
+
+
+def crowd(env, connections):
+    """What millrace-bench, on the second core's CPU, writes and reads over so many connections is right.  Returns the daemon and its
+    cores."""
+    daemon, cores, program = serve_memory(env)
     command = [program, "verify", daemon.uri("disk"), "--connections", str(connections), "--depth", "1", "--time", "1.5",
                "--rounds", "1", "--size", "8M", "--cores", str(cores[1]), "--quiet"]
     result = env.run(command)
@@ -162,6 +168,20 @@ def few_connections_leave_a_cpu_that_their_client_wants(env):
     """Half of them begin there; the other core is at work, and has time for all."""
     daemon, cores = crowd(env, 8)
     equal(set(all_moves(daemon)), {cores[0]}, "where they were moved to")
+
+
+@test(alone=True, speed=True)
+def they_come_back_when_their_client_goes_there(env):
+    """The client comes to the CPU that they went to, and leaves its own one idle."""
+    daemon, cores, program = serve_memory(env)
+    client = start_process([program, "run", daemon.uri("disk"), "--rw", "randwrite", "--connections", "8", "--depth", "1", "--time", "20",
+                            "--cores", str(cores[1]), "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    env.processes.append(client)
+    wait_until(lambda: len(all_moves(daemon)) >= 4, 8, "half of them to leave")
+    equal(set(all_moves(daemon)), {cores[0]}, "where they were moved to")
+    for task in os.listdir(f"/proc/{client.pid}/task"):
+        os.sched_setaffinity(int(task), {cores[0]})
+    wait_until(lambda: all_moves(daemon).count(cores[1]) >= 4, 8, "them to come back")
 
 
 @test(alone=True)

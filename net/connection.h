@@ -76,8 +76,7 @@ struct connection {
 	struct move move; /* to another core */
 	struct trial trial;
 	struct gather gather;
-	struct service_core *
-		made_room; /* the core that it left to others; NULL: none (net/service_balance.h) */
+	struct service_core *made_room; /* that it left to others; NULL: none */
 
 	/* Transmission. */
 	struct nbd_session session; /* of the handshake, when that is over */

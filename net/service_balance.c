@@ -60,7 +60,7 @@ at_work(const struct service_core *core, uint64_t now_ns)
 	return __atomic_load_n(&core->balance.known_ns, __ATOMIC_RELAXED) + OLD_NS >= now_ns;
 }
 
-/* What its CPU has left for CORE; 0: too little for one that is not at work. */
+/* What its CPU has left for CORE; 0: too little, or nobody knows, for one that is not at work. */
 static unsigned
 idle_permille_of(const struct service_core *core, uint64_t now_ns)
 {
@@ -91,23 +91,7 @@ idlest_core(struct service *service, uint64_t now_ns, unsigned *permille)
 	return best;
 }
 
-/* Let COUNT connections of HOME go to TARGET. */
-static void
-give(struct service_core *home, struct service_core *target, unsigned count)
-{
-	struct list_node *node, *after;
-
-	list_for_each_safe(node, after, &home->connections) {
-		struct connection *connection = container_of(node, struct connection, node);
-
-		if (count == 0)
-			break;
-		if (!service_move_settled(connection))
-			count -= service_move_to(connection, target);
-	}
-}
-
-/* Let others know that CORE is idle for IDLE thousandths of its time. */
+/* Let others know that CORE is idle for IDLE thousandths of its time; 0: what it has is given away until it looks again. */
 static void
 publish(struct service_core *core, unsigned idle, uint64_t now_ns)
 {
@@ -153,15 +137,24 @@ give_back(struct service_core *home, uint64_t now_ns)
 	}
 }
 
-/* HOME, with COUNT connections, has no time left; TARGET is idle for IDLE thousandths. */
+/* HOME, with COUNT connections, has no time left: TARGET, which is idle for IDLE thousandths, gets a part of them. */
 static void
-give_to(struct service_core *home, struct service_core *target, unsigned count, unsigned idle,
-	uint64_t now_ns)
+give(struct service_core *home, struct service_core *target, unsigned count, unsigned idle,
+     uint64_t now_ns)
 {
-	/* What it has is given away until it looks again. */
+	unsigned given = count * (idle - SPARE_PERMILLE) / 2000;
+	struct list_node *node, *after;
+
 	publish(target, 0, now_ns);
 	__atomic_store_n(&target->balance.stays_ns, now_ns + STAYS_NS, __ATOMIC_RELAXED);
-	give(home, target, count * (idle - SPARE_PERMILLE) / 2000);
+	list_for_each_safe(node, after, &home->connections) {
+		struct connection *connection = container_of(node, struct connection, node);
+
+		if (given == 0)
+			break;
+		if (!service_move_settled(connection))
+			given -= service_move_to(connection, target);
+	}
 }
 
 /* Others have had HOME's CPU for WAITED thousandths.  Returns at how many looks in a row that was too much. */
@@ -194,7 +187,7 @@ look(struct service_core *home, uint64_t now_ns, uint64_t elapsed_ns)
 	    __atomic_load_n(&home->balance.stays_ns, __ATOMIC_RELAXED) < now_ns)
 		make_room(home, target, now_ns);
 	else if (count >= SERVICE_CROWD_MIN)
-		give_to(home, target, count, idle, now_ns);
+		give(home, target, count, idle, now_ns);
 	else
 		give_back(home, now_ns);
 }

@@ -218,6 +218,8 @@ helper_main(void *argument)
 {
 	struct call_pool *pool = argument;
 
+	/* Else it would have the name of the core that started it. */
+	(void)pthread_setname_np(pthread_self(), "call");
 	pthread_mutex_lock(&pool->lock);
 	while (helper_wait(pool))
 		call_perform(

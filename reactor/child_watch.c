@@ -8,6 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* A debugger that traces the child is told first: until it has taken notice there is nothing to wait for, though the pidfd is readable. */
+#define TRACED_NS ((uint64_t)10 * 1000000)
+
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
@@ -27,6 +30,24 @@ arm(struct child_watch *watch)
 {
 	op_poll(&watch->poll, watch->fd, POLLIN);
 	reactor_start_always(watch->reactor, &watch->poll);
+}
+
+static void
+finish_stop(struct child_watch *watch)
+{
+	kernel_close(watch->fd);
+	watch->on_stopped(watch);
+}
+
+static void
+look_again(struct timer *timer)
+{
+	struct child_watch *watch = container_of(timer, struct child_watch, traced);
+
+	if (watch->stopping)
+		finish_stop(watch);
+	else
+		arm(watch);
 }
 
 static void
@@ -51,14 +72,12 @@ poll_done(struct op *op, long result)
 
 	(void)result;
 	if (watch->stopping) {
-		kernel_close(watch->fd);
-		watch->on_stopped(watch);
+		finish_stop(watch);
 		return;
 	}
 	error = wait_for(watch->fd, 0, &info, &end.usage);
 	if (error == 0 && info.si_pid == 0) {
-		/* UNTESTED: a debugger traces the child and is the first to be told. */
-		arm(watch);
+		reactor_timer_start(watch->reactor, &watch->traced, TRACED_NS);
 		return;
 	}
 	kernel_close(watch->fd);
@@ -99,6 +118,7 @@ child_watch_start(struct child_watch *watch, struct reactor *reactor, pid_t pid,
 		.on_exit = on_exit, .pid = pid, .reactor = reactor, .fd = fd
 	};
 	op_init(&watch->poll, poll_done);
+	timer_init(&watch->traced, look_again);
 	arm(watch);
 	return 0;
 }
@@ -106,8 +126,11 @@ child_watch_start(struct child_watch *watch, struct reactor *reactor, pid_t pid,
 void
 child_watch_stop(struct child_watch *watch, void (*on_stopped)(struct child_watch *watch))
 {
-	CHECK(!watch->stopping && !op_idle(&watch->poll));
+	CHECK(!watch->stopping);
 	watch->stopping = true;
 	watch->on_stopped = on_stopped;
-	reactor_cancel_poll(watch->reactor, &watch->poll);
+	if (op_idle(&watch->poll))
+		reactor_timer_start(watch->reactor, &watch->traced, 0);
+	else
+		reactor_cancel_poll(watch->reactor, &watch->poll);
 }

@@ -34,7 +34,8 @@ struct child_watch {
 	void (*on_stopped)(struct child_watch *watch);
 	struct reactor *reactor;
 	struct op poll;
-	int fd; /* the pidfd */
+	struct timer traced; /* until the next look at a child that a debugger has not let go */
+	int fd;		     /* the pidfd */
 	bool stopping;
 };
 

@@ -58,6 +58,22 @@ cpu_list_auto(struct cpu_list *list)
 }
 
 int
+cpu_list_allowed(const struct cpu_list *wanted, struct cpu_list *allowed)
+{
+	cpu_set_t sets[CPU_SET_COUNT];
+
+	memset(sets, 0, sizeof(sets));
+	if (sched_getaffinity(0, sizeof(sets), sets) < 0)
+		return -errno;
+
+	allowed->count = 0;
+	for (unsigned i = 0; i < wanted->count; i++)
+		if (CPU_ISSET_S(wanted->cpus[i], sizeof(sets), sets))
+			allowed->cpus[allowed->count++] = wanted->cpus[i];
+	return 0;
+}
+
+int
 cpu_list_first_missing(const struct cpu_list *list, const struct cpu_list *allowed)
 {
 	unsigned j = 0;

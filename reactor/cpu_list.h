@@ -1,4 +1,4 @@
-/* Lists of CPUs as people write them: "auto", "3", "0-3,8".  Pure but for cpu_list_auto. */
+/* Lists of CPUs as people write them: "auto", "3", "0-3,8".  Pure but for cpu_list_auto and cpu_list_allowed. */
 #ifndef REACTOR_CPU_LIST_H
 #define REACTOR_CPU_LIST_H
 
@@ -20,6 +20,9 @@ int cpu_list_parse(const char *text, struct cpu_list *list) MUST_USE;
 /* The CPUs this process may run on, after its affinity mask (which cpusets are part of), at most CPU_LIST_MAX.
  * Returns 0 or the negative errno of sched_getaffinity(2). */
 int cpu_list_auto(struct cpu_list *list) MUST_USE;
+
+/* Those of WANTED this process may run on, be there more than CPU_LIST_MAX of others.  Returns as cpu_list_auto. */
+int cpu_list_allowed(const struct cpu_list *wanted, struct cpu_list *allowed) MUST_USE;
 
 /* The first CPU of LIST that is not in ALLOWED, or -1. */
 int cpu_list_first_missing(const struct cpu_list *list, const struct cpu_list *allowed);

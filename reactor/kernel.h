@@ -6,6 +6,7 @@
 
 #include "reactor/check.h"
 #include <libaio.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -76,6 +77,11 @@ void kernel_shutdown_send(int fd);
 /* Bytes that were sent on a TCP socket and that the peer's kernel does not have yet, the end included; 0 for other
  * sockets, where closing loses nothing.  Source: tcp(7), SIOCOUTQ. */
 int kernel_unsent_bytes(int fd);
+
+/* Whether a receive on socket FD that has room left has taken all that there was: so it is on stream sockets of TCP and Unix.  Of
+ * a vsock, whose transport may hand out one packet at a time, and of sockets of packets it tells nothing.
+ * Source: epoll(7), vsock(7). */
+bool kernel_receives_all(int fd);
 
 /* End both directions of a socket: a poll that is armed on it completes at once.  Then, when no operation uses
  * FD any more, close it. */

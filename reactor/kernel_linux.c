@@ -208,6 +208,17 @@ kernel_unsent_bytes(int fd)
 	return unsent;
 }
 
+bool
+kernel_receives_all(int fd)
+{
+	socklen_t bytes = sizeof(int);
+	int domain, type;
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) == 0 &&
+	       (domain == AF_INET || domain == AF_INET6 || domain == AF_UNIX) &&
+	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM;
+}
+
 void
 kernel_shutdown(int fd)
 {

@@ -171,15 +171,16 @@ bytes_of(const struct iovec *parts, unsigned part_count)
 	return bytes;
 }
 
-/* Keep in mind whether there may be more after a receive with RESULT.  A short one has taken all, but neither the end nor what is
- * behind urgent bytes: epoll(7), tcp(7).  One that failed has taken nothing. */
+/* Keep in mind whether there may be more after a receive with RESULT.  A short one has taken all, where sockets do that, but
+ * neither the end nor what is behind urgent bytes: epoll(7), tcp(7).  One that failed has taken nothing. */
 static void
 note_rest(struct stream *stream, long result)
 {
 	const struct stream_half *half = &stream->in;
 
 	if (result > 0)
-		stream->undrained |= (size_t)result == bytes_of(half->parts, half->part_count) ||
+		stream->undrained |= !stream->receives_all ||
+				     (size_t)result == bytes_of(half->parts, half->part_count) ||
 				     (half->parked.events & ~(unsigned)EPOLLIN) != 0;
 	else if (result != -EAGAIN)
 		stream->undrained = true;
@@ -364,6 +365,7 @@ stream_init(struct stream *stream, struct reactor *reactor, struct stream_parkin
 	stream->pipe_bytes = 0;
 	stream->hot = false;
 	stream->undrained = false;
+	stream->receives_all = kernel_receives_all(fd);
 	stream->signs = 0;
 	stream->signs_needed = 1;
 	task_init(&stream->try_later, try_later);

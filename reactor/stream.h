@@ -54,10 +54,11 @@ struct stream {
 	struct stream_parking *parking;
 	int fd;
 	bool closing;
-	bool hot;	/* receives are tried unasked */
-	bool unasked;	/* this one is */
-	bool undrained; /* there is more, or may be: what watches it has told already */
-	uint8_t tries;	/* of this receive that found nothing */
+	bool hot;	   /* receives are tried unasked */
+	bool unasked;	   /* this one is */
+	bool undrained;	   /* there is more, or may be: what watches it has told already */
+	bool receives_all; /* a short receive has taken all: kernel_receives_all */
+	uint8_t tries;	   /* of this receive that found nothing */
 	uint8_t signs, signs_needed; /* that it should be hot */
 	struct stream_half in, out;
 	int pipe_fd;	   /* what is sent behind the parts is in it */

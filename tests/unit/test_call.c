@@ -60,6 +60,7 @@ process_threads(void)
 struct test_call {
 	struct call call;
 	pthread_t run_thread;
+	char run_name[16];
 	cpu_set_t run_cpus;
 	uint64_t run_ns;
 	unsigned run_count;
@@ -79,6 +80,7 @@ note_run(struct call *call)
 	struct test_call *test_call = container_of(call, struct test_call, call);
 
 	test_call->run_thread = pthread_self();
+	(void)pthread_getname_np(pthread_self(), test_call->run_name, sizeof(test_call->run_name));
 	if (sched_getaffinity(0, sizeof(test_call->run_cpus), &test_call->run_cpus) != 0)
 		CPU_ZERO(&test_call->run_cpus);
 	test_call->run_ns = kernel_clock_ns();
@@ -165,6 +167,7 @@ Test(call, runs_on_another_thread_and_is_done_on_the_reactors)
 	submit(&test_call, note_run);
 	turn_until_done(1);
 	cr_assert_not(pthread_equal(test_call.run_thread, reactor_thread));
+	cr_assert_str_eq(test_call.run_name, "call");
 	cr_assert_eq(test_call.run_count, 1);
 }
 

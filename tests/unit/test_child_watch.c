@@ -6,6 +6,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -400,4 +402,87 @@ Test(child_watch, no_descriptor_is_an_error)
 	watch_child(&child, child.pid);
 	turn_until_exit(1);
 	assert_end(&child, CHILD_END_EXITED, 2);
+}
+
+/* A process that traces PID, and takes no notice of its end before it is sent SIGUSR1. */
+static pid_t
+fork_tracer(pid_t pid)
+{
+	int ready[2], number;
+	char answer = 0;
+	sigset_t set;
+	pid_t tracer;
+
+	cr_assert_eq(pipe(ready), 0);
+	tracer = fork();
+	cr_assert_geq(tracer, 0);
+	if (tracer == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* of a test that fails */
+		sigemptyset(&set);
+		sigaddset(&set, SIGUSR1);
+		if (ptrace(PTRACE_SEIZE, pid, NULL, NULL) == 0 && write(ready[1], "y", 1) == 1)
+			sigwait(&set, &number);
+		_exit(0); /* which lets it go */
+	}
+	(void)close(ready[1]);
+	(void)read(ready[0], &answer, 1);
+	(void)close(ready[0]);
+	if (answer == 'y')
+		return tracer;
+	cr_assert_eq(waitpid(tracer, NULL, 0), tracer);
+	cr_skip("processes may not be traced here");
+	return -1;
+}
+
+static void
+let_go(pid_t tracer)
+{
+	cr_assert_eq(kill(tracer, SIGUSR1), 0);
+	cr_assert_eq(waitpid(tracer, NULL, 0), tracer);
+}
+
+/* Turns that did something in 100 ms. */
+static unsigned
+turns_at_work(void)
+{
+	uint64_t until_ns = kernel_clock_ns() + 100 * (uint64_t)1000000;
+	unsigned turns = 0;
+
+	while (kernel_clock_ns() < until_ns)
+		turns += reactor_turn(reactor);
+	return turns;
+}
+
+Test(child_watch, end_that_a_debugger_keeps_is_told_when_it_lets_go)
+{
+	pid_t pid = fork_child(7, false), tracer = fork_tracer(pid);
+	struct child child;
+
+	watch_child(&child, pid);
+	cr_assert_eq(kill(pid, SIGUSR1), 0);
+	turn_for_a_while();
+	cr_assert_lt(turns_at_work(), 100);
+	cr_assert_eq(exit_total, 0);
+	let_go(tracer);
+	turn_until_exit(1);
+	assert_end(&child, CHILD_END_EXITED, 7);
+	assert_waited_for(pid);
+}
+
+Test(child_watch, end_that_a_debugger_keeps_need_not_be_waited_for)
+{
+	pid_t pid = fork_child(7, false), tracer = fork_tracer(pid);
+	unsigned fds = process_fds();
+	struct child child;
+
+	watch_child(&child, pid);
+	cr_assert_eq(kill(pid, SIGUSR1), 0);
+	turn_for_a_while();
+	child_watch_stop(&child.watch, note_stopped);
+	cr_assert_eq(stopped_total, 0);
+	turn_for_a_while();
+	cr_assert_eq(stopped_total, 1);
+	cr_assert_eq(process_fds(), fds);
+	let_go(tracer);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
 }

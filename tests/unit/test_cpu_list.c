@@ -6,6 +6,8 @@
 #include <sched.h>
 #include <string.h>
 
+#include "tests/unit/kernel_faults.h"
+
 /* Parse TEXT, which must be good, and return it as cpu_list_format writes it. */
 static const char *
 reformat(const char *text)
@@ -165,6 +167,21 @@ Test(cpu_list, none_is_missing_from_a_superset)
 
 	cr_assert_eq(cpu_list_first_missing(&list, &allowed), -1);
 	cr_assert_eq(cpu_list_first_missing(&list, &list), -1);
+}
+
+/* Any of them may be asked for; those that are taken without asking are the first. */
+Test(cpu_list, machine_with_more_cpus_than_a_list_has)
+{
+	struct cpu_list wanted = parsed("3,300,511,512"), list;
+
+	cpus_claimed = 512;
+	cr_assert_eq(cpu_list_auto(&list), 0);
+	cr_assert_eq(list.count, CPU_LIST_MAX);
+	cr_assert_eq(list.cpus[CPU_LIST_MAX - 1], CPU_LIST_MAX - 1);
+	cr_assert_eq(cpu_list_allowed(&wanted, &list), 0);
+	cr_assert_eq(list.count, 3);
+	cr_assert_eq(list.cpus[2], 511);
+	cr_assert_eq(cpu_list_first_missing(&wanted, &list), 512);
 }
 
 Test(cpu_list, formats_runs_as_ranges)

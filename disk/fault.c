@@ -274,6 +274,8 @@ end_request(struct fault_request *request, int error)
 	node = list_take_first(&home->waiting);
 	if (node != NULL)
 		begin(home, container_of(node, struct volume_request, op.node));
+	if (error < 0 && outer->command == VOLUME_COMMAND_WRITE && outer->durable)
+		volume_synced_write_failed(outer, error);
 	volume_finish(outer, error);
 }
 

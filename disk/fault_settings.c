@@ -107,7 +107,7 @@ parse_error(const char *text, void *field)
 		int number;
 	} errors[] = {
 		{ "EIO", EIO },	    { "ENOSPC", ENOSPC }, { "EDQUOT", EDQUOT },
-		{ "EPERM", EPERM }, { "ENOMEM", ENOMEM },
+		{ "EPERM", EPERM }, { "ENOMEM", ENOMEM }, { "ETIMEDOUT", ETIMEDOUT },
 	};
 
 	for (size_t i = 0; i < ARRAY_COUNT(errors); i++) {
@@ -128,7 +128,7 @@ parse_error(const char *text, void *field)
 static const struct key keys[] = {
 	{ "seed", parse_seed, FIELD(seed), "a number" },
 	{ "range", parse_range, 0, "START-END in bytes, such as 1M-2M" },
-	{ "error", parse_error, FIELD(error), "EIO, ENOSPC, EDQUOT, EPERM or ENOMEM" },
+	{ "error", parse_error, FIELD(error), "EIO, ENOSPC, EDQUOT, EPERM, ENOMEM or ETIMEDOUT" },
 	PROBABILITY("read-error", fails[VOLUME_COMMAND_READ]),
 	PROBABILITY("write-error", fails[VOLUME_COMMAND_WRITE]),
 	PROBABILITY("flush-error", fails[VOLUME_COMMAND_FLUSH]),

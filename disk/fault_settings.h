@@ -2,7 +2,7 @@
  *
  *	seed=N            the random choices are the same for the same seed, number of cores and order of requests on each; 1
  *	range=START-END   bytes: only requests that touch them are disturbed; flushes always are; the whole volume
- *	error=NAME        what fails, fails with EIO (the default), ENOSPC, EDQUOT, EPERM or ENOMEM
+ *	error=NAME        what fails, fails with EIO (the default), ENOSPC, EDQUOT, EPERM, ENOMEM or ETIMEDOUT
  *	read-error=P, write-error=P, flush-error=P, trim-error=P, zeroes-error=P, query-error=P
  *	                  the probability, 0 to 1, that such a request fails without being done
  *	torn-write=P      ... that a write is done up to some sector only, and fails
@@ -10,7 +10,7 @@
  *	delay=P           ... that a request waits before it is done; 1 if there is delay-ms
  *	delay-ms=N        how long, at most: anything from 0 to N; 0 to 60000
  *
- * Sizes take K, M, G and T; a write that is durable and fails has failed its sync too (with EIO). */
+ * Sizes take K, M, G and T; a write that is durable and fails has failed its sync too (with EIO or ETIMEDOUT). */
 #ifndef DISK_FAULT_SETTINGS_H
 #define DISK_FAULT_SETTINGS_H
 

@@ -179,6 +179,9 @@ scan_run(struct call *call)
 		request->error = file_found_short(file);
 	else
 		scan(file, request, start, end);
+	/* Nor what it lost meanwhile: it is found short, and what was learned of it counts no more. */
+	if (request->error == 0 && fstat(file->fd, &status) == 0 && (uint64_t)status.st_size < end)
+		request->error = file_found_short(file);
 	extent_map_end(&file->map, start, end);
 }
 

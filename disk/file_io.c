@@ -102,6 +102,8 @@ plain_write_done(struct op *op, long result)
 		file_submit_rest(request, true, request->buffer, request->offset, end);
 		return;
 	}
+	if (status < 0 && request->durable)
+		volume_synced_write_failed(request, status);
 	extent_map_wrote(&file_of(request->volume)->map, request->offset, end);
 	range_write_end(file_of(request->volume)->lock, request->core, &request->range.write);
 	file_finish(request, status < 0 ? status : 0);

@@ -62,6 +62,7 @@ tail_run(struct call *call)
 			continue;
 		if (result <= 0) {
 			request->error = result < 0 ? -errno : -EIO;
+			volume_synced_write_failed(request, request->error);
 			return;
 		}
 		offset += (uint64_t)result;
@@ -100,6 +101,8 @@ rmw_write_done(struct op *op, long result)
 	uint64_t end = file_block_ceil(request, direct_end(request));
 	int status = file_progress(request, result, start, end);
 
+	if (status < 0 && request->durable)
+		volume_synced_write_failed(request, status);
 	if (status == 0)
 		file_submit_rest(request, true, request->buffer, start, end);
 	else if (status < 0)

@@ -21,6 +21,10 @@
 #include "disk/volume_kinds.h"
 #include "reactor/log.h"
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* an older C library */
+#endif
+
 #define PAGE_BYTES \
 	4096u /* of the map; the system's may be larger: then pages are given back more rarely */
 
@@ -249,6 +253,16 @@ fill_part(struct memory_volume *memory, uint64_t offset, uint64_t end)
 	return bytes;
 }
 
+/* Give BYTES at START back, whole pages of the system's: they are zeros then, whether the kernel takes them or not.  Of what is locked
+ * (lock-memory) it takes none unless it is told so, which it understands since Linux 5.18. */
+static void
+give_back(uint8_t *start, uint64_t bytes)
+{
+	if (madvise(start, bytes, MADV_DONTNEED) != 0 &&
+	    madvise(start, bytes, MADV_DONTNEED_LOCKED) != 0)
+		memset(start, 0, bytes); /* UNTESTED: an older kernel */
+}
+
 /* Give back what is touched; what is not whole pages of the system's becomes zeros where it is. */
 static uint64_t
 drop_part(struct memory_volume *memory, uint64_t offset, uint64_t end)
@@ -275,7 +289,7 @@ drop_part(struct memory_volume *memory, uint64_t offset, uint64_t end)
 	bytes = min_bytes(min_bytes(bytes, end - offset), CLEAR_BYTES_MAX);
 	page_map_clear(memory->map, offset / PAGE_BYTES,
 		       (offset + bytes + PAGE_BYTES - 1) / PAGE_BYTES);
-	(void)madvise(memory->bytes + offset, bytes, MADV_DONTNEED);
+	give_back(memory->bytes + offset, bytes);
 	return bytes;
 }
 

@@ -150,6 +150,25 @@ volume_sync_failed(const struct volume_request *request)
 		       where);
 }
 
+void
+volume_synced_write_failed(const struct volume_request *request, int error)
+{
+	switch (error) {
+	case -ENOSPC:
+	case -EDQUOT:
+	case -EFBIG:
+	case -EPERM:
+	case -EROFS:
+	case -EINVAL:
+	case -EOPNOTSUPP:
+	case -ENOMEM:
+	case -EAGAIN:
+		return; /* it was refused, by the file system or before the device had anything */
+	default:
+		volume_sync_failed(request);
+	}
+}
+
 static bool
 is_optional(const struct volume_request *request)
 {

@@ -229,7 +229,10 @@ volume_abandoned(const struct volume_request *request)
 void volume_finish(struct volume_request *request, int error);
 
 /* For the kinds: a sync for REQUEST, submitted, has failed, and the kernel has forgotten why: from now on every request of the volume that
- * needs one fails.  To be called before another sync can begin, which might succeed.  Any core. */
+ * needs one fails.  To be called before another sync can begin, which might succeed.  Any thread. */
 void volume_sync_failed(const struct volume_request *request);
+
+/* The same of a write that is a sync, too (RWF_DSYNC), and has failed with ERROR, a negative errno, if that may have been its sync. */
+void volume_synced_write_failed(const struct volume_request *request, int error);
 
 #endif

@@ -114,21 +114,37 @@ Test(fault, flushes_fail_for_ever_after_one_has)
 	volume_fixture_stop(&fixture);
 }
 
-Test(fault, durable_write_that_fails_fails_later_flushes)
+static void
+check_flush_behind_durable_write(const char *fault, int write_error, int flush_error)
 {
 	struct trial trial = {
 		.request = { .command = VOLUME_COMMAND_WRITE, .length = 4096, .durable = true }
 	};
 	struct volume_fixture fixture;
 
-	start(&fixture, "write-error=1");
-	cr_assert_eq(request(&fixture, VOLUME_COMMAND_WRITE, 0), -EIO);
+	start(&fixture, fault);
+	cr_assert_eq(request(&fixture, VOLUME_COMMAND_WRITE, 0), write_error);
 	cr_assert_eq(request(&fixture, VOLUME_COMMAND_FLUSH, 0), 0);
 	trial_begin(&fixture, &trial, 0, NULL);
-	cr_assert_eq(trial_wait(&trial), -EIO);
+	cr_assert_eq(trial_wait(&trial), write_error);
 	trial_end(&trial);
-	cr_assert_eq(request(&fixture, VOLUME_COMMAND_FLUSH, 0), -EIO);
+	cr_assert_eq(request(&fixture, VOLUME_COMMAND_FLUSH, 0), flush_error);
 	volume_fixture_stop(&fixture);
+}
+
+Test(fault, durable_write_that_fails_fails_later_flushes)
+{
+	check_flush_behind_durable_write("write-error=1", -EIO, -EIO);
+}
+
+Test(fault, durable_write_that_times_out_fails_later_flushes)
+{
+	check_flush_behind_durable_write("write-error=1 error=ETIMEDOUT", -ETIMEDOUT, -EIO);
+}
+
+Test(fault, durable_write_that_is_refused_fails_alone)
+{
+	check_flush_behind_durable_write("write-error=1 error=ENOSPC", -ENOSPC, 0);
 }
 
 /* A torn write is a prefix of whole sectors, some of it new, the rest as it was. */

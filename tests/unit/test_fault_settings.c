@@ -70,7 +70,8 @@ Test(fault_settings, each_mistake_is_named)
 		{ "range=M-2M", "fault: range=M-2M: expected START-END in bytes, such as 1M-2M" },
 		{ "range=0-99999999T",
 		  "fault: range=0-99999999T: expected START-END in bytes, such as 1M-2M" },
-		{ "error=5", "fault: error=5: expected EIO, ENOSPC, EDQUOT, EPERM or ENOMEM" },
+		{ "error=5",
+		  "fault: error=5: expected EIO, ENOSPC, EDQUOT, EPERM, ENOMEM or ETIMEDOUT" },
 	};
 	struct fault_settings settings = { .seed = 99 };
 	char mistake[VOLUME_MISTAKE_BYTES];

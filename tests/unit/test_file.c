@@ -321,6 +321,37 @@ Test(file, durable_write_and_flush_succeed)
 	fixture_stop(&fixture);
 }
 
+/* What is behind the last block goes by the page cache and is synced at once: of earlier writes, too, such a sync may have been told that
+ * they are lost. */
+static void
+check_tail_that_is_not_synced(enum volume_command command, int fault, int flush_error)
+{
+	const uint64_t size_bytes = 8192 + 5;
+	uint8_t bytes[4096] = { 1 };
+	struct fixture fixture;
+
+	fixture_start(&fixture, size_bytes);
+	cr_assert_eq(run(&fixture, VOLUME_COMMAND_WRITE, 0, sizeof(bytes), bytes), 0);
+	sync_write_fault = fault;
+	cr_assert_eq(run(&fixture, command, size_bytes - 3, 3, bytes), -fault);
+	sync_write_fault = 0;
+	cr_assert_eq(run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), flush_error);
+	fixture_stop(&fixture);
+}
+
+Test(file, tail_that_is_not_synced_fails_later_flushes)
+{
+	check_tail_that_is_not_synced(VOLUME_COMMAND_WRITE, EIO, -EIO);
+	check_tail_that_is_not_synced(VOLUME_COMMAND_WRITE, ETIMEDOUT, -EIO);
+	check_tail_that_is_not_synced(VOLUME_COMMAND_WRITE_ZEROES, EIO, -EIO);
+}
+
+Test(file, tail_that_there_is_no_room_for_fails_alone)
+{
+	check_tail_that_is_not_synced(VOLUME_COMMAND_WRITE, ENOSPC, 0);
+	check_tail_that_is_not_synced(VOLUME_COMMAND_WRITE_ZEROES, EDQUOT, 0);
+}
+
 Test(file, read_behind_a_cut_file_fails_and_others_go_on)
 {
 	struct fixture fixture;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "tests/unit/volume_fixture.h"
@@ -179,6 +180,34 @@ Test(memory, takes_what_is_written_and_gives_it_back, .timeout = 60)
 	cr_assert_leq(resident_bytes(size_bytes), written_bytes + (1 << 20));
 	cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_TRIM, 0, size_bytes, NULL), 0);
 	cr_assert_leq(resident_bytes(size_bytes), 1 << 20);
+	volume_fixture_stop(&fixture);
+	free(bytes);
+}
+
+/* As with lock-memory.  The sanitizers do not lock. */
+Test(memory, locked_pages_are_given_back_and_do_not_come_back, .timeout = 60)
+{
+	static const enum volume_command commands[] = { VOLUME_COMMAND_TRIM,
+							VOLUME_COMMAND_WRITE_ZEROES };
+	const uint64_t size_bytes = (uint64_t)1 << 40, bytes_count = 1 << 20;
+	uint8_t *bytes = malloc(bytes_count);
+	struct volume_fixture fixture;
+
+	start(&fixture, size_bytes);
+	if (mlockall(MCL_CURRENT | MCL_ONFAULT) != 0)
+		cr_skip("memory may not be locked here");
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		memset(bytes, 7, bytes_count);
+		cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_WRITE, 0, bytes_count, bytes), 0);
+		cr_assert_eq(volume_run(&fixture, commands[i], 0, bytes_count, NULL), 0);
+		cr_assert_leq(resident_bytes(size_bytes), 1 << 16);
+		/* A byte into a page: the rest of it is zeros. */
+		cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_WRITE, 4096, 1, bytes), 0);
+		cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_READ, 0, bytes_count, bytes), 0);
+		cr_assert_eq(bytes[4096], 7);
+		bytes[4096] = 0;
+		cr_assert(all_zero(bytes, bytes_count));
+	}
 	volume_fixture_stop(&fixture);
 	free(bytes);
 }

@@ -215,7 +215,8 @@ split(const char *text, struct host_port *parts)
 		return "an IPv6 address needs brackets; expected [IPV6]:PORT";
 	}
 	if (host_bytes == 0 || (host_bytes == 1 && host[0] == '*'))
-		return "the host is missing; 0.0.0.0:PORT and [::]:PORT mean every address";
+		return "the host is missing; 0.0.0.0:PORT means every IPv4 address, [::]:PORT "
+		       "every IPv6 address";
 	if (host_bytes >= sizeof(parts->host))
 		return "the host name is too long; at most 1024 bytes";
 	memcpy(parts->host, host, host_bytes);

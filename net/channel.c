@@ -11,6 +11,8 @@
 
 #include <errno.h>
 
+#include "net/peer_socket.h"
+
 /* What the kernel encrypts in one call, while the core's other clients wait: as much as a session's output has. */
 #define OFFLOADED_BYTES (4u * TLS_SESSION_RECORD_BYTES)
 
@@ -73,12 +75,12 @@ say_own(struct channel *channel)
 		       : 0;
 }
 
-/* Whether the kernel may have encrypted what it could not give to TCP yet: that would be lost behind the socket's end, which the end of TLS
- * tells anyway. */
-static bool
-kernel_has_some(const struct channel *channel)
+/* That would be lost behind the socket's end, too, which the end of TLS tells anyway. */
+bool
+channel_kernel_has_some(const struct channel *channel)
 {
-	return tls_session_offloaded(channel->tls) && stream_unsent_bytes(&channel->stream) > 0;
+	return channel->tls != NULL && tls_session_offloaded(channel->tls) &&
+	       stream_unsent_bytes(&channel->stream) > 0;
 }
 
 static void
@@ -89,7 +91,7 @@ send_output(struct channel *channel)
 	channel->output = tls_session_output(channel->tls);
 	if (channel->output.iov_len > 0)
 		stream_send(&channel->stream, &channel->output, 1);
-	else if (channel->ending && !kernel_has_some(channel))
+	else if (channel->ending && !channel_kernel_has_some(channel))
 		stream_end_sending(&channel->stream);
 }
 
@@ -354,11 +356,29 @@ channel_reason(const struct channel *channel)
 
 /* ---- what the stream says ---- */
 
+/* -EPROTO is TLS's alone.  TCP has it for a peer that died behind an ICMP message of a packet's parameters: any peer may send one. */
+static ssize_t
+not_of_tls(ssize_t result)
+{
+	return result == -EPROTO ? -ECONNABORTED : result;
+}
+
+int
+channel_end(const struct channel *channel)
+{
+	int result = (int)not_of_tls(peer_socket_end(channel->stream.fd));
+
+	if (result == 0 && channel->tls != NULL && tls_session_may_read(channel->tls))
+		return -EAGAIN;
+	return result;
+}
+
 static void
 channel_of_received(struct stream *stream, ssize_t result)
 {
 	struct channel *channel = channel_of(stream);
 
+	result = not_of_tls(result);
 	if (result > 0)
 		channel->moved_bytes += (size_t)result;
 	if (channel->tls == NULL) {
@@ -384,6 +404,7 @@ channel_of_sent(struct stream *stream, ssize_t result)
 {
 	struct channel *channel = channel_of(stream);
 
+	result = not_of_tls(result);
 	if (result > 0)
 		channel->moved_bytes += (size_t)result;
 	if (channel->tls == NULL) {

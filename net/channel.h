@@ -83,6 +83,12 @@ channel_tls(const struct channel *channel)
 	return channel->tls;
 }
 
+/* Whether the kernel may have encrypted what it could not give to TCP yet: closing loses that. */
+bool channel_kernel_has_some(const struct channel *channel);
+
+/* While no receive is under way: as peer_socket_end.  What TLS has received and not told yet is still to be received, too. */
+int channel_end(const struct channel *channel) MUST_USE;
+
 /* After -EPROTO: what TLS found wrong, and of what kind that is, as tls_session_reason. */
 const char *channel_why(const struct channel *channel);
 const char *channel_reason(const struct channel *channel);

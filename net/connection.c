@@ -16,6 +16,11 @@
 #define LINGER_NS	 ((uint64_t)5000000)
 #define LINGER_COUNT_MAX 2000
 
+/* A client that is to go has replies to read: how often to look whether it does, and what it must have taken since the last time. */
+#define FINISH_LOOK_NS	 ((uint64_t)10 * 1000000000)
+#define FINISH_BYTES_MIN 16384
+#define NOT_READ	 "did not read its last replies in 10 s"
+
 /* How long a client in the handshake has to ask for something, and so be told that the server is stopping. */
 #define SHUTDOWN_GRACE_NS ((uint64_t)200 * 1000000)
 
@@ -32,6 +37,7 @@ static void receive(struct task *task);
 static void flush(struct task *task);
 static void receive_more(struct connection *connection);
 static void deadline_expired(struct timer *timer);
+static void set_deadline(struct connection *connection, uint64_t delay_ns);
 static void linger(struct timer *timer);
 
 /* ---- beginning ---- */
@@ -106,12 +112,47 @@ is_open(const struct connection *connection)
 	       connection->state == CONNECTION_STATE_TRANSMISSION;
 }
 
+/* Sent to CONNECTION's peer, and there, as far as is known; with what came from it. */
+static int64_t
+arrived_bytes(struct connection *connection)
+{
+	return (int64_t)connection->channel.moved_bytes -
+	       channel_unsent_bytes(&connection->channel);
+}
+
+/* Its peer has until the next look for what waits; for what the volume still has, until the one behind that. */
+static void
+begin_finish_look(struct connection *connection)
+{
+	connection->arrived_seen = arrived_bytes(connection);
+	if (connection->io_count > 0)
+		connection->arrived_seen -= FINISH_BYTES_MIN;
+	set_deadline(connection, FINISH_LOOK_NS);
+}
+
+/* CONNECTION has been finishing for a while: that may take as long as the volume does, but its peer has to read. */
+static void
+look_at_finishing(struct connection *connection)
+{
+	if (connection->io_count == 0 &&
+	    arrived_bytes(connection) < connection->arrived_seen + FINISH_BYTES_MIN)
+		connection_drop(connection, NOT_READ);
+	else
+		begin_finish_look(connection);
+}
+
 static void
 deadline_expired(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, deadline);
 	char text[64];
 
+	if (connection->state == CONNECTION_STATE_FINISHING) {
+		look_at_finishing(connection);
+		return;
+	}
+	if (!is_open(connection))
+		return; /* it lingers, for which there is another timer, or is gone */
 	if (connection->shutting_down) {
 		connection_finish(connection);
 		return;
@@ -163,16 +204,34 @@ close_now(struct connection *connection)
 	channel_close(&connection->channel);
 }
 
+/* Whether the network has told that CONNECTION, from which nothing is received any more, is no longer. */
+static bool
+has_failed(const struct connection *connection)
+{
+	int result;
+
+	if (channel_receiving(&connection->channel))
+		return false;
+	result = channel_end(&connection->channel);
+	return result < 0 && result != -EAGAIN;
+}
+
 /* All is sent: wait until it has arrived, or nobody is there any more. */
 static void
 linger(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, linger);
+	long unsent_bytes = channel_unsent_bytes(&connection->channel);
 
-	if (channel_unsent_bytes(&connection->channel) == 0)
+	if (connection->linger_count == 0 ||
+	    connection->linger_bytes >= unsent_bytes + FINISH_BYTES_MIN) {
+		connection->linger_bytes = unsent_bytes;
+		connection->linger_count = 0;
+	}
+	if (unsent_bytes == 0 || has_failed(connection))
 		close_now(connection);
 	else if (connection->linger_count++ == LINGER_COUNT_MAX)
-		connection_drop(connection, "did not read its last replies in 10 s");
+		connection_drop(connection, NOT_READ);
 	else
 		reactor_timer_start(connection->home->core->reactor, timer, LINGER_NS);
 }
@@ -202,18 +261,6 @@ connection_maybe_close(struct connection *connection)
 	close_now(connection);
 }
 
-void
-connection_finish(struct connection *connection)
-{
-	if (!is_open(connection))
-		return;
-	if (connection->shutting_down)
-		reactor_timer_stop(connection->home->core->reactor, &connection->deadline);
-	connection->state = CONNECTION_STATE_FINISHING;
-	list_remove(&connection->starved_node);
-	connection_maybe_close(connection);
-}
-
 static void
 set_deadline(struct connection *connection, uint64_t delay_ns)
 {
@@ -221,6 +268,18 @@ set_deadline(struct connection *connection, uint64_t delay_ns)
 
 	reactor_timer_stop(reactor, &connection->deadline);
 	reactor_timer_start(reactor, &connection->deadline, delay_ns);
+}
+
+void
+connection_finish(struct connection *connection)
+{
+	if (!is_open(connection))
+		return;
+	if (connection->state == CONNECTION_STATE_TRANSMISSION)
+		begin_finish_look(connection);
+	connection->state = CONNECTION_STATE_FINISHING;
+	list_remove(&connection->starved_node);
+	connection_maybe_close(connection);
 }
 
 void
@@ -514,7 +573,9 @@ on_received(struct channel *channel, ssize_t result)
 		}
 		take_input(connection, (size_t)result);
 	} else if (connection->state == CONNECTION_STATE_LINGERING && result <= 0) {
-		close_now(connection);
+		/* A client that has ended TLS behind its goodbye may read on: the rest is linger's. */
+		if (result < 0 || !channel_kernel_has_some(&connection->channel))
+			close_now(connection);
 		return;
 	}
 	receive_more(connection);
@@ -545,19 +606,33 @@ connection_resume(struct connection *connection)
 	reactor_defer(connection->home->core->reactor, &connection->receive);
 }
 
+void
+connection_notice_end(struct connection *connection)
+{
+	int result;
+
+	if (connection->state != CONNECTION_STATE_TRANSMISSION || connection->move.target != NULL ||
+	    channel_receiving(&connection->channel))
+		return;
+	result = channel_end(&connection->channel);
+	if (result < 0 ? result != -EAGAIN : !transmission_has_goodbye(connection))
+		peer_gone(connection, result);
+}
+
 /* ---- parking ---- */
 
 static bool
 is_idle(const struct connection *connection)
 {
-	return connection->state == CONNECTION_STATE_TRANSMISSION &&
-	       connection->request_count == 0 && connection->input_end == 0 &&
+	return connection->request_count == 0 && connection->input_end == 0 &&
 	       connection->skip_bytes == 0;
 }
 
 bool
 connection_park_if_idle(struct connection *connection)
 {
+	if (connection->state != CONNECTION_STATE_TRANSMISSION)
+		return false;
 	if (!is_idle(connection) || connection->channel.moved_bytes != connection->moved_idle) {
 		connection->moved_idle = connection->channel.moved_bytes;
 		return false;

@@ -56,7 +56,8 @@ struct connection {
 	/* Of the handshake; or for the rest of a request when it is to end. */
 	struct timer deadline;
 	struct timer linger;
-	unsigned linger_count; /* looks so far */
+	unsigned linger_count; /* looks since so much less was unsent */
+	long linger_bytes;     /* that were unsent then */
 	struct task receive;   /* go on receiving */
 	struct task flush;     /* send what waits */
 
@@ -69,8 +70,9 @@ struct connection {
 	bool tls_follows;	     /* likewise */
 
 	/* Whether it uses what it holds: see service_hungry. */
-	uint64_t moved_seen; /* of channel.moved_bytes */
-	uint64_t moved_idle; /* at the last look of service_idle.c */
+	uint64_t moved_seen;  /* of channel.moved_bytes */
+	uint64_t moved_idle;  /* at the last look of service_idle.c */
+	int64_t arrived_seen; /* of what it is sent while it finishes, when deadline was set */
 	unsigned stalled_looks;
 
 	struct move move; /* to another core */
@@ -132,6 +134,9 @@ void connection_retry(struct connection *connection);
 
 /* Park CONNECTION if nothing has moved since the last time, and nothing is under way.  Returns whether it is parked now. */
 bool connection_park_if_idle(struct connection *connection);
+
+/* Drop CONNECTION if its peer is gone while nothing is received from it: it waits for its turn, or for room.  Takes a system call then. */
+void connection_notice_end(struct connection *connection);
 
 /* If CONNECTION is ending and nothing holds it, close it.  To be called when io_count falls or replies are sent. */
 void connection_maybe_close(struct connection *connection);

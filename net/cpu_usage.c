@@ -161,26 +161,19 @@ cpu_usage_idle(const struct cpu_usage *usage, unsigned index, uint64_t now_ns, u
 	return true;
 }
 
-/* SHARE more of what CORE has is idle; less, if it is negative. */
-static void
-shift(struct cpu_usage_core *core, int share)
+bool
+cpu_usage_left(const struct cpu_usage *usage, unsigned index, uint64_t now_ns, int *left)
 {
-	__atomic_add_fetch(&core->left, share, __ATOMIC_RELAXED);
-	__atomic_store_n(&core->claimed, true, __ATOMIC_RELAXED);
+	if (!known(usage, now_ns))
+		return false;
+	*left = __atomic_load_n(&usage->per_core[index].left, __ATOMIC_RELAXED);
+	return true;
 }
 
-bool
-cpu_usage_claim(struct cpu_usage *usage, unsigned from, unsigned to, uint64_t now_ns,
-		unsigned count, unsigned spare)
+void
+cpu_usage_claim(struct cpu_usage *usage, unsigned index, int share)
 {
-	struct cpu_usage_core *source = &usage->per_core[from], *target = &usage->per_core[to];
 	/* Relaxed: if two claim at the same moment, the next readings put it right. */
-	int busy = CPU_USAGE_WHOLE - __atomic_load_n(&source->left, __ATOMIC_RELAXED);
-	int left = __atomic_load_n(&target->left, __ATOMIC_RELAXED);
-
-	if (!known(usage, now_ns) || left < busy + (int)spare)
-		return false;
-	shift(source, busy / (int)count);
-	shift(target, -(busy / (int)count));
-	return true;
+	__atomic_sub_fetch(&usage->per_core[index].left, share, __ATOMIC_RELAXED);
+	__atomic_store_n(&usage->per_core[index].claimed, true, __ATOMIC_RELAXED);
 }

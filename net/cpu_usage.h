@@ -40,9 +40,11 @@ void cpu_usage_look(struct cpu_usage *usage, uint64_t now_ns);
  * Returns false if that is not known, or was too long ago.  Any core. */
 bool cpu_usage_idle(const struct cpu_usage *usage, unsigned index, uint64_t now_ns, unsigned *idle);
 
-/* Work is about to go from core FROM, which has COUNT such pieces, to core TO: whether all that FROM's CPU does would leave SPARE of TO's idle.  If so
- * one piece is counted as gone there, until both have been read again.  Any core. */
-bool cpu_usage_claim(struct cpu_usage *usage, unsigned from, unsigned to, uint64_t now_ns,
-		     unsigned count, unsigned spare);
+/* *LEFT is that part, less what was claimed of it; negative: more than there was. */
+bool cpu_usage_left(const struct cpu_usage *usage, unsigned index, uint64_t now_ns, int *left);
+
+/* Work that takes SHARE of the CPU of the core at INDEX is about to come there, or to leave if it is negative: it is counted
+ * until both have been read again.  Any core. */
+void cpu_usage_claim(struct cpu_usage *usage, unsigned index, int share);
 
 #endif

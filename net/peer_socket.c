@@ -4,8 +4,10 @@
  * them due at its very end, and the timeout ends half an interval before. */
 #include "net/peer_socket.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 
 #define PROBES		    4
 #define INTERVALS_PER_LIMIT 8
@@ -33,6 +35,25 @@ peer_socket_tune(int fd, const struct address *peer, unsigned dead_peer_s)
 	set(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
 	set(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES);
 	set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, dead_peer_s * 1000 - interval_s * 500);
+}
+
+int
+peer_socket_end(int fd)
+{
+	struct pollfd look = { .fd = fd, .events = POLLRDHUP };
+	socklen_t bytes = sizeof(int);
+	ssize_t count;
+	int error;
+	char byte;
+
+	if (poll(&look, 1, 0) <= 0)
+		return -EAGAIN;
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &bytes) == 0 && error != 0)
+		return -error;
+	count = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (count < 0)
+		return -errno;
+	return count == 0 ? 0 : -EAGAIN;
 }
 
 int

@@ -18,6 +18,11 @@ void peer_socket_tune(int fd, const struct address *peer, unsigned dead_peer_s);
  * Source: tcp(7); tcp_pacing_check in Linux's net/ipv4/tcp_output.c. */
 void peer_socket_unpace(int fd, const struct address *address);
 
+/* Whether FD's peer is gone, of which a receive would tell if one were made.  Returns -EAGAIN: it is not, as far as is known, or has sent something
+ * before that is still to be received; 0: it has ended its side; or the connection's negative errno, which is told once.
+ * Source: poll(2), recv(2). */
+int peer_socket_end(int fd) MUST_USE;
+
 /* The CPU that handled the last packet of FD, or -1.  On loopback that is where its client ran.  Source: socket(7). */
 int peer_socket_cpu(int fd);
 

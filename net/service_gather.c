@@ -1,4 +1,4 @@
-/* Whether the work of two CPUs fits on one. */
+/* Whether what a connection takes of one CPU fits on another. */
 #include "net/service_gather.h"
 
 #include "net/connection.h"
@@ -14,8 +14,15 @@
 #define WAIT_NS	    (1000 * MS_NS)
 #define WAIT_NS_MAX (64 * WAIT_NS)
 
-#define SPARE_PERMILLE 50u /* of the CPU that takes more: idle when all is there */
-#define FULL_PERMILLE  50u /* one that is idle for less has no time left */
+/* What has come stays for so long. */
+#define STAYS_NS (1000 * MS_NS)
+
+/* Of a CPU's time: idle when what comes is there; and, if it is idle for less, it has no time left. */
+#define SPARE_PERMILLE 50
+#define FULL_PERMILLE  20
+
+/* Where its packets come, what a connection does takes so much less time. */
+#define GAIN 3
 
 /* The core on CPU, which is not HOME; NULL if there is none. */
 static struct service_core *
@@ -41,7 +48,17 @@ go(struct connection *connection, struct service_core *target, uint64_t now_ns)
 	gather->wait_ns = gather->wait_ns == 0 ? WAIT_NS : gather->wait_ns * 2;
 	if (gather->wait_ns > WAIT_NS_MAX)
 		gather->wait_ns = WAIT_NS_MAX;
-	gather->again_ns = now_ns + gather->wait_ns;
+	gather->moved_ns = now_ns;
+	return true;
+}
+
+/* *SHARE is what each of HOME's connections takes of its CPU, *LEFT what that has left.  Returns false if nobody knows. */
+static bool
+share_of(const struct service_core *home, uint64_t now_ns, int *share, int *left)
+{
+	if (!cpu_usage_left(&home->service->cpu_usage, home->core->index, now_ns, left))
+		return false;
+	*share = (CPU_USAGE_WHOLE - *left) / (int)service_connection_count(home);
 	return true;
 }
 
@@ -50,7 +67,9 @@ static void
 follow(struct connection *connection, uint64_t now_ns)
 {
 	struct service_core *home = connection->home;
+	struct cpu_usage *usage = &home->service->cpu_usage;
 	struct service_core *target;
+	int share, left, target_left;
 
 	if (connection->request_count < SERVICE_DEEP_MIN || service_move_settled(connection))
 		return;
@@ -58,10 +77,13 @@ follow(struct connection *connection, uint64_t now_ns)
 	if (target == NULL ||
 	    service_connection_count(target) + service_connection_count(home) >= SERVICE_CROWD_MIN)
 		return;
-	if (cpu_usage_claim(&home->service->cpu_usage, home->core->index, target->core->index,
-			    now_ns, service_connection_count(home), SPARE_PERMILLE) &&
-	    go(connection, target, now_ns))
-		connection->gather.placed = home;
+	if (!share_of(home, now_ns, &share, &left) ||
+	    !cpu_usage_left(usage, target->core->index, now_ns, &target_left) ||
+	    target_left < share / GAIN + SPARE_PERMILLE || !go(connection, target, now_ns))
+		return;
+	connection->gather.placed = home;
+	cpu_usage_claim(usage, home->core->index, -share);
+	cpu_usage_claim(usage, target->core->index, share / GAIN);
 }
 
 /* CONNECTION was moved here: it goes back if there is no time for it. */
@@ -69,11 +91,18 @@ static void
 go_back(struct connection *connection, uint64_t now_ns)
 {
 	struct service_core *home = connection->home;
-	unsigned idle;
+	struct service_core *placed = connection->gather.placed;
+	int share, left;
 
-	if (cpu_usage_idle(&home->service->cpu_usage, home->core->index, now_ns, &idle) &&
-	    idle < FULL_PERMILLE && go(connection, connection->gather.placed, now_ns))
-		connection->gather.placed = NULL;
+	/* It takes two or three readings until what it changes is known. */
+	if (now_ns < connection->gather.moved_ns + STAYS_NS)
+		return;
+	if (!share_of(home, now_ns, &share, &left) || left >= FULL_PERMILLE ||
+	    !go(connection, placed, now_ns))
+		return;
+	connection->gather.placed = NULL;
+	cpu_usage_claim(&home->service->cpu_usage, home->core->index, -share);
+	cpu_usage_claim(&home->service->cpu_usage, placed->core->index, share * GAIN);
 }
 
 void
@@ -90,6 +119,6 @@ service_gather_look(struct connection *connection, uint64_t now_ns)
 		gather->placed = NULL;
 	if (gather->placed != NULL)
 		go_back(connection, now_ns);
-	else if (now_ns >= gather->again_ns)
+	else if (now_ns >= gather->moved_ns + gather->wait_ns)
 		follow(connection, now_ns);
 }

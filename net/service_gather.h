@@ -1,7 +1,7 @@
-/* Gathering: connections go to where their packets come, while there is time for all of them.
+/* Gathering: connections go to where their packets come, while there is time for them.
  *
  * They are spread evenly when they come, so that a core may be woken for each packet that another CPU has handled; over loopback that is
- * the one that the client runs on.  While all that both CPUs do fits on that one, they need much less of both together there
+ * the one that the client runs on.  Where that has the time, they need much less of both CPUs together there
  * (doc/decisions/0014-placement.md).  When it has no time left they go back.
  * All on the thread of the connection's core. */
 #ifndef NET_SERVICE_GATHER_H
@@ -16,8 +16,8 @@ struct service_core;
 struct gather {
 	struct service_core *placed; /* where it was before; NULL: it was not moved */
 	uint64_t look_ns;	     /* not to look before */
-	uint64_t again_ns;	     /* not to be moved before */
-	uint64_t wait_ns;	     /* between the last two moves, at least */
+	uint64_t moved_ns;	     /* when it was moved; 0: it was not */
+	uint64_t wait_ns;	     /* after that, until it follows again */
 };
 
 /* CONNECTION has made some hundred small requests, the last one at NOW_NS of kernel_clock_ns: choose whether it should go, or go back. */

@@ -1,4 +1,5 @@
-/* Parking the idle: connections that nothing came from, and nothing went to, for a while hold no buffers and no slot of the ring. */
+/* Parking the idle: connections that nothing came from, and nothing went to, for a while hold no buffers and no slot of the ring.
+ * And noticing that those are gone from which nothing is received for now. */
 #include "net/connection.h"
 #include "net/export_share.h"
 #include "net/service_parts.h"
@@ -67,8 +68,10 @@ idle_look(struct timer *timer)
 	unsigned parked = 0;
 
 	list_for_each_safe(node, after, &home->connections) {
-		if (connection_park_if_idle(container_of(node, struct connection, node)) &&
-		    ++parked == PARKED_PER_LOOK)
+		struct connection *connection = container_of(node, struct connection, node);
+
+		connection_notice_end(connection);
+		if (connection_park_if_idle(connection) && ++parked == PARKED_PER_LOOK)
 			break;
 	}
 	if (!list_empty(&home->connections))

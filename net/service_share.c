@@ -3,6 +3,7 @@
 #include "net/connection.h"
 #include "net/export_share.h"
 #include "net/service_parts.h"
+#include "net/transmission.h"
 
 /* How often to look for those who let others starve, and how many looks without progress make one: that its socket moves so much
  * between two.  Less keeps a large buffer for minutes. */
@@ -103,8 +104,9 @@ static bool
 is_stalled(struct connection *connection)
 {
 	unsigned own_hunger = connection->starved != NULL ? 1 : 0;
-	/* Beside what is with the disk, which a client can make last. */
-	bool waits_for_peer = connection->request_count > own_hunger + connection->io_count;
+	/* Beside what is with the disk, which a client can make last; behind a piece of which everything else waits. */
+	bool waits_for_peer = connection->request_count > own_hunger + connection->io_count &&
+			      !transmission_awaits_piece(connection);
 	uint64_t moved_bytes = connection->channel.moved_bytes - connection->moved_seen;
 
 	if (!waits_for_peer || moved_bytes >= PROGRESS_BYTES_MIN)

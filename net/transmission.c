@@ -267,6 +267,19 @@ transmission_receive_parts(struct connection *connection, struct iovec *parts)
 	return count;
 }
 
+bool
+transmission_has_goodbye(const struct connection *connection)
+{
+	enum nbd_style style = connection->session.style;
+	size_t header_bytes = nbd_header_bytes(style);
+	struct nbd_header header;
+
+	return connection->input_end >= header_bytes &&
+	       nbd_header_parse(connection->room->input + connection->input_end - header_bytes,
+				style, &header) == 0 &&
+	       header.command == NBD_CMD_DISC;
+}
+
 static void
 take_all(struct connection *connection)
 {
@@ -337,6 +350,12 @@ skip_parts(struct iovec **parts, unsigned part_count, size_t count)
 		(*parts)->iov_len -= count;
 	}
 	return part_count;
+}
+
+bool
+transmission_awaits_piece(const struct connection *connection)
+{
+	return connection->in_pieces != NULL && list_empty(&connection->in_pieces->node);
 }
 
 static unsigned

@@ -26,6 +26,12 @@ void transmission_shut_down(struct connection *connection);
 /* Give back all requests that are not with the volume. */
 void transmission_discard(struct connection *connection);
 
+/* Whether the input, of which not all can be taken now, seems to end with a goodbye: then what was asked before it is to be answered. */
+bool transmission_has_goodbye(const struct connection *connection);
+
+/* Whether what is to be sent next, and all that is behind it, waits for the volume: for the next piece of a reply that is sent in pieces. */
+bool transmission_awaits_piece(const struct connection *connection);
+
 /* True if every request was answered and sent. */
 bool transmission_idle(const struct connection *connection);
 

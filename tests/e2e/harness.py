@@ -331,6 +331,18 @@ class Daemon:
             fields = file.read().rsplit(")", 1)[1].split()
         return int(fields[11]) + int(fields[12])  # utime and stime are the 14th and 15th of proc(5)
 
+    def check_idle(self, seconds=1, ticks=1):
+        """It takes no more than TICKS in SECONDS, in one of five tries: what a host takes from a virtual machine while
+        the daemon runs is counted as the daemon's, and a daemon that is not idle is so in none."""
+        used = []
+        for _ in range(5):
+            before = self.cpu_ticks()
+            time.sleep(seconds)
+            used.append(self.cpu_ticks() - before)
+            if used[-1] <= ticks:
+                return
+        raise Failure(f"{used} ticks of CPU time, in {seconds} s each, of a daemon that is idle")
+
     def rss_bytes(self):
         with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,7 +1,9 @@
 """Clients that are gone without a word, and clients that are only quiet: over a network that can be unplugged."""
 
+import contextlib
 import os
 import socket
+import struct
 import subprocess
 import time
 
@@ -49,6 +51,16 @@ class Network:
         """An address as it is reached from the other machine."""
         return Beyond(self, address)
 
+    @contextlib.contextmanager
+    def inside(self):
+        """This thread is on the other machine meanwhile.  A socket stays in the namespace it was made in."""
+        with open("/proc/self/ns/net", "rb") as ours, open(f"/run/netns/{self.name}", "rb") as theirs:
+            enter_namespace(theirs)
+            try:
+                yield
+            finally:
+                enter_namespace(ours)
+
     def unplug(self):
         """From now on nothing arrives, and nobody says so."""
         self.run("link", "set", self.far, "down")
@@ -63,13 +75,8 @@ class Beyond:
         self.address = address
 
     def connect(self, seconds=30):
-        """A socket stays in the namespace it was made in; only this thread moves, and comes back."""
-        with open("/proc/self/ns/net", "rb") as ours, open(f"/run/netns/{self.network.name}", "rb") as theirs:
-            enter_namespace(theirs)
-            try:
-                return socket.create_connection((self.address.host, self.address.port), seconds)
-            finally:
-                enter_namespace(ours)
+        with self.network.inside():
+            return socket.create_connection((self.address.host, self.address.port), seconds)
 
 
 def enter_namespace(file):
@@ -77,12 +84,12 @@ def enter_namespace(file):
         raise OSError("setns")
 
 
-def serve(env, network, image, settings=""):
+def serve(env, network, image, settings="", export=""):
     """A daemon that listens on the loopback address, and on the network."""
     config = env.config(
         f"[reactor]\ncores = {two_cores()}\n"
         f"[server]\nlisten = {env.listen_text()}\nlisten = {network.ours}:0\ndead-peer-s = {DEAD_PEER_S}\n{settings}\n"
-        f"[export disk]\npath = {image.path}\n"
+        f"[export disk]\npath = {image.path}\n{export}\n"
     )
     return env.serve("--config", config)
 
@@ -103,8 +110,8 @@ def gets_in(env, daemon):
         client.close()
 
 
-def check_place_is_freed(env, daemon, network, peer):
-    """After unplugging, when PEER has the only place."""
+def check_place_is_freed(env, daemon, network, peer, whys=("Connection timed out", "No route to host")):
+    """After unplugging, when PEER has the only place.  WHYS: what the log may say."""
     check(not gets_in(env, daemon), "there was a place before")
     network.unplug()
     began = time.monotonic()
@@ -113,7 +120,7 @@ def check_place_is_freed(env, daemon, network, peer):
     check(took > NOT_BEFORE_SECONDS, f"noticed after {took:.1f} s already")
     lines = [line for line in daemon.log_lines() if f"client {network.theirs}:" in line]
     equal(len(lines), 1, "log lines about it")
-    check("Connection timed out" in lines[0] or "No route to host" in lines[0], lines[0])
+    check(any(why in lines[0] for why in whys), lines[0])
     peer.close()
 
 
@@ -138,6 +145,52 @@ def peer_that_died_before_its_replies_came_frees_its_place(env):
     peer.sock.settimeout(0.3)
     peer.request(wire.CMD_READ, 0, 32 * MIB)
     peer.receive(16)
+    check_place_is_freed(env, daemon, network, peer)
+
+
+@test(quick=True)
+def peer_that_complained_of_a_packet_before_it_died_frees_its_place(env):
+    """That makes the kernel's error another: the one that TLS has for mistakes of its own."""
+    network = Network(env)
+    daemon = serve(env, network, env.image(FILE, MIB), "max-connections = 1")
+    peer = connect(env, network.reach(daemon.addresses[1]))
+    peer.go("disk")
+    peer.read(0, 4096)
+    with network.inside():
+        complain(peer.sock)
+    check_place_is_freed(env, daemon, network, peer, ["Software caused connection abort"])
+
+
+def complain(sock):
+    """ICMP: there is a problem with a parameter of the packet that is to come next on SOCK.  Source: RFC 792, icmp(7)."""
+    repair, queue, queue_seq, receive_queue, off_without_probe = 19, 20, 21, 1, -1  # linux/tcp.h
+    sock.setsockopt(socket.IPPROTO_TCP, repair, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, queue, receive_queue)
+    next_byte = sock.getsockopt(socket.IPPROTO_TCP, queue_seq) & 0xFFFFFFFF
+    sock.setsockopt(socket.IPPROTO_TCP, repair, off_without_probe)
+    (our_host, our_port), (its_host, its_port) = sock.getsockname(), sock.getpeername()
+    hosts = socket.inet_aton(its_host) + socket.inet_aton(our_host)
+    packet = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, socket.IPPROTO_TCP, 0) + hosts
+    packet += struct.pack("!HHI", its_port, our_port, next_byte)
+    message = struct.pack("!BBHI", 12, 0, 0, 0) + packet
+    total = sum(struct.unpack(f"!{len(message) // 2}H", message))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+        raw.sendto(message[:2] + struct.pack("!H", total ^ 0xFFFF) + message[4:], (its_host, 0))
+
+
+@test()
+def peer_that_died_while_it_waited_for_its_turn_frees_its_place(env):
+    """Nothing is received from it meanwhile."""
+    network = Network(env)
+    daemon = serve(env, network, env.image(FILE, 64 * MIB), "max-connections = 1", "limit-bytes = 1M\nburst-ms = 1")
+    peer = connect(env, network.reach(daemon.addresses[1]))
+    peer.go("disk")
+    peer.read(0, 32 * MIB)
+    peer.request(wire.CMD_READ, 0, 32 * MIB)
+    peer.request(wire.CMD_READ, 0, 32 * MIB)
+    time.sleep(0.2)
     check_place_is_freed(env, daemon, network, peer)
 
 

@@ -66,12 +66,22 @@ assert_idle(unsigned index, unsigned expected)
 }
 
 static void
+assert_left(unsigned index, int expected)
+{
+	int left;
+
+	cr_assert(cpu_usage_left(&usage, index, now_ns, &left));
+	cr_assert_eq(left, expected, "%u: %d", index, left);
+}
+
+static void
 assert_unknown(void)
 {
 	unsigned idle;
+	int left;
 
 	cr_assert_not(cpu_usage_idle(&usage, 0, now_ns, &idle));
-	cr_assert_not(cpu_usage_claim(&usage, 0, 1, now_ns, 1, 0));
+	cr_assert_not(cpu_usage_left(&usage, 0, now_ns, &left));
 }
 
 Test(cpu_usage, two_readings_tell_what_was_idle)
@@ -136,17 +146,18 @@ make_known(void)
 	assert_idle(1, 400);
 }
 
-Test(cpu_usage, claim_must_fit_and_leave_the_spare)
+Test(cpu_usage, what_is_claimed_is_not_left)
 {
 	make_known();
-	cr_assert_not(cpu_usage_claim(&usage, 0, 1, now_ns, 2, 101));
-	cr_assert(cpu_usage_claim(&usage, 0, 1, now_ns, 2, 100));
-	/* The second half fits as the whole did. */
-	cr_assert_not(cpu_usage_claim(&usage, 0, 1, now_ns, 1, 101));
-	cr_assert(cpu_usage_claim(&usage, 0, 1, now_ns, 1, 100));
-	/* Now 0 is not busy any more, and 1 has 100 left. */
-	cr_assert_not(cpu_usage_claim(&usage, 0, 1, now_ns, 1, 101));
-	cr_assert(cpu_usage_claim(&usage, 1, 0, now_ns, 1, 100));
+	assert_left(0, 700);
+	assert_left(1, 400);
+	cpu_usage_claim(&usage, 1, 100);
+	cpu_usage_claim(&usage, 0, -200);
+	assert_left(0, 900);
+	assert_left(1, 300);
+	/* More than there was. */
+	cpu_usage_claim(&usage, 1, 350);
+	assert_left(1, -50);
 	assert_idle(0, 700);
 	assert_idle(1, 400);
 }
@@ -154,24 +165,30 @@ Test(cpu_usage, claim_must_fit_and_leave_the_spare)
 Test(cpu_usage, claim_counts_until_both_were_read_again)
 {
 	make_known();
-	cr_assert(cpu_usage_claim(&usage, 0, 1, now_ns, 1, 0));
-	/* Half of this time was before. */
+	cpu_usage_claim(&usage, 1, 300);
+	cpu_usage_claim(&usage, 0, -300);
+	/* A part of this time was before. */
 	pass(250, 155, 225, 90, 225);
+	assert_idle(0, 600);
 	assert_idle(1, 400);
-	cr_assert_not(cpu_usage_claim(&usage, 0, 1, now_ns, 1, 0));
+	assert_left(0, 600);
+	assert_left(1, 100);
 	pass(250, 170, 250, 100, 250);
-	cr_assert(cpu_usage_claim(&usage, 0, 1, now_ns, 1, 0));
+	assert_left(0, 600);
+	assert_left(1, 400);
 }
 
 Test(cpu_usage, without_the_file_nothing_is_known)
 {
 	struct cpu_usage none;
 	unsigned idle;
+	int left;
 
 	cr_assert_eq(cpu_usage_init(&none, &cores, "/nowhere/stat"), 0);
 	cpu_usage_look(&none, now_ns);
 	cpu_usage_look(&none, now_ns + 250 * MS_NS);
 	cr_assert_not(cpu_usage_idle(&none, 0, now_ns + 250 * MS_NS, &idle));
+	cr_assert_not(cpu_usage_left(&none, 0, now_ns + 250 * MS_NS, &left));
 	cpu_usage_fini(&none);
 }
 
@@ -182,5 +199,5 @@ Test(cpu_usage, core_that_the_file_does_not_name_is_busy)
 	pass(250, 20, 25, 25, 25);
 	assert_idle(0, 800);
 	assert_idle(1, 0);
-	cr_assert_not(cpu_usage_claim(&usage, 0, 1, now_ns, 1, 0));
+	assert_left(1, 0);
 }

@@ -2,6 +2,7 @@
 #include "net/peer_socket.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <unistd.h>
@@ -46,6 +47,22 @@ Test(peer_socket, dead_peer_is_noticed_within_any_limit)
 		assert_noticed_within(AF_INET, limits_s[i]);
 		assert_noticed_within(AF_INET6, limits_s[i]);
 	}
+}
+
+Test(peer_socket, end_is_told_behind_what_was_sent_before)
+{
+	int ends[2];
+	char byte;
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+	cr_assert_eq(peer_socket_end(ends[0]), -EAGAIN);
+	cr_assert_eq(write(ends[1], "x", 1), 1);
+	cr_assert_eq(peer_socket_end(ends[0]), -EAGAIN);
+	(void)close(ends[1]);
+	cr_assert_eq(peer_socket_end(ends[0]), -EAGAIN);
+	cr_assert_eq(read(ends[0], &byte, 1), 1);
+	cr_assert_eq(peer_socket_end(ends[0]), 0);
+	(void)close(ends[0]);
 }
 
 Test(peer_socket, unix_socket_is_left_alone)

@@ -250,6 +250,10 @@ finish_cores(struct config *config, FILE *errors)
 				      "skip-core-0 and skip-smt"),
 			"is for cores = auto only; leave the cores out of the list "
 			"instead");
+	error = cpu_list_allowed(&config->cores, &allowed);
+	if (error)
+		return config_mistake(errors, "cores", "cannot ask which cores are allowed: %s",
+				      strerror(-error));
 	missing = cpu_list_first_missing(&config->cores, &allowed);
 	if (missing < 0)
 		return 0;

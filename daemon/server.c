@@ -2,6 +2,8 @@
 #include "daemon/server.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,16 +28,18 @@
  * have stopped answering keep theirs.  What is not needed is not there. */
 #define CALL_THREADS_MAX 256
 
-/* What cores begin with, and go on with until they stop. */
-struct core_settings {
+/* What cores and process begin with, and go on with until they stop. */
+struct start_settings {
 	struct cpu_list cores;
 	unsigned queue_depth, poll_us, socket_batch, stall_ms;
 	uint64_t buffer_memory_bytes;
 	bool lock_memory;
+	char user[LOGIN_NAME_MAX]; /* "": none */
+	bool seccomp, core_dumps;
 };
 
 struct server {
-	struct core_settings core_settings;
+	struct start_settings start_settings;
 	struct volume_set volumes;
 	struct throttle_set throttles;
 	struct graveyard graveyard;
@@ -52,10 +56,10 @@ struct server {
 
 /* ---- cores ---- */
 
-static struct core_settings
-core_settings_of(const struct config *config)
+static struct start_settings
+start_settings_of(const struct config *config)
 {
-	return (struct core_settings){
+	struct start_settings settings = {
 		.cores = config->cores,
 		.queue_depth = config->queue_depth,
 		.poll_us = config->poll_us,
@@ -63,7 +67,13 @@ core_settings_of(const struct config *config)
 		.stall_ms = config->stall_ms,
 		.buffer_memory_bytes = config->buffer_memory_bytes,
 		.lock_memory = config->lock_memory,
+		.seccomp = config->seccomp,
+		.core_dumps = config->core_dumps,
 	};
+
+	if (config->user != NULL)
+		snprintf(settings.user, sizeof(settings.user), "%s", config->user);
+	return settings;
 }
 
 static void
@@ -187,7 +197,7 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	if (error < 0)
 		goto err_after_server;
 	config = &server->offer->config;
-	server->core_settings = core_settings_of(config);
+	server->start_settings = start_settings_of(config);
 	error = call_pool_create(CALL_THREADS_MAX, &server->calls);
 	if (error < 0)
 		goto err_after_offer;
@@ -242,31 +252,36 @@ err_after_server:
 
 /* ---- changing ---- */
 
-/* Say what CONFIG has otherwise: the cores go on as they began. */
+/* Say what CONFIG has otherwise: cores and process go on as they began. */
 static void
-log_next_start(const struct core_settings *before, const struct config *config)
+log_next_start(const struct start_settings *before, const struct config *config)
 {
-	const struct core_settings settings_after = core_settings_of(config);
-	const struct core_settings *after = &settings_after;
+	const struct start_settings settings_after = start_settings_of(config);
+	const struct start_settings *after = &settings_after;
 	const struct {
-		const char *key;
+		const char *section, *key;
 		bool changed;
 	} settings[] = {
-		{ "cores", before->cores.count != after->cores.count ||
-				   memcmp(before->cores.cpus, after->cores.cpus,
-					  before->cores.count * sizeof(before->cores.cpus[0])) },
-		{ "queue-depth", before->queue_depth != after->queue_depth },
-		{ "poll-us", before->poll_us != after->poll_us },
-		{ "socket-batch", before->socket_batch != after->socket_batch },
-		{ "stall-ms", before->stall_ms != after->stall_ms },
-		{ "buffer-memory", before->buffer_memory_bytes != after->buffer_memory_bytes },
-		{ "lock-memory", before->lock_memory != after->lock_memory },
+		{ "reactor", "cores",
+		  before->cores.count != after->cores.count ||
+			  memcmp(before->cores.cpus, after->cores.cpus,
+				 before->cores.count * sizeof(before->cores.cpus[0])) },
+		{ "reactor", "queue-depth", before->queue_depth != after->queue_depth },
+		{ "reactor", "poll-us", before->poll_us != after->poll_us },
+		{ "reactor", "socket-batch", before->socket_batch != after->socket_batch },
+		{ "reactor", "stall-ms", before->stall_ms != after->stall_ms },
+		{ "reactor", "buffer-memory",
+		  before->buffer_memory_bytes != after->buffer_memory_bytes },
+		{ "reactor", "lock-memory", before->lock_memory != after->lock_memory },
+		{ "server", "user", strcmp(before->user, after->user) != 0 },
+		{ "server", "seccomp", before->seccomp != after->seccomp },
+		{ "server", "core-dumps", before->core_dumps != after->core_dumps },
 	};
 
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
 		if (settings[i].changed)
-			log_warning("%s of [reactor] has changed: that is for the next start",
-				    settings[i].key);
+			log_warning("%s of [%s] has changed: that is for the next start",
+				    settings[i].key, settings[i].section);
 	}
 }
 
@@ -294,7 +309,7 @@ server_reload(struct server *server, struct config *config)
 			       offer->config.removed_exports == CONFIG_REMOVED_DROP);
 	if (error < 0)
 		goto err_after_listeners;
-	log_next_start(&server->core_settings, &offer->config);
+	log_next_start(&server->start_settings, &offer->config);
 	listeners_commit(&server->listeners, &listeners);
 	server->offer = offer;
 	offer_set_limits(offer);

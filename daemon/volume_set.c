@@ -85,16 +85,22 @@ find(struct volume_set *set, unsigned offer, const char *name, const struct volu
 	return other;
 }
 
-/* Whether ENTRY is open for reading only, for another configuration than OFFER, which wants to open it for writing as OPTIONS say. */
+/* Whether ENTRY is open for reading only, with whatever cache, and OPTIONS say how to open the same for writing. */
 static bool
-is_reader(const struct volume_entry *entry, unsigned offer, const struct volume_options *options)
+reads_the_same(const struct volume_entry *entry, const struct volume_options *options)
 {
 	struct volume_options reading = *options;
 
 	reading.read_only = true;
 	reading.cache = entry->options.cache;
-	return !options->read_only && !entry->unlocked && entry->last_offer != offer &&
-	       volume_options_equal(&entry->options, &reading);
+	return !options->read_only && volume_options_equal(&entry->options, &reading);
+}
+
+/* Whether ENTRY is such a reader, of another configuration than OFFER, which wants to open it for writing as OPTIONS say. */
+static bool
+is_reader(const struct volume_entry *entry, unsigned offer, const struct volume_options *options)
+{
+	return reads_the_same(entry, options) && !entry->unlocked && entry->last_offer != offer;
 }
 
 static void
@@ -119,7 +125,7 @@ lock_readers_again(const struct volume_entry *writer)
 }
 
 /* Open WRITER's volume beside those who read it, whose locks would be in the way.  They keep to reading, and from now on under the
- * writer's lock. */
+ * writer's lock.  If any reads through the page cache WRITER writes there, too: direct writes to a device leave in it what is read meanwhile. */
 static int
 open_beside_readers(struct volume_entry *writer, unsigned offer)
 {
@@ -129,6 +135,9 @@ open_beside_readers(struct volume_entry *writer, unsigned offer)
 	list_for_each(node, &writer->set->entries) {
 		struct volume_entry *reader = container_of(node, struct volume_entry, node);
 
+		if (reads_the_same(reader, &writer->options) &&
+		    reader->options.cache == VOLUME_CACHE_HOST)
+			writer->options.cache = VOLUME_CACHE_HOST;
 		if (error < 0 || !is_reader(reader, offer, &writer->options))
 			continue;
 		error = volume_lock(reader->volume, false);

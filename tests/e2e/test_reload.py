@@ -472,6 +472,20 @@ def an_open_image_keeps_its_cache(env):
 
 
 @test(quick=True)
+def a_writer_has_the_cache_of_those_who_read_beside_it(env):
+    """What direct writes leave of a device in the page cache is old."""
+    first = image(env)
+    server = Server(env, {"first": f"{first}\nread-only = yes\ncache = host"})
+    reader = server.connect("first")
+    reader.pread(4096, 0)
+    server.change({"first": first})
+    check("is open with cache = host, which stays" in server.daemon.log(), "no warning")
+    check(other_cache(server), "the writer does not use the cache")
+    server.connect("first").pwrite(b"a" * 512, 0)
+    equal(reader.pread(512, 0), b"a" * 512, "what the reader sees")
+
+
+@test(quick=True)
 def two_exports_of_one_image_are_refused(env):
     first = image(env)
     server = Server(env, {"first": first})
@@ -510,6 +524,16 @@ def settings_of_the_reactor_are_for_the_next_start(env):
     equal(server.daemon.log().count(said), 2, "how often it is said while it is true")
     server.change({"first": first})
     equal(server.daemon.log().count(said), 2, "how often it is said when all is as it runs")
+
+
+@test(quick=True)
+def rights_of_the_process_are_for_the_next_start(env):
+    first = image(env)
+    server = Server(env, {"first": first}, "seccomp = no\ncore-dumps = yes")
+    server.change({"first": first}, "user = nobody\nseccomp = yes\ncore-dumps = no")
+    for key in ("user", "seccomp", "core-dumps"):
+        said = f"{key} of [server] has changed: that is for the next start"
+        equal(server.daemon.log().count(said), 1, f"how often it is said of {key}")
 
 
 @test(quick=True)

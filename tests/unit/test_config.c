@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "tests/unit/config_trial.h"
+#include "tests/unit/kernel_faults.h"
 
 Test(config, defaults)
 {
@@ -172,6 +173,16 @@ Test(config_finish, refuses_a_core_outside_the_affinity_mask)
 		 "affinity mask; allowed: %d\n",
 		 trial.path, allowed.cpus[0]);
 	cr_assert_str_eq(trial.said, said);
+	trial_fini(&trial);
+}
+
+Test(config_finish, takes_a_core_behind_those_of_auto)
+{
+	struct trial trial;
+
+	cpus_claimed = 2 * CPU_LIST_MAX;
+	trial_read_good(&trial, "[reactor]\ncores=300\n" EXPORT_LINES);
+	cr_assert_eq(config_finish(&trial.config, trial.errors), 0);
 	trial_fini(&trial);
 }
 

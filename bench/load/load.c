@@ -325,15 +325,17 @@ static void
 add_up(const struct load *load, struct load_result *result)
 {
 	uint64_t last_ns = 0;
+	bool all_made = true;
 
 	for (unsigned i = 0; i < load->cores.count; i++) {
 		add_worker(&load->workers[i], result);
+		all_made &= load->workers[i].requests_left == 0;
 		if (load->workers[i].last_done_ns > last_ns)
 			last_ns = load->workers[i].last_done_ns;
 	}
 	result->measured_ns = load->options->duration_ns;
 	/* Ended by the number of requests, or by a failure. */
-	if (load->options->requests_max > 0 || result->partial)
+	if (all_made || result->partial)
 		result->measured_ns = last_ns > load->schedule.measure_ns
 					      ? last_ns - load->schedule.measure_ns
 					      : 0;

@@ -323,7 +323,9 @@ make_request(struct worker_connection *connection, uint64_t intended_ns)
 	request->io.offset = next.offset;
 	request->io.length = next.length;
 	request->io.buffer = next.command == NBD_CMD_WRITE ? worker->payload : NULL;
-	worker->in_flight++;
+	/* The silence begins with it: what was not asked for is not waited for. */
+	if (worker->in_flight++ == 0 && intended_ns > worker->watched_ns)
+		worker->watched_ns = intended_ns;
 	client_submit(&connection->client, &request->io);
 	return true;
 }
@@ -536,8 +538,9 @@ start(struct message *message)
 	}
 	worker->watched_ns = now_ns;
 	reactor_timer_start(reactor, &worker->watch, NS_PER_S / 4);
-	if (worker->schedule.end_ns > now_ns)
-		reactor_timer_start(reactor, &worker->end, worker->schedule.end_ns - now_ns);
+	reactor_timer_start(reactor, &worker->end,
+			    worker->schedule.end_ns > now_ns ? worker->schedule.end_ns - now_ns
+							     : 0);
 	make_first_requests(worker, now_ns);
 	/* Of few requests in all none may have been left for this core. */
 	if (worker->requests_left == 0 && worker->in_flight == 0)

@@ -145,6 +145,36 @@ def waiting_for_a_server_that_stands_still_at_the_end_counts(env, still_seconds)
     equal(len(result["series"]), 2 / result["interval_s"], "moments in the series, silent ones included")
 
 
+@test()
+def a_load_that_runs_out_of_time_before_its_requests_is_measured_to_the_end(env):
+    """The server stands still from 0.6 s on, behind the last of 2 s, too: what it did in 0.6 s was done in 2."""
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    stopped = threading.Timer(0.6, daemon.send_signal, [signal.SIGSTOP])
+    going_on = threading.Timer(2.5, daemon.send_signal, [signal.SIGCONT])
+    stopped.start()
+    going_on.start()
+    result = run(env, daemon.uri(), "--requests", 10**9, "--time", 2)
+    going_on.join()
+    everything = result["all"]
+    check(abs(everything["iops"] * 2 / everything["requests"] - 1) < 0.01, f"{everything['iops']} a second, {everything['requests']} in 2 s")
+
+
+@test()
+def time_in_which_nothing_was_asked_for_is_no_silence(env):
+    """A request every 1.6 s, answered in 0.4 s, by a server that may take 1 s."""
+    slow = "[export disk]\ntype = fault\nsize = 1M\nfault = delay-ms=400\n"
+    daemon = env.serve("--config", env.config(f"[server]\nlisten = {env.listen_text(TCP)}\n{slow}"))
+    result = run(env, daemon.uri(), "--rate", 0.6, "--timeout", 1, "--time", 4)
+    equal(result["partial"], False, "whether it was cut short")
+
+
+@test(quick=True)
+def a_moment_ends(env):
+    """Its end is over before its first request is made."""
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    bench(env, "run", daemon.uri(), "--quiet", "--time", 0.000001)
+
+
 @test(quick=True)
 def requests_of_the_warm_up_are_not_counted(env):
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)

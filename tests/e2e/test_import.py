@@ -223,6 +223,7 @@ def what_is_no_configuration_is_refused(env):
     taken = env.config("x")
     result = env.run(["/usr/bin/python3", TOOL, "--output", taken, env.config("[generic]\n")], expect=1)
     check(taken in result.err, result.err)
+    check("unrecognized" in env.run(["/usr/bin/python3", TOOL, "--no-such-option"], expect=1).err, "a wrong option")
 
 
 MOVING = os.path.join(os.path.dirname(os.path.realpath(__file__)), "../../doc/moving.md")

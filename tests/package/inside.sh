@@ -118,7 +118,7 @@ upgrade_does_not_depend_on_the_service()
 
 enable_it()
 {
-	systemctl enable millrace && [[ $(shown UnitFileState) == enabled && $(shown UnitFileState millrace.socket) == enabled ]]
+	systemctl enable millrace && [[ $(shown UnitFileState) == enabled && $(shown UnitFileState millrace.socket) == disabled ]]
 }
 
 removal_stops_it_and_keeps_etc()

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "tests/unit/stolen.h"
 #include "tests/unit/volume_fixture.h"
 
 #define WAITERS_MAX 8
@@ -166,29 +167,58 @@ let_run(unsigned ms, uint64_t *elapsed_ns)
 	*elapsed_ns = kernel_clock_ns() - began_ns;
 }
 
-static void
-assert_rate(double count, double per_second, uint64_t elapsed_ns, double burst_s)
+static uint64_t
+all_turns(struct fixture *fixture)
 {
-	double seconds = (double)elapsed_ns / 1e9;
+	uint64_t count = 0;
 
+	for (unsigned i = 0; i < fixture->count; i++)
+		count += turns(fixture, i);
+	return count;
+}
+
+/* Turns of COST each go at PER_SECOND: none of some windows of MS milliseconds has more, and one has not much less.  What a host takes of a
+ * CPU meanwhile is lost to the others. */
+static void
+check_rate(struct fixture *fixture, double cost, double per_second, unsigned ms, double burst_s)
+{
+	unsigned long long stolen = stolen_ticks();
+	double count = 0, seconds = 1;
+
+	for (unsigned try = 0; try < 5 && count <= per_second * seconds * 0.8; try++) {
+		uint64_t before = all_turns(fixture), elapsed_ns;
+
+		let_run(ms, &elapsed_ns);
+		count = (double)(all_turns(fixture) - before) * cost;
+		seconds = (double)elapsed_ns / 1e9;
+		cr_assert_lt(count, per_second * (seconds + burst_s + 0.05) * 1.02, "%f in %f s",
+			     count, seconds);
+	}
+	if (count <= per_second * seconds * 0.8 && was_disturbed(stolen))
+		cr_skip("the host took CPUs");
 	cr_assert_gt(count, per_second * seconds * 0.8, "%f in %f s", count, seconds);
-	cr_assert_lt(count, per_second * (seconds + burst_s + 0.05) * 1.02, "%f in %f s", count,
-		     seconds);
+}
+
+static void
+wait_for_turns(struct fixture *fixture, uint64_t count)
+{
+	uint64_t before = all_turns(fixture), until_ns = kernel_clock_ns() + 10000000000;
+
+	while (all_turns(fixture) - before < count) {
+		cr_assert_lt(kernel_clock_ns(), until_ns);
+		usleep(1000);
+	}
 }
 
 Test(throttle, requests_per_second_on_all_cores_together, .timeout = 30)
 {
 	struct throttle_limits limits = { .requests_per_s = 5000, .burst_ms = 20 };
 	struct fixture fixture;
-	uint64_t elapsed_ns;
 
 	fixture_start(&fixture, &limits);
 	for (unsigned i = 0; i < 4; i++)
 		add_taker(&fixture, i % 2, 1 << 20);
-	let_run(1000, &elapsed_ns);
-	assert_rate((double)(turns(&fixture, 0) + turns(&fixture, 1) + turns(&fixture, 2) +
-			     turns(&fixture, 3)),
-		    5000, elapsed_ns, 0.02);
+	check_rate(&fixture, 1, 5000, 1000, 0.02);
 	fixture_stop(&fixture);
 }
 
@@ -196,34 +226,47 @@ Test(throttle, bytes_per_second, .timeout = 30)
 {
 	struct throttle_limits limits = { .bytes_per_s = 100 << 20, .burst_ms = 20 };
 	struct fixture fixture;
-	uint64_t elapsed_ns;
 
 	fixture_start(&fixture, &limits);
 	add_taker(&fixture, 0, 65536);
 	add_taker(&fixture, 1, 65536);
-	let_run(1000, &elapsed_ns);
-	assert_rate((double)(turns(&fixture, 0) + turns(&fixture, 1)) * 65536, 100 << 20,
-		    elapsed_ns, 0.02);
+	check_rate(&fixture, 65536, 100 << 20, 1000, 0.02);
 	fixture_stop(&fixture);
 }
 
-Test(throttle, cores_and_takers_have_equal_shares, .timeout = 30)
+/* Four takers run for a while: the turns of the one that had least and of the one that had most. */
+static void
+measure_shares(uint64_t *least, uint64_t *most)
 {
 	struct throttle_limits limits = { .requests_per_s = 2000, .burst_ms = 10 };
 	struct fixture fixture;
-	uint64_t elapsed_ns, least = UINT64_MAX, most = 0;
+	uint64_t elapsed_ns;
 
+	*least = UINT64_MAX;
+	*most = 0;
 	fixture_start(&fixture, &limits);
 	/* Three on one core, one on the other. */
 	for (unsigned i = 0; i < 4; i++)
 		add_taker(&fixture, i == 3, 4096);
 	let_run(1000, &elapsed_ns);
 	for (unsigned i = 0; i < 4; i++) {
-		least = turns(&fixture, i) < least ? turns(&fixture, i) : least;
-		most = turns(&fixture, i) > most ? turns(&fixture, i) : most;
+		*least = turns(&fixture, i) < *least ? turns(&fixture, i) : *least;
+		*most = turns(&fixture, i) > *most ? turns(&fixture, i) : *most;
 	}
-	cr_assert_leq(most, 2 * least, "%lu to %lu", (unsigned long)least, (unsigned long)most);
 	fixture_stop(&fixture);
+}
+
+/* In one of five tries: a host may take a CPU from the one core for longer than from the other. */
+Test(throttle, cores_and_takers_have_equal_shares, .timeout = 30)
+{
+	unsigned long long stolen = stolen_ticks();
+	uint64_t least = 0, most = 1;
+
+	for (unsigned try = 0; try < 5 && most > 2 * least; try++)
+		measure_shares(&least, &most);
+	if (most > 2 * least && was_disturbed(stolen))
+		cr_skip("the host took CPUs");
+	cr_assert_leq(most, 2 * least, "%lu to %lu", (unsigned long)least, (unsigned long)most);
 }
 
 /* After a rest a burst goes at once, and no more than that. */
@@ -231,13 +274,14 @@ Test(throttle, what_was_not_used_is_saved_up_as_far_as_the_burst, .timeout = 30)
 {
 	struct throttle_limits limits = { .requests_per_s = 100, .burst_ms = 500 };
 	struct fixture fixture;
+	unsigned long long stolen = stolen_ticks();
 	uint64_t elapsed_ns;
 
 	fixture_start(&fixture, &limits);
 	usleep(50000);
 	add_taker(&fixture, 0, 0);
 	let_run(100, &elapsed_ns);
-	cr_assert_geq(turns(&fixture, 0), 50);
+	cr_assert(turns(&fixture, 0) >= 50 || was_disturbed(stolen));
 	cr_assert_leq((double)turns(&fixture, 0), 51 + 100 * ((double)elapsed_ns / 1e9 + 0.1));
 	fixture_stop(&fixture);
 }
@@ -252,19 +296,9 @@ Test(throttle, request_larger_than_the_burst_gets_its_turn, .timeout = 30)
 	fixture_start(&fixture, &limits);
 	add_taker(&fixture, 0, 2 << 20);
 	let_run(1000, &elapsed_ns);
-	cr_assert_geq(turns(&fixture, 0), 4);
 	cr_assert_leq((double)turns(&fixture, 0), 2 + 5 * (double)elapsed_ns / 1e9 + 1);
+	wait_for_turns(&fixture, 4);
 	fixture_stop(&fixture);
-}
-
-static uint64_t
-all_turns(struct fixture *fixture)
-{
-	uint64_t count = 0;
-
-	for (unsigned i = 0; i < fixture->count; i++)
-		count += turns(fixture, i);
-	return count;
 }
 
 /* Also for those who wait already. */
@@ -273,7 +307,8 @@ Test(throttle, change_holds_at_once, .timeout = 30)
 	struct throttle_limits slow = { .requests_per_s = 1, .burst_ms = 1 };
 	struct throttle_limits limits = { .requests_per_s = 3000, .burst_ms = 20 };
 	struct fixture fixture;
-	uint64_t elapsed_ns, before;
+	unsigned long long stolen = stolen_ticks();
+	uint64_t elapsed_ns;
 
 	fixture_start(&fixture, &slow);
 	for (unsigned i = 0; i < 4; i++)
@@ -281,16 +316,12 @@ Test(throttle, change_holds_at_once, .timeout = 30)
 	let_run(100, &elapsed_ns);
 	cr_assert_leq(all_turns(&fixture), 2);
 	change(&fixture, &limits);
-	before = all_turns(&fixture);
-	let_run(500, &elapsed_ns);
+	check_rate(&fixture, 1, 3000, 500, 0.02);
 	for (unsigned i = 0; i < 4; i++)
-		cr_assert_gt(turns(&fixture, i), 100, "taker %u", i);
-	assert_rate((double)(all_turns(&fixture) - before), 3000, elapsed_ns, 0.02);
+		cr_assert(turns(&fixture, i) > 100 || was_disturbed(stolen), "taker %u", i);
 	limits = (struct throttle_limits){ .bytes_per_s = 4096000, .burst_ms = 20 };
 	change(&fixture, &limits);
-	before = all_turns(&fixture);
-	let_run(500, &elapsed_ns);
-	assert_rate((double)(all_turns(&fixture) - before), 1000, elapsed_ns, 0.02);
+	check_rate(&fixture, 1, 1000, 500, 0.02);
 	fixture_stop(&fixture);
 }
 
@@ -306,9 +337,7 @@ Test(throttle, no_limits_come_and_go, .timeout = 30)
 		add_taker(&fixture, i % 2, 4096);
 	for (unsigned round = 0; round < 3; round++) {
 		change(&fixture, &none);
-		before = all_turns(&fixture);
-		let_run(50, &elapsed_ns);
-		cr_assert_gt(all_turns(&fixture) - before, 1000);
+		wait_for_turns(&fixture, 1000);
 		change(&fixture, &slow);
 		let_run(50, &elapsed_ns);
 		before = all_turns(&fixture);
@@ -323,7 +352,7 @@ Test(throttle, same_limits_again_are_no_new_burst, .timeout = 30)
 {
 	struct throttle_limits limits = { .requests_per_s = 100, .burst_ms = 500 };
 	struct fixture fixture;
-	uint64_t elapsed_ns;
+	uint64_t began_ns = kernel_clock_ns(), elapsed_ns;
 
 	fixture_start(&fixture, &limits);
 	add_taker(&fixture, 0, 0);
@@ -331,7 +360,9 @@ Test(throttle, same_limits_again_are_no_new_burst, .timeout = 30)
 		let_run(10, &elapsed_ns);
 		change(&fixture, &limits);
 	}
-	cr_assert_leq(turns(&fixture, 0), 51 + 100);
+	/* Ten bursts would be 500. */
+	cr_assert_leq((double)turns(&fixture, 0),
+		      51 + 100 * ((double)(kernel_clock_ns() - began_ns) / 1e9 + 0.5));
 	fixture_stop(&fixture);
 }
 
@@ -356,7 +387,6 @@ Test(throttle, turns_that_are_given_back_cost_nothing, .timeout = 30)
 					  .burst_ms = 1 };
 	struct fixture fixture;
 	struct taker *leaver = &fixture.takers[0];
-	uint64_t elapsed_ns;
 
 	fixture_start(&fixture, &limits);
 	*leaver = (struct taker){ .throttle = fixture.throttle,
@@ -369,8 +399,7 @@ Test(throttle, turns_that_are_given_back_cost_nothing, .timeout = 30)
 		usleep(100);
 	fixture.count = 1;
 	add_taker(&fixture, 1, 1 << 10);
-	let_run(300, &elapsed_ns);
-	/* One of the leaver's turns came at once, and cost 62 ms. */
-	cr_assert_geq(turns(&fixture, 1), 100);
+	/* One of the leaver's turns came at once, and cost 62 ms; all of them would cost a minute. */
+	wait_for_turns(&fixture, 100);
 	fixture_stop(&fixture);
 }

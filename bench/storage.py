@@ -36,11 +36,11 @@ def prepare_cache(kind, path):
     if path is None:
         return
     with open(path, "rb", buffering=0) as file:
+        # What an earlier turn has written must not be written back during this one; nor would it leave the page cache.
+        os.fsync(file.fileno())
         if kind != "cached":
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             return
-        # What an earlier turn has written must not be written back during this one.
-        os.fsync(file.fileno())
         while file.read(CHUNK_BYTES):
             pass
 

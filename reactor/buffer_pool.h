@@ -25,7 +25,7 @@ int buffer_pool_create(size_t total_bytes, size_t largest_bytes, int numa_node,
 void buffer_pool_destroy(struct buffer_pool *pool);
 
 /* A block of at least BYTES (1 to largest_bytes), of undefined content, or NULL when none is free now.
- * Owned by the caller until buffer_pool_put.  Cost: O(log of the largest block), no system call. */
+ * Owned by the caller until buffer_pool_put.  Cost, averaged: O(log of the largest block); no system call. */
 void *buffer_pool_get(struct buffer_pool *pool, size_t bytes) MUST_USE;
 
 /* Give BLOCK back; BYTES as it was asked for. */

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define IDLE_NS	 200000000
 #define NS_PER_S 1000000000
@@ -163,21 +164,34 @@ call_perform(struct call_pool *pool)
 
 /* ---- Threads. */
 
-/* Start a helper, if the system has a thread for us.  Called with the lock held. */
-static void
-helper_start(struct call_pool *pool)
+static int
+thread_start(struct call_pool *pool)
 {
 	pthread_attr_t attributes;
 	pthread_t thread;
+	int error;
 
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setaffinity_np(&attributes, sizeof(pool->cpus), &pool->cpus);
-	if (pthread_create(&thread, &attributes, helper_main, pool) == 0) {
-		count(&pool->counters.threads, 1);
-		count(&pool->counters.threads_started, 1);
-	}
+	error = pthread_create(&thread, &attributes, helper_main, pool);
 	pthread_attr_destroy(&attributes);
+	return error;
+}
+
+/* Start a helper, if the system has a thread for us.  Called with the lock held. */
+static void
+helper_start(struct call_pool *pool)
+{
+	int error = thread_start(pool);
+
+	/* None of these CPUs is the process's any more (cpuset(7)); the kernel has given its main thread others. */
+	if (error == EINVAL && sched_getaffinity(getpid(), sizeof(pool->cpus), &pool->cpus) == 0)
+		error = thread_start(pool);
+	if (error != 0)
+		return;
+	count(&pool->counters.threads, 1);
+	count(&pool->counters.threads_started, 1);
 }
 
 /* See to it that what has become ready is run: by a helper, or else here.  Called with the lock held. */

@@ -78,9 +78,10 @@ void kernel_shutdown_send(int fd);
  * sockets, where closing loses nothing.  Source: tcp(7), SIOCOUTQ. */
 int kernel_unsent_bytes(int fd);
 
-/* Whether a receive on socket FD that has room left has taken all that there was: so it is on stream sockets of TCP and Unix.  Of
- * a vsock, whose transport may hand out one packet at a time, and of sockets of packets it tells nothing.
- * Source: epoll(7), vsock(7). */
+/* Whether a receive on socket FD that has room left has taken all that there was: so it is of TCP and of Unix's streams, but for
+ * those that tell who sends (SO_PASSCRED), where a receive ends with the bytes of one process, and for bytes with descriptors
+ * (SCM_RIGHTS), which this does not know beforehand.  Of a vsock, whose transport may hand out one packet at a time, and of sockets of
+ * packets it tells nothing.  Source: epoll(7), unix(7), vsock(7). */
 bool kernel_receives_all(int fd);
 
 /* End both directions of a socket: a poll that is armed on it completes at once.  Then, when no operation uses

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -208,15 +209,28 @@ kernel_unsent_bytes(int fd)
 	return unsent;
 }
 
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76
+#endif
+
+/* Option NAME of socket FD, or -1. */
+static int
+socket_option(int fd, int name)
+{
+	socklen_t bytes = sizeof(int);
+	int value;
+
+	return getsockopt(fd, SOL_SOCKET, name, &value, &bytes) == 0 ? value : -1;
+}
+
 bool
 kernel_receives_all(int fd)
 {
-	socklen_t bytes = sizeof(int);
-	int domain, type;
-
-	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) == 0 &&
-	       (domain == AF_INET || domain == AF_INET6 || domain == AF_UNIX) &&
-	       getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM;
+	if (socket_option(fd, SO_DOMAIN) == AF_UNIX)
+		return socket_option(fd, SO_TYPE) == SOCK_STREAM &&
+		       socket_option(fd, SO_PASSCRED) == 0 && socket_option(fd, SO_PASSSEC) <= 0 &&
+		       socket_option(fd, SO_PASSPIDFD) <= 0;
+	return socket_option(fd, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
 void

@@ -33,8 +33,7 @@ struct log_fields {
 struct log_entry {
 	enum log_level level;
 	uint64_t time_ns; /* CLOCK_REALTIME */
-	const char *
-		text; /* no newline or other control character; below LOG_LINE_BYTES_MAX; perhaps no UTF-8 */
+	const char *text; /* no newline or other control character; below LOG_LINE_BYTES_MAX */
 	struct log_fields fields;
 };
 

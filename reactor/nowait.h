@@ -20,7 +20,8 @@ struct nowait {
 	/* Counters. */
 	uint64_t asked;
 	uint64_t refused; /* of these, because it would have blocked */
-	uint64_t helped;  /* not asked, given to a helper at once */
+	uint64_t
+		helped; /* not asked, given to a helper at once; not those of files that don't know the flag */
 	/* Private. */
 	bool unsupported;
 	unsigned refusals; /* a score: up by refusals, down by successes */
@@ -29,7 +30,7 @@ struct nowait {
 
 void nowait_init(struct nowait *nowait);
 
-/* The way for the next operation, which is counted.  share: where the file does not know the flag a helper takes it, too. */
+/* The way for the next operation.  share: where the file does not know the flag a helper takes it, too. */
 enum nowait_way nowait_choose(struct nowait *nowait, bool share);
 
 /* What came of one that was asked. */

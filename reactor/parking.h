@@ -9,7 +9,7 @@
  * adding and deleting (Linux 6.18); in return each arrival costs a disarmed descriptor 55 ns.  What is watched instead (parking_watch)
  * stays armed and costs no system call but its share of the harvest's.
  *
- * While the reactor is busy the set is looked at once in each turn, as long as there is something; the poll is armed when there
+ * While the reactor is busy the set is looked at in each turn, as long as there is something; the poll is armed when there
  * is nothing.
  *
  * A parking and what is parked there belong to one core: all functions are for its thread only. */

@@ -177,7 +177,7 @@ reactor_destroy(struct reactor *reactor)
 {
 	const struct op_queue *disk = &reactor->queues[OP_KIND_DISK];
 
-	CHECK(op_queue_free(disk) == disk->slots && op_queue_waiting(disk) == 0);
+	CHECK(op_queue_free(disk) == disk->slots);
 	kernel_wakeup_signal(reactor->wakeup_fd); /* ends its poll */
 	kernel_context_destroy(reactor->context);
 	kernel_close(reactor->wakeup_fd);
@@ -203,12 +203,26 @@ queue_op(struct reactor *reactor, struct op *op)
 	op_queue_append(&reactor->queues[op->kind], op);
 }
 
+static bool
+has_room(const struct reactor *reactor, enum op_kind kind)
+{
+	const struct op_queue *queue = &reactor->queues[kind];
+	const struct op *wakeup = &reactor->wakeup_op;
+
+	if (kind != OP_KIND_RESERVED)
+		return op_queue_waiting(queue) < reactor->config.waiting_max;
+	/* None waits: that would be before the wake-up's, which must have its slot whatever others do. */
+	return op_queue_in_flight(queue) + op_queue_waiting(queue) +
+		       (wakeup->state != OP_STATE_QUEUED && wakeup->state != OP_STATE_SUBMITTED) <
+	       queue->slots;
+}
+
 int
 reactor_submit(struct reactor *reactor, struct op *op)
 {
 	if (reactor == NULL || op == NULL || !may_be_queued(op))
 		return -EINVAL;
-	if (op_queue_waiting(&reactor->queues[op->kind]) >= reactor->config.waiting_max)
+	if (!has_room(reactor, op->kind))
 		return -ENOBUFS;
 	queue_op(reactor, op);
 	return 0;

@@ -87,8 +87,8 @@ int reactor_create(const struct reactor_config *config, struct reactor **reactor
 #define REACTOR_RESERVED_SLOTS 8u
 #define REACTOR_OWN_SLOTS      (REACTOR_SOCKET_SLOTS + REACTOR_RESERVED_SLOTS)
 
-/* Any thread, after reactor_run has returned.  No disk operation may be with the kernel; polls are dropped, and so are
- * messages that were not delivered. */
+/* Any thread, after reactor_run has returned.  No disk operation may be with the kernel; what waits and polls are
+ * dropped, and so are messages that were not delivered. */
 void reactor_destroy(struct reactor *reactor);
 
 /* Take turns until reactor_stop, which is for good: from then on this returns at once.  What is in flight then stays in flight.
@@ -105,7 +105,7 @@ bool reactor_turn(struct reactor *reactor);
 /* For those with a loop of their own: take turns, and rest between them, until MIN operations are done, TIMEOUT_NS have passed, or
  * reactor_wake or reactor_stop was called; the first turn is taken in any case.  At most MAX operations (at least 1) are done
  * in all: what is ready beyond that stays for the next call.  Messages, timers and tasks are served, but not counted.
- * Returns how many operations were done. */
+ * Returns how many operations were done, with the polls of parkings and watches. */
 unsigned reactor_wait(struct reactor *reactor, unsigned min, unsigned max, uint64_t timeout_ns);
 
 /* End the reactor's rest, or its next one if it does not rest now: it takes a turn.  Any thread. */
@@ -190,7 +190,7 @@ unsigned reactor_free_slots_of(const struct reactor *reactor, enum op_kind kind,
 			       enum priority priority) MUST_USE;
 
 /* Take one of the REACTOR_RESERVED_SLOTS for oneself, for one poll by op_poll_reserved at a time, and give it back.  The reactor has one
- * of them; without taking one a poll may find that there is none, and waits until another's poll ends.
+ * of them; without taking one a poll may find that there is none, and fails with -ENOBUFS.
  * Returns 0, or -ENOBUFS: all are taken. */
 int reactor_reserve(struct reactor *reactor) MUST_USE;
 void reactor_unreserve(struct reactor *reactor);

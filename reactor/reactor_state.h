@@ -45,7 +45,7 @@ struct reactor {
 	/* Shared with other threads, on a cache line of their own. */
 	struct inbox inbox __attribute__((aligned(64)));
 	bool sleeping; /* atomic */
-	bool woken;    /* atomic: set by reactor_wake, cleared by the rest that it ends */
+	bool woken;    /* atomic: set by reactor_wake, cleared by the loop that it wakes */
 	bool stopping; /* atomic */
 };
 

@@ -89,7 +89,8 @@ earlier(uint64_t a_ns, uint64_t b_ns)
 static bool
 may_spin(const struct reactor *reactor)
 {
-	return reactor->spin.ns > 0 && reactor->worker_ops == 0 &&
+	/* Without a ring there is nothing to be seen. */
+	return reactor->ring != NULL && reactor->spin.ns > 0 && reactor->worker_ops == 0 &&
 	       op_queue_in_flight(&reactor->queues[OP_KIND_DISK]) < SPIN_DISK_OPS_MAX;
 }
 

@@ -19,6 +19,7 @@ ssize_t __wrap_pwritev2(int fd, const struct iovec *parts, int count, off_t offs
 long (*_Atomic submit_fault)(io_context_t context, long count, struct iocb **iocbs);
 unsigned context_slots_max = UINT_MAX;
 unsigned cpus_claimed;
+bool cpus_gone;
 int _Atomic sync_write_fault;
 _Atomic uint64_t clock_ahead_ns;
 
@@ -60,6 +61,10 @@ __wrap_sched_getaffinity(pid_t pid, size_t bytes, cpu_set_t *set)
 
 	for (unsigned cpu = 0; cpu < cpus_claimed; cpu++)
 		CPU_SET_S(cpu, bytes, set);
+	if (cpus_gone) {
+		CPU_ZERO_S(bytes, set);
+		CPU_SET_S(bytes * 8 - 1, bytes, set);
+	}
 	return result;
 }
 

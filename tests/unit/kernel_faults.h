@@ -20,6 +20,9 @@ extern unsigned context_slots_max;
 /* sched_getaffinity allows all CPUs below this number; 0: those that there are. */
 extern unsigned cpus_claimed;
 
+/* It allows one CPU only, which does not exist. */
+extern bool cpus_gone;
+
 /* A pwritev2 that is a sync, too (RWF_DSYNC), writes and then fails with this errno; 0: it does not.  Atomic, as submit_fault. */
 extern int _Atomic sync_write_fault;
 

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "tests/unit/kernel_faults.h"
+
 #define IDLE_NS	     ((uint64_t)200 * 1000000) /* after which a helper leaves */
 #define PATIENCE_NS  ((uint64_t)20 * 1000000000)
 #define TEST_THREADS 3
@@ -327,6 +329,22 @@ Test(call, helper_of_a_pinned_thread_may_run_anywhere)
 	cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
 	submit(&test_call, note_run);
 	turn_until_done(1);
+	cr_assert(CPU_EQUAL(&test_call.run_cpus, &all));
+}
+
+/* As when the service manager gives the process other CPUs than it began with. */
+Test(call, helpers_come_though_the_cpus_of_the_beginning_are_gone)
+{
+	struct test_call test_call;
+	cpu_set_t all;
+
+	cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	cpus_gone = true;
+	pool_again(TEST_THREADS);
+	cpus_gone = false;
+	submit(&test_call, note_run);
+	turn_until_done(1);
+	cr_assert_not(pthread_equal(test_call.run_thread, reactor_thread));
 	cr_assert(CPU_EQUAL(&test_call.run_cpus, &all));
 }
 

@@ -1,4 +1,4 @@
-/* reactor/reactor.h, reactor_abandon_poll: whatever state a poll is in, it is idle at once and its done is not called; and the
+/* reactor/reactor.h, reactor_abandon: whatever state a poll is in, it is idle at once and its done is not called; and the
  * event that still comes for it is nobody's. */
 #include "tests/unit/reactor_fixture.h"
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -25,6 +26,43 @@ Test(reactor_poll, poll_of_a_pipe_waits_for_data)
 	turn_until_done(1);
 	assert_polled(&test_op, POLLIN);
 	close_pipe(fds);
+}
+
+static void *
+wake_later(void *unused)
+{
+	(void)unused;
+	usleep(20000);
+	reactor_wake(reactor);
+	return NULL;
+}
+
+/* Who has not reserved a slot can't take the last one: the reactor would hear of nothing any more. */
+Test(reactor_poll, the_wake_up_has_its_slot_whatever_others_reserve)
+{
+	struct test_op polls[REACTOR_RESERVED_SLOTS];
+	int fds[2];
+
+	cr_assert_eq(pipe(fds), 0);
+	for (unsigned i = 0; i < REACTOR_RESERVED_SLOTS; i++) {
+		test_op_init(&polls[i]);
+		op_poll_reserved(&polls[i].op, fds[0], POLLIN);
+		cr_assert_eq(reactor_submit(reactor, &polls[i].op),
+			     i < REACTOR_RESERVED_SLOTS - 1 ? 0 : -ENOBUFS);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t until_ns = kernel_clock_ns() + PATIENCE_NS;
+		pthread_t waker;
+
+		cr_assert_eq(pthread_create(&waker, NULL, wake_later, NULL), 0);
+		cr_assert_eq(reactor_wait(reactor, 1, 1, PATIENCE_NS), 0);
+		cr_assert_lt(kernel_clock_ns(), until_ns);
+		cr_assert_eq(pthread_join(waker, NULL), 0);
+	}
+	for (unsigned i = 0; i < REACTOR_RESERVED_SLOTS - 1; i++)
+		reactor_abandon(reactor, &polls[i].op);
+	close(fds[0]);
+	close(fds[1]);
 }
 
 Test(reactor_poll, poll_of_a_socket_waits_for_data)

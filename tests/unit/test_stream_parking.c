@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MS	    ((uint64_t)1000000)
@@ -72,12 +73,14 @@ on_parking_stopped(struct stream_parking *stopped)
 	parking_stopped_count++;
 }
 
+/* PASSCRED: the stream's end is told who has sent. */
 static void
-connect_end(struct end *end, int type)
+connect_end(struct end *end, int type, int passcred)
 {
 	int fds[2];
 
 	cr_assert_eq(socketpair(AF_UNIX, type | SOCK_NONBLOCK, 0, fds), 0);
+	cr_assert_eq(setsockopt(fds[0], SOL_SOCKET, SO_PASSCRED, &passcred, sizeof(passcred)), 0);
 	end->peer = fds[1];
 	stream_init(&end->stream, reactor, &parking, fds[0]);
 }
@@ -95,7 +98,7 @@ setup(void)
 		ends[i].stream.on_sent = on_sent;
 		ends[i].stream.on_awake = on_awake;
 		ends[i].stream.on_closed = on_closed;
-		connect_end(&ends[i], SOCK_STREAM);
+		connect_end(&ends[i], SOCK_STREAM, 0);
 	}
 }
 
@@ -133,6 +136,10 @@ teardown(void)
 	turn_until_total(open_count);
 	stream_parking_stop(&parking, on_parking_stopped);
 	turn_for_a_while();
+	for (unsigned i = 0; i < 500 && (parking_stopped_count == 0 ||
+					 reactor_free_slots(reactor, OP_KIND_POLL) < POLL_SLOTS);
+	     i++)
+		turn_for_a_while();
 	cr_assert_eq(parking_stopped_count, 1);
 	cr_assert_eq(reactor_free_slots(reactor, OP_KIND_POLL), POLL_SLOTS);
 	for (unsigned i = 0; i < STREAMS; i++)
@@ -529,6 +536,51 @@ Test(stream_parking, receives_are_counted_by_who_waits_for_them)
 	}
 }
 
+static void
+connect_again(struct end *end, int type, int passcred)
+{
+	stream_close(&end->stream);
+	turn_until_total(1);
+	(void)close(end->peer);
+	end->closed_count = 0;
+	connect_end(end, type, passcred);
+}
+
+static void
+another_process_writes(const struct end *end, char byte)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0)
+		_exit(write(end->peer, &byte, 1) == 1 ? 0 : 1);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0);
+}
+
+/* A receive ends with the bytes of one of them, short as it is. */
+Test(stream_parking, what_several_processes_sent_is_all_told_where_they_are_told_apart)
+{
+	struct end *end = &ends[0];
+	char bytes[16];
+	struct iovec part = { bytes, sizeof(bytes) };
+
+	connect_again(end, SOCK_STREAM, 1);
+	for (unsigned round = 0; round < 3; round++) {
+		total = 0;
+		stream_receive(&end->stream, &part, 1);
+		turn_for_a_while();
+		peer_writes(end, 'a');
+		another_process_writes(end, 'b');
+		turn_until_total(1);
+		cr_assert_eq(end->result, 1);
+		stream_receive(&end->stream, &part, 1);
+		turn_until_total(2);
+		cr_assert_eq(end->result, 1);
+		cr_assert_eq(bytes[0], 'b');
+	}
+}
+
 /* What watches a stream tells of both packets at once, and the first receive, short as it is, takes one only.  So it can be with a vsock. */
 Test(stream_parking, packets_that_come_together_are_all_told)
 {
@@ -536,11 +588,7 @@ Test(stream_parking, packets_that_come_together_are_all_told)
 	char bytes[16];
 	struct iovec part = { bytes, sizeof(bytes) };
 
-	stream_close(&end->stream);
-	turn_until_total(1);
-	(void)close(end->peer);
-	end->closed_count = 0;
-	connect_end(end, SOCK_SEQPACKET);
+	connect_again(end, SOCK_SEQPACKET, 0);
 	for (unsigned round = 0; round < 3; round++) {
 		total = 0;
 		stream_receive(&end->stream, &part, 1);

@@ -24,6 +24,8 @@ STOP_SECONDS = 15  # a daemon told to stop has exited by then
 READY_SECONDS = 30
 UNIX_PATH_BYTES = 100  # sun_path holds 108; leave room
 SANITIZER = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:")
+BROKEN = re.compile(SANITIZER.pattern + "|check failed")
+STOLEN_TICKS = 5  # with so much taken during it or less, a failure is the daemon's or the test's
 
 FILE = "file"
 LOOP512 = "loop512"
@@ -39,6 +41,10 @@ LIBC = ctypes.CDLL(None)
 
 class Failure(Exception):
     """The daemon did not do what the test asked of it."""
+
+
+class WrongData(Failure):
+    """Bytes are not what they must be: however slow this machine is."""
 
 
 class Skip(Exception):
@@ -100,7 +106,7 @@ def random_bytes(count, seed=1):
 def same_bytes(got, wanted, what):
     if got != wanted:
         offset = first_difference(got, wanted)
-        raise Failure(
+        raise WrongData(
             f"{what}: {len(got)} and {len(wanted)} bytes, first difference at {offset}: "
             f"got {bytes(got[offset:offset + 16]).hex()}, expected {bytes(wanted[offset:offset + 16]).hex()}"
         )
@@ -281,7 +287,7 @@ class Daemon:
             found = [line for line in self.log_lines() if all(part in line for part in parts)]
             return found if len(found) >= count else None
 
-        return wait_until(lines, 5, f"{count} log lines with {' and '.join(parts)}")
+        return wait_until(lines, 30, f"{count} log lines with {' and '.join(parts)}")
 
     def wait_ready(self):
         def ready():
@@ -564,12 +570,13 @@ def write_text(path, text):
 class Outcome:
     """How a case ended; goes from one process to another."""
 
-    def __init__(self, name, word, reason, seconds, logs):
+    def __init__(self, name, word, reason, seconds, logs, disturbed):
         self.name = name
         self.word = word
         self.reason = reason
         self.seconds = seconds
         self.logs = logs
+        self.disturbed = disturbed  # it failed, and that the host took CPU time meanwhile may be why
 
 
 class Runner:
@@ -584,19 +591,22 @@ class Runner:
         """Run the case at INDEX of ALL_TESTS."""
         case = ALL_TESTS[index]
         env = Env(self.binary, os.path.join(self.work, str(index)), self.quick)
-        began = time.monotonic()
-        word, reason, logs = "ok", "", []
+        began, stolen = time.monotonic(), stolen_ticks()
+        word, reason, logs, broken = "ok", "", [], False
         try:
-            word, reason = self.run_body(case, env)
+            word, reason, broken = self.run_body(case, env)
             if word == "FAIL":
                 logs = [daemon.log() for daemon in env.daemons]
+                broken = broken or any(map(is_broken, env.daemons))
         finally:
             left = close_env(env)
         if left and word == "ok":
-            word, reason = "FAIL", f"cleaning up: {left}"
-        return Outcome(case.name, word, reason, time.monotonic() - began, logs)
+            word, reason, broken = "FAIL", f"cleaning up: {left}", True
+        disturbed = not broken and stolen_ticks() - stolen > STOLEN_TICKS
+        return Outcome(case.name, word, reason, time.monotonic() - began, logs, disturbed)
 
     def run_body(self, case, env):
+        """Returns the outcome's word and reason, and whether it would be so on any machine."""
         timer = threading.Timer(case.seconds, on_time_limit, [env])
         timer.daemon = True
         try:
@@ -607,15 +617,28 @@ class Runner:
             finally:
                 env.running = False
                 timer.cancel()
-            return "ok", ""
+            return "ok", "", False
         except Skip as skip:
-            return "skip", str(skip)
+            return "skip", str(skip), False
         except TimeLimit:
-            return "FAIL", f"not done within {case.seconds} s"
+            return "FAIL", f"not done within {case.seconds} s", False
         except Failure as failure:
-            return "FAIL", str(failure)
+            return "FAIL", str(failure), isinstance(failure, WrongData)
         except Exception as error:  # a client library's or the test's own: the reader needs where it was
-            return "FAIL", describe(error)
+            return "FAIL", describe(error), False
+
+
+def is_broken(daemon):
+    """Whether DAEMON ended by a mistake of its own: not because we killed it, and not for want of time."""
+    code = daemon.process.poll()
+    ours = (-signal.SIGKILL, -signal.SIGTERM)
+    return bool(BROKEN.search(daemon.log())) or (code is not None and code < 0 and code not in ours)
+
+
+def stolen_ticks():
+    """What the host of a virtual machine has taken from its CPUs since it booted, in ticks of 10 ms.  Source: proc_stat(5)."""
+    with open("/proc/stat", encoding="ascii") as file:
+        return int(file.readline().split()[8])
 
 
 def close_env(env):

@@ -12,8 +12,8 @@ import nbd
 from harness import MIB, Skip
 from harness import check, equal, is_sanitized, random_bytes, read_text, same_bytes, test, write_text
 
-EXIT_SECONDS = 5
-EXIT_SECONDS_SLOW = 15  # under the sanitizers
+EXIT_SECONDS = 15
+EXIT_SECONDS_SLOW = 30  # under the sanitizers
 AIO_MAX = "/proc/sys/fs/aio-max-nr"
 AIO_USED = "/proc/sys/fs/aio-nr"
 

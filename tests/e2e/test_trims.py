@@ -230,4 +230,4 @@ def trims_of_a_client_that_has_gone_hold_nobody_up(env):
     began = time.monotonic()
     daemon.stop()
     seconds = time.monotonic() - began
-    check(seconds < 3, f"{seconds:.1f} s to stop")
+    check(seconds < 12, f"{seconds:.1f} s to stop")

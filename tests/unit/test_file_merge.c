@@ -33,8 +33,8 @@ static struct {
 static long
 look(io_context_t context, long count, struct iocb **iocbs)
 {
-	unsigned long parts[64];
-	long taken;
+	/* A helper's may be done, and its iocb be another's, before the call is back: what is changed is a copy. */
+	struct iocb shorter[64], *given[64];
 
 	if (count > 64)
 		count = 64;
@@ -43,7 +43,7 @@ look(io_context_t context, long count, struct iocb **iocbs)
 		bool joined = iocb->aio_lio_opcode == IO_CMD_PREADV ||
 			      iocb->aio_lio_opcode == IO_CMD_PWRITEV;
 
-		parts[i] = iocb->u.c.nbytes;
+		given[i] = iocb;
 		if (iocb->aio_lio_opcode == IO_CMD_PREAD || iocb->aio_lio_opcode == IO_CMD_PWRITE) {
 			seen.alone++;
 			seen.durable += (iocb->aio_rw_flags & RWF_DSYNC) != 0;
@@ -55,15 +55,15 @@ look(io_context_t context, long count, struct iocb **iocbs)
 		if (seen.fate == REFUSED)
 			count = i;
 		seen.merged++;
-		seen.parts += (unsigned)parts[i];
+		seen.parts += (unsigned)iocb->u.c.nbytes;
 		cr_assert_eq(iocb->aio_rw_flags & RWF_DSYNC, 0);
-		if (seen.fate == SHORTENED)
-			iocb->u.c.nbytes = 2;
+		if (seen.fate != SHORTENED)
+			continue;
+		shorter[i] = *iocb;
+		shorter[i].u.c.nbytes = 2;
+		given[i] = &shorter[i];
 	}
-	taken = kernel_submit_unchanged(context, count, iocbs);
-	for (long i = 0; i < count; i++)
-		iocbs[i]->u.c.nbytes = parts[i];
-	return taken;
+	return kernel_submit_unchanged(context, count, given);
 }
 
 static void

@@ -69,7 +69,7 @@ Test(flush_group, those_that_come_later_share_the_next_sync, .timeout = 60)
 	/* On the other core, which is not held up. */
 	for (unsigned i = 1; i < MANY; i++)
 		begin_flush(&fixture, &trials[i], 1);
-	usleep(20000);
+	usleep(200000); /* it has taken them by then */
 	for (unsigned i = 0; i < MANY; i++)
 		cr_assert(!trial_finished(&trials[i]));
 	atomic_store(&hold, false);

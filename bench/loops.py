@@ -14,7 +14,6 @@ import platform
 import resource
 import shlex
 import shutil
-import signal
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import storage  # noqa: E402 (the two lines above come first)
 from measure import end_server  # noqa: E402
-from processes import Child, ChildError, machine_seconds  # noqa: E402
+from processes import Child, ChildError, catch_ending_signals, machine_seconds  # noqa: E402
 from servers import free_port  # noqa: E402
 
 LOAD_GRACE_SECONDS = 60
@@ -417,16 +416,6 @@ def report(run):
 # ---- main
 
 
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def interrupt(signal_number, frame):
-    """The first of these signals ends the run; a second must not end the cleaning up."""
-    for number in ENDING_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def remove_work(bench):
     """Remove the bench's own files; a folder that holds something else stays."""
     for path in [bench.counters] + list(bench.log.values()):
@@ -439,8 +428,7 @@ def remove_work(bench):
 def main():
     arguments = parse_arguments()
     check_machine(arguments)
-    for number in ENDING_SIGNALS:
-        signal.signal(number, interrupt)
+    catch_ending_signals()
     os.makedirs(arguments.work, exist_ok=True)
     run = Run(arguments)
     try:

@@ -10,7 +10,6 @@ import os
 import platform
 import shlex
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import loads  # noqa: E402
 import measure  # noqa: E402
 import memory_touch  # noqa: E402
 import picture  # noqa: E402
+import processes  # noqa: E402
 import publish  # noqa: E402
 import report  # noqa: E402
 import rounds  # noqa: E402
@@ -162,7 +162,7 @@ def make_certificates(directory):
 
 
 def choose_servers(arguments):
-    """The servers that are wanted and here; says what is missing."""
+    """The servers that are wanted and here, and what is not here."""
     everything = servers.all_servers(arguments.daemon, arguments.cores)
     if arguments.servers:
         wanted = arguments.servers.split(",")
@@ -171,10 +171,8 @@ def choose_servers(arguments):
             if name not in names:
                 sys.exit(f"bench: no server {name}; there are {', '.join(names)}")
         everything = [server for server in everything if server.name in wanted]
-    for server in everything:
-        if server.missing():
-            say(f"without {server.missing()}")
-    return [server for server in everything if not server.missing()]
+    missing = [f"without {server.missing()}" for server in everything if server.missing()]
+    return [server for server in everything if not server.missing()], missing
 
 
 def cpu_model():
@@ -249,16 +247,6 @@ def print_results(run):
         print(f"problem: {problem}")
 
 
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def interrupt(signal_number, frame):
-    """The first of these signals ends the run; a second must not end the cleaning up."""
-    for number in ENDING_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def remove_work(path):
     """Remove the bench's own files; a folder that holds something else stays."""
     for name in ("fio.json", "fio.log", "bench.json", "bench.log", "server.conf", "tls.conf", "server.log", "server.pid", "tracer.log"):
@@ -274,18 +262,22 @@ def remove_work(path):
 def main():
     arguments = parse_arguments()
     check_fio()
-    chosen = choose_servers(arguments)
+    chosen, missing = choose_servers(arguments)
+    for what in missing:
+        say(what)
     tracer, remark = measure.choose_tracer(arguments.syscalls)
     if remark:
         say(remark)
-    for number in ENDING_SIGNALS:
-        signal.signal(number, interrupt)
+    processes.catch_ending_signals()
     os.makedirs(arguments.work, exist_ok=True)
     try:
         tls = make_certificates(arguments.work) if any(row.load.tls for row in arguments.rows) else None
         if not arguments.quick:
             memory_touch.touch()
         run = rounds.Run(arguments, chosen, tracer, tls)
+        run.problems += missing
+        if not tls and any(row.load.tls for row in arguments.rows):
+            run.problems.append("without TLS")
         run.measure()
     except KeyboardInterrupt:
         say("interrupted; everything it started is ended and removed")

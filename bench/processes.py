@@ -4,6 +4,7 @@ A Child is ended by its own id when its `with` block is left, whatever happened 
 counts everything it did: threads that have ended, child processes that run, and those that have ended.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -14,6 +15,21 @@ import time
 POLL_SECONDS = 0.01
 PR_SET_CHILD_SUBREAPER = 36
 CLOCK_OF_PROCESS = 2  # CPUCLOCK_SCHED in the kernel's posix-timers.h: nanoseconds, all threads.
+
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def interrupt(signal_number, frame):
+    """The first of these signals ends the run; a second must not end the cleaning up."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def catch_ending_signals():
+    for number in ENDING_SIGNALS:
+        signal.signal(number, interrupt)
 
 
 class ChildError(Exception):
@@ -87,11 +103,18 @@ class Daemon(Child):
             raise ChildError("cannot adopt a daemon")
         if os.path.exists(pid_path):
             os.unlink(pid_path)
+        before = tree(os.getpid())
         super().__init__(argv, log_path, cpus)
-        if not self.wait(10) or self.status != 0:
-            self.fail(f"ended with status {self.status} before it was in the background")
-        self.status = None
-        self.pid = self.read_pid(pid_path)
+        try:
+            if not self.wait(10) or self.status != 0:
+                self.fail(f"ended with status {self.status} before it was in the background")
+            self.status = None
+            self.pid = self.read_pid(pid_path)
+        except BaseException:
+            for pid in set(tree(os.getpid())) - set(before):  # it may be in the background already, with any id
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
 
     def read_pid(self, pid_path):
         deadline = time.monotonic() + 10

@@ -15,7 +15,7 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from processes import Child, ChildError, cpu_ns  # noqa: E402 (the two lines above come first)
+from processes import Child, ChildError, catch_ending_signals, cpu_ns  # noqa: E402 (the two lines above come first)
 from servers import free_port  # noqa: E402
 
 CONNECTIONS = (1, 10, 100, 1000, 10000)
@@ -200,6 +200,7 @@ def main():
     arguments = parse_arguments()
     # Ten thousand connections are as many files, in the daemon and in the load generator.
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    catch_ending_signals()
     bench = Bench(arguments)
     try:
         for cores in CORES[: len(os.sched_getaffinity(0))]:

@@ -23,7 +23,7 @@ class Server:
     """DAEMON: it goes to the background by itself, and leaves its id in {pid_file}.  ARGUMENTS: by kind of storage, with {path}, {port}, {export}, {config} and {with_tls}
     in them; xfs is served as a file.  TLS: what is added for it, with {tls}, a directory of certificates; None: not compared with
     TLS; WITH_TLS: what {with_tls} stands for then.  CONFIG: the text of a file that it wants; TLS_CONFIG: what is added to that for
-    TLS, or the text of {tls_config}.  IF_WRITES: only compared where the load writes."""
+    TLS, or the text of {tls_config}.  IF_CACHE_MATTERS: only compared where the load writes, or reads in sequence."""
 
     def __init__(self, name, program, package, arguments, tls=None, config=None, tls_config=None, daemon=False, with_tls="",
                  version_flag="--version", if_cache_matters=False):

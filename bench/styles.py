@@ -34,6 +34,8 @@ def start(daemon, cores, log):
     while True:
         log.seek(0)
         text = log.read().decode()
+        if process.poll() is not None:
+            sys.exit(f"the daemon has ended: {text}")
         if "info: ready" in text:
             line = next(line for line in text.splitlines() if "listening on" in line)
             return process, Address(line.split()[-1])

@@ -94,12 +94,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1)
     options = parser.parse_args()
+    processes.catch_ending_signals()
     cpus = sorted(os.sched_getaffinity(0))
     on_first = {server.name: server for server in servers.all_servers(options.daemon, str(cpus[0]))}
     on_all = {server.name: server for server in servers.all_servers(options.daemon, None)}
     rounds, copies = [], []
     with tempfile.TemporaryDirectory(prefix="millrace-tls-") as directory:
         tls_directory = peers.make_certificates(directory)
+        if tls_directory is None:
+            sys.exit(1)
         client = clients.MillraceBench(directory, {cpus[-1]}, os.path.abspath(options.bench))
         for number in range(options.rounds):
             turns = {}

@@ -1,8 +1,10 @@
 /* Is my data right?  Rounds of writing, closing all connections, and reading all back over new ones. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "bench/load/bench_options.h"
 #include "bench/load/command.h"
@@ -71,14 +73,22 @@ print_findings(const struct verifier_report *report)
 	putchar('\n');
 }
 
+static uint64_t
+issued_count(const struct ledger *ledger)
+{
+	uint64_t count = 0;
+
+	for (uint64_t i = 0; i < ledger->block_count; i++)
+		count += ledger->blocks[i].issued > 0;
+	return count;
+}
+
 /* Blocks that were never written are right whatever is in them, unless it is another block's. */
 static void
 print_coverage(const struct ledger *ledger)
 {
-	uint64_t written = 0;
+	uint64_t written = issued_count(ledger);
 
-	for (uint64_t i = 0; i < ledger->block_count; i++)
-		written += ledger->blocks[i].issued > 0;
 	if (written < ledger->block_count)
 		printf("only %" PRIu64 " of %" PRIu64 " blocks were ever written; a longer --time "
 		       "or a smaller --size reaches more\n",
@@ -107,11 +117,63 @@ all_right(const struct verifier_report *report)
 	       report->findings[STAMP_RIGHT] == report->read;
 }
 
+/* What an earlier run had acknowledged and flushed: only of that a check can find that it is lost.  Returns whether there is any. */
+static bool
+print_promise(const struct ledger *ledger)
+{
+	uint64_t durable = 0;
+
+	for (uint64_t i = 0; i < ledger->block_count; i++)
+		durable += ledger->blocks[i].durable > 0;
+	printf("%" PRIu64 " of %" PRIu64 " blocks were flushed when the state was written%s\n",
+	       durable, ledger->block_count, durable > 0 ? "" : ": there is nothing to check");
+	return durable > 0;
+}
+
+/* ---- the state ---- */
+
+/* What PATH says of the export is not so any more from the first write on.  It is not lost either if there is none. */
+static void
+set_aside(const char *path, char **aside)
+{
+	char *name;
+
+	*aside = NULL;
+	if (path == NULL || asprintf(&name, "%s.old", path) < 0)
+		return;
+	if (rename(path, name) == 0)
+		*aside = name;
+	else
+		free(name); /* there is none */
+}
+
+/* Save what is known of the export now; or, if nothing was written to it, have what was set ASIDE again. */
+static int
+save(const struct ledger *ledger, const char *path, char *aside)
+{
+	int error = 0;
+
+	if (issued_count(ledger) > 0)
+		error = ledger_save(ledger, path, stderr);
+	else if (aside != NULL && rename(aside, path) != 0)
+		error = -errno;
+	if (error == 0 && aside != NULL)
+		(void)unlink(aside);
+	free(aside);
+	return error;
+}
+
 static int
 verify(struct bench_options *options, struct ledger *ledger)
 {
 	struct verifier_report report = { 0 };
+	bool saves = options->state_path != NULL && !options->check_only;
 	bool go_on = true;
+	char *aside;
+
+	if (options->check_only && !print_promise(ledger))
+		return EXIT_FAILURE;
+	set_aside(saves ? options->state_path : NULL, &aside);
 
 	for (uint64_t round = 1; go_on && round <= options->rounds; round++) {
 		options->load.seed++;
@@ -122,10 +184,10 @@ verify(struct bench_options *options, struct ledger *ledger)
 	print_findings(&report);
 	print_coverage(ledger);
 	if (report.failed)
-		printf("PARTIAL: the server failed; what was acknowledged and flushed before can "
-		       "be checked with --check\n");
-	if (options->state_path != NULL && !options->check_only &&
-	    ledger_save(ledger, options->state_path, stderr) < 0)
+		printf("PARTIAL: %s; what was acknowledged and flushed before can be checked with "
+		       "--check\n",
+		       *report.why == '\0' ? "it could not begin" : report.why);
+	if (saves && save(ledger, options->state_path, aside) < 0)
 		return EXIT_FAILURE;
 	return all_right(&report) ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -9,7 +9,7 @@
 
 #define MAGIC 0x3172656764654c4dull
 
-/* 16 GiB of memory are not a ledger, but a broken file. */
+/* 12 GiB of memory are not a ledger, but a broken file. */
 #define BLOCK_COUNT_MAX ((uint64_t)1 << 30)
 
 struct header {
@@ -24,6 +24,8 @@ int
 ledger_init(struct ledger *ledger, uint64_t run, uint64_t region_start, uint64_t block_count,
 	    uint32_t block_bytes)
 {
+	if (block_count > BLOCK_COUNT_MAX)
+		return -ENOMEM;
 	*ledger = (struct ledger){
 		.run = run,
 		.region_start = region_start,

@@ -23,7 +23,7 @@ struct ledger {
 	struct ledger_block *blocks; /* [block_count]; owned */
 };
 
-/* Begin one, with nothing written.  Returns 0 or -ENOMEM. */
+/* Begin one, with nothing written.  Returns 0 or -ENOMEM, also for more than 2^30 blocks. */
 int ledger_init(struct ledger *ledger, uint64_t run, uint64_t region_start, uint64_t block_count,
 		uint32_t block_bytes) MUST_USE;
 void ledger_fini(struct ledger *ledger);

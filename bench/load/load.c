@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "bench/load/crowd.h"
+#include "bench/load/interrupt.h"
 #include "bench/load/worker.h"
 #include "reactor/core.h"
 
@@ -32,6 +33,8 @@ struct load {
 	struct worker *workers; /* [cores.count] */
 	sem_t stopped;
 	struct worker_schedule schedule;
+	bool interrupted;  /* the workers were stopped for that */
+	uint64_t ended_ns; /* when the last one stopped */
 };
 
 const char *
@@ -216,18 +219,19 @@ report(const struct load *load, struct load_progress *progress)
 			 (double)(schedule->end_ns - schedule->start_ns) * 1e-9, requests, bytes);
 }
 
-/* If one worker has failed there is no point in the others. */
+/* If one worker has failed there is no point in the others; nor if nobody wants to wait for them. */
 static bool
-stop_if_failed(struct load *load)
+stop_if_over(struct load *load)
 {
-	bool failed = false;
+	bool over = interrupt_asked();
 
+	load->interrupted = over;
 	for (unsigned i = 0; i < load->cores.count; i++)
 		/* Acquire: `why` was set before. */
-		failed |= __atomic_load_n(&load->workers[i].failed, __ATOMIC_ACQUIRE);
-	for (unsigned i = 0; failed && i < load->cores.count; i++)
+		over |= __atomic_load_n(&load->workers[i].failed, __ATOMIC_ACQUIRE);
+	for (unsigned i = 0; over && i < load->cores.count; i++)
 		worker_stop(&load->workers[i]);
-	return failed;
+	return over;
 }
 
 static void
@@ -246,13 +250,13 @@ wait_for_workers(struct load *load, struct load_progress *progress)
 			else if (errno != EINTR)
 				break;
 			if (!stopping)
-				stopping = stop_if_failed(load);
+				stopping = stop_if_over(load);
 		}
 		if (running == 0)
 			break;
 		report(load, progress);
 		if (!stopping)
-			stopping = stop_if_failed(load);
+			stopping = stop_if_over(load);
 	}
 }
 
@@ -333,15 +337,18 @@ add_up(const struct load *load, struct load_result *result)
 		if (load->workers[i].last_done_ns > last_ns)
 			last_ns = load->workers[i].last_done_ns;
 	}
+	if (load->interrupted && !result->partial) {
+		result->partial = true;
+		snprintf(result->why, sizeof(result->why), "interrupted");
+	}
 	result->measured_ns = load->options->duration_ns;
-	/* Ended by the number of requests, or by a failure. */
-	if (all_made || result->partial)
+	/* Ended by the number of requests; or, before its time, by a failure or a signal. */
+	if (all_made || (result->partial && load->ended_ns < load->schedule.end_ns))
 		result->measured_ns = last_ns > load->schedule.measure_ns
 					      ? last_ns - load->schedule.measure_ns
 					      : 0;
 	result->interval_ns = load->schedule.interval_ns;
 	show_silence(result);
-	result->export_bytes = load->sessions[0].size_bytes;
 	result->style = load->sessions[0].style;
 }
 
@@ -365,6 +372,7 @@ run_workers(struct load *load, uint64_t region_bytes, struct load_progress *prog
 		for (unsigned i = 0; i < worker_count; i++)
 			worker_start(&load->workers[i], &load->schedule);
 		wait_for_workers(load, progress);
+		load->ended_ns = kernel_clock_ns();
 		result->cpu_ns = process_cpu_ns() - cpu_ns;
 		add_up(load, result);
 	} else {

@@ -75,7 +75,6 @@ struct load_result {
 	struct load_interval *intervals; /* owned */
 	bool partial;			 /* ended before its time: `why` */
 	char why[160];
-	uint64_t export_bytes;
 	/* Open loop: requests that were due and not made within a second of the end; their latency is how long they had waited then. */
 	uint64_t rate_missed;
 };

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "bench/load/command.h"
+#include "bench/load/interrupt.h"
 #include "build/config.h"
 #include "reactor/log.h"
 
@@ -43,6 +44,7 @@ main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	interrupt_watch();
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
 		if (strcmp(argv[1], commands[i].name) == 0)
 			return commands[i].run(argc - 1, argv + 1);

@@ -217,9 +217,25 @@ compare_loads(const json_t *a, const json_t *b, FILE *out)
 		if (json_object_get(left, key) == NULL)
 			fprintf(out, "note: the loads differ in %s\n", key);
 	}
-	if (json_is_true(json_object_get(a, "partial")) ||
-	    json_is_true(json_object_get(b, "partial")))
-		fprintf(out, "note: a result is partial\n");
+	if (!json_equal(json_object_get(a, "replies"), json_object_get(b, "replies")))
+		fprintf(out, "note: the loads differ in replies\n");
+}
+
+/* Say what is to be held against the figures of RESULT, which is called NAME. */
+static void
+compare_flaws(const json_t *result, const char *name, FILE *out)
+{
+	json_int_t errors = json_integer_value(json_object_get(result, "errors"));
+	json_int_t missed = json_integer_value(json_object_get(result, "rate_missed"));
+
+	if (json_is_true(json_object_get(result, "partial")))
+		fprintf(out, "note: %s is partial\n", name);
+	if (errors > 0)
+		fprintf(out, "note: of %s %lld requests failed, which no figure shows\n", name,
+			(long long)errors);
+	if (missed > 0)
+		fprintf(out, "note: %s has not kept its rate: %lld requests were never made\n",
+			name, (long long)missed);
 }
 
 int
@@ -235,6 +251,8 @@ report_compare(const char *path_a, const char *path_b, FILE *out, FILE *errors)
 			path_b,
 			json_string_value(json_object_get(json_object_get(b, "load"), "uri")));
 		compare_loads(a, b, out);
+		compare_flaws(a, "A", out);
+		compare_flaws(b, "B", out);
 		fprintf(out, "%-8s %-12s %14s %14s %8s\n", "", "", "A", "B", "B / A");
 		compare_kind(a, b, "all", out);
 		for (unsigned kind = 0; kind < LOAD_KIND_COUNT; kind++)

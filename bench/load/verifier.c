@@ -6,9 +6,11 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench/load/client.h"
 #include "bench/load/crowd.h"
+#include "bench/load/interrupt.h"
 #include "bench/load/pattern.h"
 #include "reactor/core.h"
 
@@ -20,6 +22,10 @@
 
 #define POISON 0xa5
 
+/* A connection flushes what it has written after so many writes, or so long. */
+#define FLUSH_WRITES_MAX 1024u
+#define FLUSH_NS	 NS_PER_S
+
 struct verifier;
 
 struct verifier_request {
@@ -27,6 +33,15 @@ struct verifier_request {
 	struct verifier_connection *connection;
 	uint64_t block;
 	uint32_t generation; /* of a WRITE */
+};
+
+/* Writes that were acknowledged before a flush was asked for, or are to be. */
+struct verifier_batch {
+	unsigned count;
+	struct {
+		uint64_t block;
+		uint32_t generation;
+	} writes[FLUSH_WRITES_MAX];
 };
 
 struct verifier_connection {
@@ -38,8 +53,12 @@ struct verifier_connection {
 	unsigned in_flight;
 	bool flushes; /* the server has flushes; one that has none must keep what it has answered */
 	bool flushing;
+	bool last_flush; /* that one is behind the last write */
 	bool open;
 	struct verifier_request flush;
+	uint64_t flushed_ns; /* when it was asked for */
+	struct verifier_batch *next,
+		*covered; /* behind it, and by it; the first FLUSH_WRITES_MAX of each */
 	struct verifier_request *requests; /* [depth] */
 };
 
@@ -55,12 +74,13 @@ struct verifier {
 	struct stream_parking parking;
 	struct verifier_connection *connections;
 	struct verifier_request *requests;
+	struct verifier_batch *batches;	 /* [2 * connections] */
 	struct target_session *sessions; /* [connections] */
 	unsigned open_count;
 	bool stopping;
 	uint64_t answered_ns;
 	struct timer end, watch;
-	struct message start;
+	struct message start, interrupt;
 	sem_t stopped;
 };
 
@@ -243,6 +263,57 @@ read_next_block(struct verifier_request *request)
 	return true;
 }
 
+/* What CONNECTION was told is written, and not covered by its flush yet, is from the end of the next one on. */
+static void
+flush(struct verifier_connection *connection)
+{
+	struct verifier_batch *covered = connection->next;
+
+	connection->next = connection->covered;
+	connection->next->count = 0;
+	connection->covered = covered;
+	connection->flushing = true;
+	connection->flushed_ns = kernel_clock_ns();
+	connection->flush.io.command = NBD_CMD_FLUSH;
+	connection->in_flight++;
+	client_submit(&connection->client, &connection->flush.io);
+}
+
+static void
+flush_if_due(struct verifier_connection *connection)
+{
+	if (connection->flushes && !connection->flushing && connection->next->count > 0 &&
+	    (connection->next->count == FLUSH_WRITES_MAX ||
+	     connection->verifier->answered_ns - connection->flushed_ns >= FLUSH_NS))
+		flush(connection);
+}
+
+/* CONNECTION's flush has succeeded. */
+static void
+note_flushed(struct verifier_connection *connection)
+{
+	const struct verifier_batch *covered = connection->covered;
+
+	for (unsigned i = 0; i < covered->count; i++)
+		connection->verifier->ledger->blocks[covered->writes[i].block].durable =
+			covered->writes[i].generation;
+}
+
+static void
+note_written(const struct verifier_request *request)
+{
+	struct verifier_connection *connection = request->connection;
+	struct verifier *verifier = connection->verifier;
+	struct verifier_batch *next = connection->next;
+
+	verifier->ledger->blocks[request->block].acknowledged = request->generation;
+	verifier->report->written++;
+	if (next->count == FLUSH_WRITES_MAX)
+		return; /* the flush takes long: the last one will cover it */
+	next->writes[next->count].block = request->block;
+	next->writes[next->count++].generation = request->generation;
+}
+
 static void
 make_request(struct verifier_request *request)
 {
@@ -256,11 +327,9 @@ make_request(struct verifier_request *request)
 	else if (connection->in_flight > 0)
 		return;
 	else if (verifier->pass == VERIFIER_PASS_WRITE && connection->flushes &&
-		 !connection->flushing) {
-		connection->flushing = true;
-		connection->flush.io.command = NBD_CMD_FLUSH;
-		connection->in_flight++;
-		client_submit(&connection->client, &connection->flush.io);
+		 !connection->last_flush) {
+		connection->last_flush = true;
+		flush(connection);
 	} else {
 		close_connection(connection);
 	}
@@ -284,6 +353,26 @@ request_failed(struct verifier *verifier, const struct verifier_request *request
 }
 
 static void
+request_done(struct verifier_request *request)
+{
+	struct verifier_connection *connection = request->connection;
+
+	connection->verifier->busy[request->block] = false;
+	if (!connection->verifier->stopping)
+		flush_if_due(connection);
+	make_request(request);
+}
+
+/* Behind the last request it was waited for. */
+static void
+flush_done(struct verifier_connection *connection)
+{
+	connection->flushing = false;
+	if (connection->in_flight == 0)
+		make_request(&connection->flush);
+}
+
+static void
 on_done(struct client *client, struct client_request *io, uint32_t error, const char *message)
 {
 	struct verifier_request *request = container_of(io, struct verifier_request, io);
@@ -297,13 +386,14 @@ on_done(struct client *client, struct client_request *io, uint32_t error, const 
 		request_failed(verifier, request, error, message);
 	else if (io->command == NBD_CMD_READ)
 		check_block(verifier, request);
-	else if (io->command == NBD_CMD_WRITE) {
-		verifier->ledger->blocks[request->block].acknowledged = request->generation;
-		verifier->report->written++;
-	}
-	if (io->command != NBD_CMD_FLUSH)
-		verifier->busy[request->block] = false;
-	make_request(request);
+	else if (io->command == NBD_CMD_WRITE)
+		note_written(request);
+	else
+		note_flushed(connection);
+	if (io->command == NBD_CMD_FLUSH)
+		flush_done(connection);
+	else
+		request_done(request);
 }
 
 /* ---- starting ---- */
@@ -312,6 +402,15 @@ static void
 time_is_over(struct timer *timer)
 {
 	container_of(timer, struct verifier, end)->stopping = true;
+}
+
+static void
+end_early(struct message *message)
+{
+	struct verifier *verifier = container_of(message, struct verifier, interrupt);
+
+	if (verifier->open_count > 0)
+		fail(verifier, "interrupted");
 }
 
 static int
@@ -324,7 +423,7 @@ open_connection(struct verifier_connection *connection, struct target_session *s
 	connection->client.on_failed = on_failed;
 	connection->client.on_closed = on_closed;
 	error = client_init(&connection->client, verifier->reactor, &verifier->parking, session,
-			    verifier->options->depth, verifier->ledger->block_bytes);
+			    verifier->options->depth + 1, verifier->ledger->block_bytes);
 	if (error < 0) {
 		target_disconnect(session);
 		return error;
@@ -356,6 +455,8 @@ start(struct message *message)
 		return;
 	}
 	verifier->answered_ns = kernel_clock_ns();
+	for (unsigned i = 0; i < count; i++)
+		verifier->connections[i].flushed_ns = verifier->answered_ns;
 	reactor_timer_start(verifier->reactor, &verifier->watch, NS_PER_S / 4);
 	if (verifier->pass == VERIFIER_PASS_WRITE)
 		reactor_timer_start(verifier->reactor, &verifier->end,
@@ -377,8 +478,9 @@ allocate(struct verifier *verifier)
 	verifier->connections = calloc(count, sizeof(verifier->connections[0]));
 	verifier->requests = calloc((size_t)count * depth, sizeof(verifier->requests[0]));
 	verifier->buffers = malloc((size_t)count * depth * ledger->block_bytes);
+	verifier->batches = calloc(2 * (size_t)count, sizeof(verifier->batches[0]));
 	if (verifier->busy == NULL || verifier->sessions == NULL || verifier->connections == NULL ||
-	    verifier->requests == NULL || verifier->buffers == NULL)
+	    verifier->requests == NULL || verifier->buffers == NULL || verifier->batches == NULL)
 		return -ENOMEM;
 	for (unsigned i = 0; i < count; i++) {
 		struct verifier_connection *connection = &verifier->connections[i];
@@ -389,6 +491,8 @@ allocate(struct verifier *verifier)
 		connection->next_block = (i + 1) % count;
 		connection->requests = &verifier->requests[i * depth];
 		connection->flush.connection = connection;
+		connection->next = &verifier->batches[2 * i];
+		connection->covered = &verifier->batches[2 * i + 1];
 		for (unsigned j = 0; j < depth; j++) {
 			connection->requests[j].connection = connection;
 			connection->requests[j].io.buffer =
@@ -412,6 +516,25 @@ check_blocks(const struct verifier *verifier, FILE *errors)
 	return -EINVAL;
 }
 
+/* Or for somebody who does not want to wait for it. */
+static void
+wait_for_end(struct verifier *verifier)
+{
+	bool stopping = false;
+	struct timespec until;
+
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec++;
+	while (sem_timedwait(&verifier->stopped, &until) != 0) {
+		if (errno == ETIMEDOUT)
+			until.tv_sec++;
+		if (!stopping && interrupt_asked()) {
+			stopping = true;
+			reactor_send(verifier->reactor, &verifier->interrupt);
+		}
+	}
+}
+
 static int
 run_on_core(struct verifier *verifier, FILE *errors)
 {
@@ -429,8 +552,7 @@ run_on_core(struct verifier *verifier, FILE *errors)
 	}
 	verifier->reactor = verifier->cores.cores[0].reactor;
 	reactor_send(verifier->reactor, &verifier->start);
-	while (sem_wait(&verifier->stopped) != 0)
-		;
+	wait_for_end(verifier);
 	cores_stop(&verifier->cores);
 	return 0;
 }
@@ -447,6 +569,7 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	if (error < 0)
 		return error;
 	verifier.start.deliver = start;
+	verifier.interrupt.deliver = end_early;
 	timer_init(&verifier.end, time_is_over);
 	timer_init(&verifier.watch, watch);
 	(void)sem_init(&verifier.stopped, 0, 0);
@@ -463,6 +586,7 @@ verifier_run(const struct load_options *options, enum verifier_pass pass, struct
 	free(verifier.connections);
 	free(verifier.requests);
 	free(verifier.buffers);
+	free(verifier.batches);
 	(void)sem_destroy(&verifier.stopped);
 	return error;
 }

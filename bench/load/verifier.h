@@ -9,7 +9,7 @@
 #include "reactor/check.h"
 
 enum verifier_pass {
-	VERIFIER_PASS_WRITE, /* for the load's time: writes, and reads of what is not being written; then a flush of each connection */
+	VERIFIER_PASS_WRITE, /* for the load's time: writes, and reads of what is not being written; each connection flushes now and then, and at the end */
 	VERIFIER_PASS_READ,  /* each block of the ledger, once */
 };
 
@@ -28,7 +28,7 @@ struct verifier_report {
 };
 
 /* Make a pass.  OPTIONS: target, connections, depth, duration, silence, seed, the first of the cores.  Blocks.
- * A failed server is told in *report; the ledger is right in any case.
+ * A failed server, or SIGINT, is told in *report; the ledger is right in any case.
  * Returns 0, or a negative errno if the pass could not begin, said on ERRORS. */
 int verifier_run(const struct load_options *options, enum verifier_pass pass, struct ledger *ledger,
 		 struct verifier_report *report, FILE *errors) MUST_USE;

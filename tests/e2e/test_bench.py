@@ -11,7 +11,7 @@ import time
 from xml.etree import ElementTree
 
 from harness import FILE, MIB, TCP, UNIX
-from harness import Skip, check, equal, test, wait_until
+from harness import Skip, check, equal, start_process, test, wait_until
 
 BLOCK = 4096
 
@@ -199,6 +199,78 @@ def results_are_compared_and_drawn(env):
 
 
 @test(quick=True)
+def what_a_result_has_against_it_is_said_when_it_is_compared(env):
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    first, second = env.path("a.json"), env.path("b.json")
+    result = run(env, daemon.uri())
+    for path, changes in ((first, {}), (second, {"errors": 3, "rate_missed": 7, "partial": True, "replies": "simple"})):
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({**result, **changes}, file)
+    lines = bench(env, "compare", first, second).out
+    notes = re.findall(r"^note: (.*)$", lines, re.M)
+    equal(
+        notes,
+        [
+            "the loads differ in replies",
+            "B is partial",
+            "of B 3 requests failed, which no figure shows",
+            "B has not kept its rate: 7 requests were never made",
+        ],
+        "notes",
+    )
+    check("note" not in bench(env, "compare", first, first).out, "a note of nothing")
+
+
+def in_background(env, *arguments):
+    """Start it without --quiet; returns the process and the path of what it says."""
+    program, path = os.path.join(os.path.dirname(env.binary), "millrace-bench"), env.path("said")
+    with open(path, "wb") as out:
+        process = start_process([program, *arguments], stdout=out, stderr=out)
+    env.processes.append(process)
+    return process, path
+
+
+def said(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+@test(over=((signal.SIGINT,), (signal.SIGTERM,)), quick=((signal.SIGINT,),))
+def what_was_measured_until_it_is_interrupted_is_shown(env, number):
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    path = env.path("result.json")
+    process, out = in_background(env, "run", daemon.uri(), "--time", 50, "--json", path)
+    wait_until(lambda: "requests/s" in said(out), 30, "the first line")
+    process.send_signal(number)
+    equal(process.wait(10), 1, "exit status")
+    with open(path, encoding="utf-8") as file:
+        result = json.load(file)
+    equal((result["partial"], result["why"]), (True, "interrupted"), "whether it is whole")
+    check(result["all"]["requests"] > 0 and 0 < result["measured_s"] < 40, f"{result['all']} in {result['measured_s']} s")
+    check("PARTIAL" in said(out), said(out))
+
+
+@test()
+def deep_queues_of_a_slow_server_are_waited_for(env):
+    """1024 requests are under way when the time is over, and are answered at 150 a second."""
+    config = env.config("[server]\nlisten = 127.0.0.1:0\n[export disk]\ntype = null\nsize = 1M\nlimit-iops = 150\nburst-ms = 1\n")
+    daemon = env.serve("--config", config)
+    result = run(env, daemon.uri(), "--depth", 256, "--connections", 4, "--time", 0.5)
+    equal(result["partial"], False, "whether it was cut short")
+    check(result["all"]["latency_us"]["max"] > 6_000_000, f"{result['all']['latency_us']}")
+
+
+@test()
+def a_ramp_takes_no_latency_for_a_rate_that_is_missed(env):
+    text = "type = fault\nsize = 1M\nfault = delay-ms=1000\n"
+    daemon = env.serve("--config", env.config(f"[server]\nlisten = 127.0.0.1:0\n[export disk]\n{text}"))
+    arguments = ("--quiet", "--time", 1, "--depth", 256, "--rate-start", 50, "--rate-factor", 10, "--p99-max", 1_500_000)
+    lines = bench(env, "ramp", daemon.uri(), *arguments).out
+    match = re.search(r"^(\d+) requests/s held a p99 of at most 1500000 us$", lines, re.M)
+    check(match and int(match[1]) >= 50, lines)
+
+
+@test(quick=True)
 def a_report_is_a_page_of_one_file_for_all(env):
     """Well-formed pictures with names, colors for dark screens, and nothing to fetch."""
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
@@ -236,7 +308,7 @@ def a_ramp_finds_the_rate_that_holds(env):
 
 
 def verified(env, *arguments, **keywords):
-    return bench(env, "verify", *arguments, "--quiet", "--time", 0.3, "--depth", 4, "--connections", 3, **keywords)
+    return bench(env, "verify", "--quiet", "--time", 0.3, "--depth", 4, "--connections", 3, *arguments, **keywords)
 
 
 @test(over=[(FILE, TCP), (FILE, UNIX)], quick=[(FILE, TCP)])
@@ -347,17 +419,60 @@ def xxh3(data):
     return library.XXH3_64bits(data, ctypes.c_size_t(len(data)))
 
 
-@test()
-def what_was_flushed_is_there_after_the_server_was_killed(env):
+def promised(lines):
+    """How many blocks were flushed, as --check says."""
+    return int(re.search(r"^(\d+) of \d+ blocks were flushed when the state was written", lines, re.M)[1])
+
+
+@test(over=((1000, 0.3), (1, 50)))
+def what_was_flushed_is_there_after_the_server_was_killed(env, rounds, seconds):
+    """Also in the first round, of which some writes were flushed."""
     image, state = env.image(FILE, 2 * MIB), env.path("state")
     daemon = env.serve_image(image, TCP)
-    killer = threading.Timer(1.0, daemon.kill)
+    killer = threading.Timer(3.0, daemon.kill)
     killer.start()
-    lines = verified(env, daemon.uri(), "--rounds", 1000, "--state", state, fails=True).out
+    lines = verified(env, daemon.uri(), "--rounds", rounds, "--time", seconds, "--state", state, fails=True).out
     killer.join()
-    check("PARTIAL: the server failed" in lines, lines)
+    check("PARTIAL: " in lines, lines)
     daemon = env.serve_image(image, TCP)
-    check(" right\n" in bench(env, "verify", daemon.uri(), "--check", "--state", state, "--quiet").out, "not all right")
+    lines = bench(env, "verify", daemon.uri(), "--check", "--state", state, "--quiet").out
+    check(" right\n" in lines and promised(lines) > 0, lines)
+
+
+@test()
+def the_state_is_that_of_the_last_write_also_of_an_interrupted_run(env):
+    daemon, state = env.serve_image(env.image(FILE, 2 * MIB), TCP), env.path("state")
+    verified(env, daemon.uri(), "--rounds", 1, "--state", state)
+    process, out = in_background(env, "verify", daemon.uri(), "--rounds", 1, "--time", 50, "--state", state)
+    wait_until(lambda: "writing" in said(out), 30, "it begins")
+    time.sleep(2.5)  # for a flush
+    process.send_signal(signal.SIGINT)
+    equal(process.wait(10), 1, "exit status")
+    check("PARTIAL: interrupted" in said(out), said(out))
+    lines = bench(env, "verify", daemon.uri(), "--check", "--state", state, "--quiet").out
+    check(promised(lines) > 0, lines)
+    check(not os.path.exists(state + ".old"), "the old state is still there")
+
+
+@test(quick=True)
+def a_run_that_cannot_begin_leaves_the_state(env):
+    daemon, state = env.serve_image(env.image(FILE, 2 * MIB), TCP), env.path("state")
+    verified(env, daemon.uri(), "--rounds", 1, "--state", state)
+    with open(state, "rb") as file:
+        before = file.read()
+    lines = verified(env, daemon.uri(), "--size", "32k", "--depth", 16, "--state", state, fails=True)
+    check("are too few" in lines.err, lines.err)
+    with open(state, "rb") as file:
+        equal(file.read() == before, True, "the state is the same")
+
+
+@test(quick=True)
+def a_check_of_what_was_never_flushed_says_so(env):
+    state = env.path("state")
+    with BadServer(Memory(store_all, flush_error=22)) as server:
+        bench(env, "verify", server.uri, "--quiet", "--rounds", 1, "--time", 0.1, "--depth", 2, "--state", state, fails=True)
+        lines = bench(env, "verify", server.uri, "--check", "--state", state, "--quiet", fails=True).out
+    check("0 of 256 blocks were flushed when the state was written: there is nothing to check" in lines, lines)
 
 
 # ---- servers that are no good

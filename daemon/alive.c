@@ -45,7 +45,7 @@ main_lives(struct alive *alive)
 	if (busy >= BUSY_WARN_S && !alive->said) {
 		alive->said = true;
 		log_warning("%s has taken %u s so far: a disk, or what it is asked of a name "
-			    "server, is slow; clients are served, but no signal is answered",
+			    "server, is slow; no signal is answered meanwhile",
 			    alive->busy_with, busy);
 	}
 	return busy < alive->busy_s_max;

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -219,6 +220,17 @@ set_volume(const char *text, struct config_export *export, const char *where, FI
 			    : config_mistake(errors, where, "no memory"); /* UNTESTED: as above */
 }
 
+/* Where this process ran when it first asked: where the kernel found room for it.  The same at each reload, which compares. */
+static unsigned
+first_cpu(void)
+{
+	static int cpu = -1;
+
+	if (cpu < 0)
+		cpu = sched_getcpu();
+	return cpu < 0 ? 0 : (unsigned)cpu;
+}
+
 static int
 finish_cores(struct config *config, FILE *errors)
 {
@@ -232,8 +244,8 @@ finish_cores(struct config *config, FILE *errors)
 				      strerror(-error));
 	cpu_list_format(&allowed, allowed_text, sizeof(allowed_text));
 	if (config->cores_auto) {
-		if (core_choice_make("", &allowed, config->skip_core_0, config->skip_smt,
-				     &config->cores))
+		if (core_choice_make("", &allowed, first_cpu(), config->skip_core_0,
+				     config->skip_smt, &config->cores))
 			return 0;
 		config->cores = allowed; /* something to go on with, to find more */
 		return config_mistake(

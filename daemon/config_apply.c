@@ -68,15 +68,12 @@ int
 config_apply_cores(struct config *config, const char *text, const char *where, FILE *errors)
 {
 	const struct config_section *section = &config_sections[0];
-	int error;
+	int error = 0;
 
-	config_origins_set(&config->origins[0], section, config_key_find(section, "cores"), where);
-	if (strcmp(text, "auto") == 0) {
-		config->cores_auto = true;
+	if (strcmp(text, "auto") == 0)
 		config->cores.count = 0;
-		return 0;
-	}
-	error = cpu_list_parse(text, &config->cores);
+	else
+		error = cpu_list_parse(text, &config->cores);
 	if (error == -ERANGE)
 		return config_mistake(errors, where,
 				      "a core above 65535, or more than %d cores; expected auto or "
@@ -86,7 +83,8 @@ config_apply_cores(struct config *config, const char *text, const char *where, F
 		return config_mistake(errors, where,
 				      "not a list of cores, or a core is in it twice; expected "
 				      "auto or a list such as 0-3,8");
-	config->cores_auto = false;
+	config->cores_auto = config->cores.count == 0;
+	config_origins_set(&config->origins[0], section, config_key_find(section, "cores"), where);
 	return 0;
 }
 

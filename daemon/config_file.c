@@ -24,6 +24,7 @@
 #define MISTAKES_MAX	  100		       /* then it is hardly a configuration file */
 #define SPACES		  " \t\v\f\r"
 #define QUOTE_BYTES	  40   /* of a line that is too long, for its message */
+#define VALUE_QUOTE_BYTES 200  /* of a value: the log's lines have room for what is wrong, too */
 #define LIST_BYTES	  1024 /* of keys or sections, for messages */
 #define BYTE_ORDER_MARK	  "\xef\xbb\xbf"
 
@@ -310,8 +311,9 @@ handle_pair(void *context, const char *section, const char *name, const char *va
 			   allowed);
 		return 1;
 	}
-	if (asprintf(&where, "%s:%u: [%s] %s = %s", file->path, file->line, file->title, name,
-		     value) < 0) {
+	if (asprintf(&where, "%s:%u: [%s] %s = %.*s%s", file->path, file->line, file->title, name,
+		     VALUE_QUOTE_BYTES, value,
+		     strlen(value) > VALUE_QUOTE_BYTES ? "..." : "") < 0) {
 		line_wrong(file, name, "no memory"); /* UNTESTED: no fault for malloc */
 		return 1;
 	}

@@ -1,6 +1,8 @@
 /* The choice of cores, after what sysfs says of them. */
 #include "daemon/core_choice.h"
 
+#include <stdlib.h>
+
 #include "daemon/host.h"
 
 #define LIST_TEXT_BYTES 4096
@@ -9,15 +11,35 @@
 static bool has_sibling_in(const char *root, unsigned cpu, const struct cpu_list *list);
 static bool contains(const struct cpu_list *list, unsigned cpu);
 
+static int
+compare(const void *left, const void *right)
+{
+	return (int)*(const unsigned short *)left - (int)*(const unsigned short *)right;
+}
+
+/* Where in ALLOWED the choice begins: only where some must be left out does it matter which. */
+static unsigned
+first_index(const struct cpu_list *allowed, unsigned quota, unsigned first_cpu)
+{
+	unsigned i = 0;
+
+	if (quota == 0 || quota >= allowed->count)
+		return 0;
+	while (i < allowed->count && allowed->cpus[i] < first_cpu)
+		i++;
+	return i % allowed->count;
+}
+
 unsigned
-core_choice_make(const char *root, const struct cpu_list *allowed, bool skip_core_0, bool skip_smt,
-		 struct cpu_list *chosen)
+core_choice_make(const char *root, const struct cpu_list *allowed, unsigned first_cpu,
+		 bool skip_core_0, bool skip_smt, struct cpu_list *chosen)
 {
 	unsigned quota = host_cpu_quota(root);
+	unsigned first = first_index(allowed, quota, first_cpu);
 	struct cpu_list kept = { .count = 0 };
 
 	for (unsigned i = 0; i < allowed->count && (quota == 0 || kept.count < quota); i++) {
-		unsigned cpu = allowed->cpus[i];
+		unsigned cpu = allowed->cpus[(first + i) % allowed->count];
 
 		if (skip_core_0 && cpu == 0)
 			continue;
@@ -25,6 +47,7 @@ core_choice_make(const char *root, const struct cpu_list *allowed, bool skip_cor
 			continue;
 		kept.cpus[kept.count++] = (unsigned short)cpu;
 	}
+	qsort(kept.cpus, kept.count, sizeof(kept.cpus[0]), compare);
 	*chosen = kept;
 	return kept.count;
 }

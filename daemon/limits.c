@@ -39,7 +39,7 @@ limits_reactor_config(const struct config *config)
 
 	return (struct reactor_config){
 		.disk_slots = config->queue_depth,
-		.poll_slots = polls + (unsigned)config->listen_count,
+		.poll_slots = polls + CONFIG_LISTEN_MAX, /* a reload may bring as many */
 		.poll_us = config->poll_us,
 		.socket_batch_min = config->socket_batch,
 	};

@@ -146,11 +146,12 @@ serve_until_told(struct config *config, const sigset_t *signals, struct log_thre
 	struct server_sockets sockets = { .first = 0 };
 	unsigned core_count = config->cores.count;
 	struct server *server;
-	int received;
+	int error, received;
 
 	sockets.count = notify_take_sockets(&sockets.first);
-	if (server_start(config, &sockets, &server) < 0)
-		return EXIT_FAILURE;
+	error = server_start(config, &sockets, &server);
+	if (error < 0)
+		return error == -ECANCELED ? EXIT_SUCCESS : EXIT_FAILURE;
 	log_info("ready");
 	notify_status("serving %zu exports on %u cores", server_export_count(server), core_count);
 	notify_ready();

@@ -19,7 +19,7 @@ void
 graveyard_init(struct graveyard *graveyard)
 {
 	pthread_mutex_init(&graveyard->lock, NULL);
-	list_init(&graveyard->offers);
+	list_init(&graveyard->graves);
 	graveyard->owner = pthread_self();
 }
 
@@ -29,29 +29,93 @@ graveyard_fini(struct graveyard *graveyard)
 	pthread_mutex_destroy(&graveyard->lock);
 }
 
-struct offer *
-graveyard_take(struct graveyard *graveyard)
+bool
+graveyard_take(struct graveyard *graveyard, struct list_node *graves)
 {
-	struct list_node *node;
-
+	list_init(graves);
 	pthread_mutex_lock(&graveyard->lock);
-	node = list_take_first(&graveyard->offers);
+	list_move_all(graves, &graveyard->graves);
 	pthread_mutex_unlock(&graveyard->lock);
-	return node == NULL ? NULL : container_of(node, struct offer, node);
+	return !list_empty(graves);
 }
 
-/* On whichever thread had the last reference. */
+/* On whichever thread was the last to hold it. */
 static void
-bury(struct service_settings *settings)
+bury(struct graveyard *graveyard, struct grave *grave)
 {
-	struct offer *offer = container_of(settings, struct offer, settings);
-	struct graveyard *graveyard = offer->graveyard;
 	pthread_t owner = graveyard->owner;
+	bool is_first;
 
 	pthread_mutex_lock(&graveyard->lock);
-	list_append(&graveyard->offers, &offer->node);
+	is_first = list_empty(&graveyard->graves);
+	list_append(&graveyard->graves, &grave->node);
 	pthread_mutex_unlock(&graveyard->lock);
-	(void)pthread_kill(owner, GRAVEYARD_SIGNAL);
+	if (is_first)
+		(void)pthread_kill(owner, GRAVEYARD_SIGNAL);
+}
+
+static void
+bury_offer(struct hold *hold)
+{
+	struct offer *offer = container_of(hold, struct offer, settings.hold);
+
+	bury(offer->graveyard, &offer->grave);
+}
+
+static void
+bury_offered(struct hold *hold)
+{
+	struct offered *offered = container_of(hold, struct offered, hold);
+
+	bury(offered->grave.offer->graveyard, &offered->grave);
+}
+
+/* Returns 0, or the negative errno of the last flush of its volume, if that was closed. */
+static int
+release(struct offered *offered)
+{
+	if (offered->throttle != NULL)
+		throttle_set_release(offered->throttle);
+	offered->grave.offer->released_count++;
+	return volume_set_release(offered->volume);
+}
+
+static void
+free_if_empty(struct offer *offer)
+{
+	if (offer->released_count < offer->offered_count)
+		return;
+	if (offer->settings.limits.tls != NULL)
+		tls_credentials_put(offer->settings.limits.tls);
+	free(offer->offered);
+	free(offer->settings.exports.exports);
+	config_fini(&offer->config);
+	free(offer);
+}
+
+int
+graveyard_clear(struct list_node *graves)
+{
+	struct list_node *node;
+	int error = 0;
+
+	while ((node = list_take_first(graves)) != NULL) {
+		struct grave *grave = container_of(node, struct grave, node);
+		struct offer *offer = grave->offer;
+
+		if (grave->offered == NULL) {
+			/* Its exports stay for those who have chosen them. */
+			for (size_t i = 0; i < offer->offered_count; i++)
+				hold_put(&offer->offered[i].hold);
+		} else {
+			int released = release(grave->offered);
+
+			if (released < 0)
+				error = released;
+		}
+		free_if_empty(offer);
+	}
+	return error;
 }
 
 /* ---- exports ---- */
@@ -77,13 +141,13 @@ make_read_only_views(struct offer *offer)
 
 /* SLOW_MS: for exports that say nothing of it. */
 static void
-fill_export(const struct config_export *wanted, unsigned slow_ms, struct volume *volume,
+fill_export(const struct config_export *wanted, unsigned slow_ms, struct offered *offered,
 	    struct export *export)
 {
 	*export = (struct export){
 		.name = wanted->name,
 		.description = wanted->description,
-		.volume = volume,
+		.volume = offered->volume->volume,
 		.read_only = wanted->read_only,
 		.priority = wanted->priority,
 		.slow_ns = NS_PER_MS *
@@ -91,16 +155,21 @@ fill_export(const struct config_export *wanted, unsigned slow_ms, struct volume 
 		.access = &wanted->access,
 		.tls_only = wanted->tls_only,
 		.allow_names = &wanted->allow_names,
+		.hold = &offered->hold,
 	};
 }
 
-/* The manager must not take it for dead meanwhile. */
-static void
+/* The manager must not take it for dead meanwhile.  A signal that is to end the daemon, which are blocked, ends this, too. */
+static bool
 tell_progress(const struct volume_options *options, uint64_t done_bytes)
 {
+	sigset_t pending;
+
 	notify_busy();
 	notify_status("creating %s: %llu of %llu bytes", options->path,
 		      (unsigned long long)done_bytes, (unsigned long long)options->size_bytes);
+	return sigpending(&pending) != 0 ||
+	       (sigismember(&pending, SIGTERM) != 1 && sigismember(&pending, SIGINT) != 1);
 }
 
 static int
@@ -109,25 +178,28 @@ open_volumes(struct offer *offer, unsigned number, struct volume_set *set)
 	struct export_table *table = &offer->settings.exports;
 	size_t count = offer->config.export_count;
 
-	offer->volumes = calloc(count, sizeof(offer->volumes[0]));
+	offer->offered = calloc(count, sizeof(offer->offered[0]));
 	table->exports = calloc(2 * count, sizeof(table->exports[0]));
-	if (offer->volumes == NULL || table->exports == NULL)
+	if (offer->offered == NULL || table->exports == NULL)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
 		const struct config_export *wanted = &offer->config.exports[i];
 		struct volume_options options = config_volume_options(wanted);
+		struct offered *offered = &offer->offered[i];
 		int error;
 
 		options.progress = tell_progress;
-		error = volume_set_acquire(set, number, wanted->name, &options, &offer->volumes[i]);
+		error = volume_set_acquire(set, number, wanted->name, &options, &offered->volume);
 		if (error < 0) {
 			log_error("%s: export \"%s\" cannot be served",
 				  config_export_origin(wanted, "path"), wanted->name);
 			return error;
 		}
-		offer->volume_count++;
-		fill_export(wanted, offer->config.slow_ms, offer->volumes[i]->volume,
-			    &table->exports[i]);
+		hold_init(&offered->hold, bury_offered);
+		offered->grave = (struct grave){ .offered = offered, .offer = offer };
+		list_init(&offered->grave.node);
+		offer->offered_count++;
+		fill_export(wanted, offer->config.slow_ms, offered, &table->exports[i]);
 	}
 	table->count = count;
 	return 0;
@@ -148,18 +220,15 @@ offer_start(struct offer *offer, struct throttle_set *set)
 {
 	struct export_table *table = &offer->settings.exports;
 
-	offer->throttles = calloc(table->count, sizeof(offer->throttles[0]));
-	if (offer->throttles == NULL)
-		return -ENOMEM;
 	for (size_t i = 0; i < table->count; i++) {
 		const struct config_export *wanted = &offer->config.exports[i];
 		struct throttle_limits limits = throttle_limits_of(wanted);
-		int error = throttle_set_acquire(set, wanted->name, &limits, &offer->throttles[i]);
+		int error = throttle_set_acquire(set, wanted->name, &limits,
+						 &offer->offered[i].throttle);
 
 		if (error < 0)
 			return error;
-		offer->throttle_count++;
-		table->exports[i].throttle = offer->throttles[i]->throttle;
+		table->exports[i].throttle = offer->offered[i].throttle->throttle;
 	}
 	make_read_only_views(offer);
 	return 0;
@@ -168,10 +237,10 @@ offer_start(struct offer *offer, struct throttle_set *set)
 void
 offer_set_limits(struct offer *offer)
 {
-	for (size_t i = 0; i < offer->throttle_count; i++) {
+	for (size_t i = 0; i < offer->offered_count; i++) {
 		struct throttle_limits limits = throttle_limits_of(&offer->config.exports[i]);
 
-		throttle_change(offer->throttles[i]->throttle, &limits);
+		throttle_change(offer->offered[i].throttle->throttle, &limits);
 	}
 }
 
@@ -198,7 +267,7 @@ void
 offer_refresh(struct offer *offer)
 {
 	for (size_t i = 0; i < offer->config.export_count; i++)
-		refresh_export(offer->config.exports[i].name, offer->volumes[i]->volume);
+		refresh_export(offer->config.exports[i].name, offer->offered[i].volume->volume);
 }
 
 static struct service_limits
@@ -228,6 +297,15 @@ load_tls(struct offer *offer)
 
 /* ---- the whole ---- */
 
+/* One that nobody has had. */
+static void
+destroy(struct offer *offer)
+{
+	for (size_t i = 0; i < offer->offered_count; i++)
+		(void)release(&offer->offered[i]);
+	free_if_empty(offer);
+}
+
 int
 offer_create(struct config *config, unsigned number, struct volume_set *set,
 	     struct graveyard *graveyard, struct offer **result)
@@ -242,38 +320,16 @@ offer_create(struct config *config, unsigned number, struct volume_set *set,
 	offer->config = *config;
 	config_init(config);
 	offer->graveyard = graveyard;
-	list_init(&offer->node);
+	offer->grave.offer = offer;
+	list_init(&offer->grave.node);
 	offer->settings.limits = limits_of(&offer->config);
-	service_settings_init(&offer->settings, bury);
+	hold_init(&offer->settings.hold, bury_offer);
 	error = load_tls(offer);
 	if (error == 0)
 		error = open_volumes(offer, number, set);
 	if (error < 0)
-		(void)offer_destroy(offer);
+		destroy(offer);
 	else
 		*result = offer;
-	return error;
-}
-
-int
-offer_destroy(struct offer *offer)
-{
-	int error = 0;
-
-	for (size_t i = 0; i < offer->throttle_count; i++)
-		throttle_set_release(offer->throttles[i]);
-	for (size_t i = 0; i < offer->volume_count; i++) {
-		int released = volume_set_release(offer->volumes[i]);
-
-		if (released < 0)
-			error = released;
-	}
-	if (offer->settings.limits.tls != NULL)
-		tls_credentials_put(offer->settings.limits.tls);
-	free(offer->throttles);
-	free(offer->volumes);
-	free(offer->settings.exports.exports);
-	config_fini(&offer->config);
-	free(offer);
 	return error;
 }

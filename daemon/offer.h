@@ -1,6 +1,7 @@
 /* What clients are offered: a configuration brought to life, as far as they see it; its exports with their volumes, and limits.
- * Each time the configuration is read there is a new one.  It lives as long as the service or a connection has its settings; then it
- * comes to the graveyard of its server, which destroys it on the main thread, because closing volumes takes time. */
+ * Each time the configuration is read there is a new one.  When nobody holds its settings any more it comes to the graveyard of its
+ * server, and so does each of its exports whose last client has left by then or leaves later: the main thread closes their volumes, which
+ * takes time, and frees it behind the last. */
 #ifndef DAEMON_OFFER_H
 #define DAEMON_OFFER_H
 
@@ -10,37 +11,56 @@
 #include "net/service_settings.h"
 #include <pthread.h>
 
-/* Offers that nobody uses any more. */
+/* What nobody holds any more. */
 struct graveyard {
 	/* Private. */
-	pthread_mutex_t lock; /* of offers, for a few instructions */
-	struct list_node offers;
-	pthread_t owner; /* gets GRAVEYARD_SIGNAL for each that comes */
+	pthread_mutex_t lock; /* of graves, for a few instructions */
+	struct list_node graves;
+	pthread_t owner; /* gets GRAVEYARD_SIGNAL when the first comes */
+};
+
+/* A place there, for an offer or for one of its exports. */
+struct grave {
+	struct list_node node;
+	struct offered *offered; /* NULL: OFFER itself */
+	struct offer *offer;
 };
 
 /* To be blocked, and waited for, by the thread that makes the graveyard. */
 #define GRAVEYARD_SIGNAL SIGRTMIN
 
+/* What one of the exports is made of. */
+struct offered {
+	struct hold hold; /* by the offer, while that is not buried, and by connections */
+	struct volume_entry *volume;
+	struct throttle_entry *throttle;
+	struct grave grave;
+};
+
 struct offer {
 	struct service_settings settings;
 	struct config config;
 	/* Private. */
-	size_t volume_count;
-	struct volume_entry **volumes; /* [config.export_count]; the first volume_count are there */
-	size_t throttle_count;
-	struct throttle_entry **throttles; /* as volumes */
+	struct offered *offered; /* [config.export_count] */
+	size_t offered_count;	 /* of those, first, that were opened */
+	size_t released_count;	 /* of these, that were closed again */
 	struct graveyard *graveyard;
-	struct list_node node;
+	struct grave grave;
 };
 
 /* The calling thread is its owner. */
 void graveyard_init(struct graveyard *graveyard);
 void graveyard_fini(struct graveyard *graveyard);
 
-/* An offer of GRAVEYARD's, to be destroyed; or NULL.  Its owner only. */
-struct offer *graveyard_take(struct graveyard *graveyard);
+/* Move what is in GRAVEYARD to GRAVES.  Returns whether there was anything.  Its owner only. */
+bool graveyard_take(struct graveyard *graveyard, struct list_node *graves);
 
-/* Make an offer of CONFIG, finished, with its credentials for TLS and with volumes of SET; the first reference to its settings is the caller's.  Takes over what is in
+/* Close the volumes of what was taken, and free it.  No core may have a message about these volumes any more.  There may be more in the
+ * graveyard then.
+ * Returns 0, or the negative errno of the last flush of a volume that was closed (logged). */
+int graveyard_clear(struct list_node *graves);
+
+/* Make an offer of CONFIG, finished, with its credentials for TLS and with volumes of SET; its settings are held by the caller.  Takes over what is in
  * CONFIG, also if it fails.  NUMBER: of this configuration, as volume_set_acquire takes it.
  * Returns 0, or a negative errno, logged with the export or the file; then nothing has been changed. */
 int offer_create(struct config *config, unsigned number, struct volume_set *set,
@@ -57,9 +77,5 @@ void offer_set_limits(struct offer *offer);
 /* Look whether the files and devices of the exports have become larger, and if so let them grow; what has changed is logged, and what
  * could not be done.  After offer_start, on the main thread. */
 void offer_refresh(struct offer *offer);
-
-/* One from the graveyard: release its volumes and free it.  No core may have a message about its volumes any more.
- * Returns 0, or the negative errno of the last flush of a volume that was closed (logged). */
-int offer_destroy(struct offer *offer);
 
 #endif

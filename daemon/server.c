@@ -133,6 +133,15 @@ start_cores(struct server *server, const struct config *config)
 
 /* ---- the whole ---- */
 
+static void
+log_no_threads(int error)
+{
+	log_error(
+		"the threads beside the cores cannot be started: %s: raise TasksMax= of the unit, "
+		"or ulimit -u",
+		strerror(-error));
+}
+
 /* What the service manager, if it wants to hear it, is told of the life of the cores and of this thread. */
 static int
 start_signs_of_life(struct server *server)
@@ -160,15 +169,15 @@ lock_memory(const struct config *config)
 static int
 withdraw(struct server *server)
 {
-	struct offer *offer;
+	struct list_node graves;
 	int error = 0;
 
-	service_settings_put(&server->offer->settings);
-	while ((offer = graveyard_take(&server->graveyard)) != NULL) {
-		int destroyed = offer_destroy(offer);
+	hold_put(&server->offer->settings.hold);
+	while (graveyard_take(&server->graveyard, &graves)) {
+		int cleared = graveyard_clear(&graves);
 
-		if (destroyed < 0)
-			error = destroyed;
+		if (cleared < 0)
+			error = cleared;
 	}
 	return error;
 }
@@ -199,17 +208,23 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	config = &server->offer->config;
 	server->start_settings = start_settings_of(config);
 	error = call_pool_create(CALL_THREADS_MAX, &server->calls);
-	if (error < 0)
+	if (error < 0) {
+		log_no_threads(error);
 		goto err_after_offer;
+	}
 	error = start_cores(server, config);
 	if (error < 0)
 		goto err_after_calls;
 	error = watchdog_start(&server->cores, config->stall_ms, &server->watchdog);
-	if (error < 0)
+	if (error < 0) {
+		log_no_threads(error);
 		goto err_after_cores;
+	}
 	error = start_signs_of_life(server);
-	if (error < 0)
+	if (error < 0) {
+		log_no_threads(error);
 		goto err_after_watchdog;
+	}
 	error = volume_set_start(&server->volumes, &server->cores, server->calls);
 	throttle_set_start(&server->throttles, &server->cores);
 	if (error == 0)
@@ -315,13 +330,13 @@ server_reload(struct server *server, struct config *config)
 	offer_set_limits(offer);
 	service_barrier(&server->service);
 	offer_refresh(offer);
-	service_settings_put(&before->settings);
+	hold_put(&before->settings.hold);
 	return 0;
 
 err_after_listeners:
 	listeners_revert(&server->listeners, &listeners);
 err_after_offer:
-	service_settings_put(&offer->settings);
+	hold_put(&offer->settings.hold);
 	server_tidy(server);
 	return error;
 }
@@ -329,13 +344,13 @@ err_after_offer:
 void
 server_tidy(struct server *server)
 {
-	struct offer *offer;
+	struct list_node graves;
 
-	while ((offer = graveyard_take(&server->graveyard)) != NULL) {
-		/* Its last request is done, but messages about a locked range may still be on their way. */
+	while (graveyard_take(&server->graveyard, &graves)) {
+		/* The last request is done, but messages about a locked range may still be on their way. */
 		for (unsigned i = 0; i < VOLUME_CLOSE_ROUNDS; i++)
 			service_barrier(&server->service);
-		(void)offer_destroy(offer);
+		(void)graveyard_clear(&graves);
 	}
 }
 

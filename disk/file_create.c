@@ -53,6 +53,9 @@ log_create_error(const struct volume_options *options, int error)
 			  "directory",
 			  options->path, strerror(-error));
 		break;
+	case -ECANCELED:
+		log_error("%s: not created: told to stop meanwhile", options->path);
+		break;
 	case -EOPNOTSUPP:
 	case -EISDIR:
 		log_error("%s: cannot be created: its file system has no files without a name, or "
@@ -140,8 +143,9 @@ write_zeros(int fd, const struct volume_options *options, const void *zeros)
 		if (offset - settled >= SYNC_BYTES) {
 			error = settle(fd);
 			settled = offset;
-			if (options->progress != NULL)
-				options->progress(options, offset);
+			if (error == 0 && options->progress != NULL &&
+			    !options->progress(options, offset))
+				error = -ECANCELED;
 		}
 	}
 	return error;

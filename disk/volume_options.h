@@ -38,8 +38,9 @@ struct volume_options {
 	bool read_only;
 	enum volume_cache cache;   /* of files */
 	enum volume_create create; /* of a file that does not exist: make one of size_bytes */
-	/* Called now and then while a file is made, which can take long; NULL: nobody is. */
-	void (*progress)(const struct volume_options *options, uint64_t done_bytes);
+	/* Called now and then while a file is made, which can take long; returns whether to go on: else there is none, and -ECANCELED.
+	 * NULL: nobody is. */
+	bool (*progress)(const struct volume_options *options, uint64_t done_bytes);
 };
 
 /* Whether both open the same volume in the same way.  Every option counts, but not what is for making a file: it is there. */

@@ -57,7 +57,9 @@ connection_create(struct service_core *home, struct service_settings *settings, 
 	}
 	peer_socket_tune(fd, peer, settings->limits.dead_peer_s);
 	connection->home = home;
-	connection->settings = service_settings_get(settings);
+	hold_get(&settings->hold);
+	connection->settings = settings;
+	connection->request_max = settings->limits.requests_per_connection;
 	connection->state = CONNECTION_STATE_HANDSHAKE;
 	connection->room = room;
 	address_format(peer, connection->peer, sizeof(connection->peer));
@@ -169,8 +171,13 @@ deadline_expired(struct timer *timer)
 static void
 end_handshake(struct connection *connection)
 {
+	struct service_settings *settings = connection->settings;
+
 	reactor_timer_stop(connection->home->core->reactor, &connection->deadline);
 	handshake_fini(&connection->handshake);
+	connection->settings = NULL;
+	if (settings != NULL)
+		hold_put(&settings->hold);
 }
 
 static void
@@ -190,7 +197,8 @@ on_closed(struct channel *channel)
 	export_share_leave(connection);
 	traffic_add(&home->traffic_of_gone, &connection->traffic);
 	free(connection->room);
-	service_settings_put(connection->settings);
+	if (connection->session.export != NULL)
+		hold_put(connection->session.export->hold);
 	free(connection);
 	service_connection_gone(home, &client);
 }
@@ -492,6 +500,7 @@ handshake_sent(struct connection *connection)
 	}
 	if (connection->transmission_follows) {
 		connection->session = connection->handshake.session;
+		hold_get(connection->session.export->hold);
 		if (export_share_join(connection) < 0) {
 			connection_drop(connection,
 					strerror(ENOMEM)); /* UNTESTED: no fault for malloc */

@@ -46,7 +46,8 @@ enum connection_state {
 
 struct connection {
 	struct service_core *home;
-	struct service_settings *settings; /* that it began with; one reference */
+	struct service_settings
+		*settings; /* that it began with, held in the handshake; then NULL */
 	enum connection_state state;
 	int fd; /* the channel's, from connection_start on */
 	struct channel channel;
@@ -81,9 +82,10 @@ struct connection {
 	struct service_core *made_room; /* that it left to others; NULL: none */
 
 	/* Transmission. */
-	struct nbd_session session; /* of the handshake, when that is over */
+	struct nbd_session session; /* of the handshake, when that is over; its export is held */
 	struct traffic traffic;
 	unsigned request_count; /* held */
+	unsigned request_max;
 	bool deep; /* it held SERVICE_DEEP_MIN and more since that was looked at (net/service_balance.h) */
 	unsigned io_count;	    /* with the volume */
 	size_t buffer_bytes;	    /* held */

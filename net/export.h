@@ -5,6 +5,7 @@
 #include "disk/throttle.h"
 #include "disk/volume.h"
 #include "net/access.h"
+#include "net/hold.h"
 #include "net/tls_names.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,9 +30,10 @@ struct export
 		allow_names; /* which clients may use it, by what TLS has proved; NULL, or none: all */
 	const struct access_list *read_only_for; /* who gets read_only_view instead; NULL: nobody */
 	const struct export *read_only_view;	 /* the same export, but read-only; NULL as above */
+	struct hold *hold; /* by those who have chosen it or its view; NULL: nobody counts them */
 };
 
-/* The exports of a server, constant while cores run.  Owned by whoever made it, strings included. */
+/* The exports of a server, constant.  Owned by whoever made it, strings included. */
 struct export_table {
 	struct export *exports;
 	size_t count;

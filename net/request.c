@@ -76,7 +76,7 @@ has_its_requests(const struct connection *connection)
 	const struct service_core *home = connection->home;
 	unsigned count = connection->request_count;
 
-	return count >= connection->settings->limits.requests_per_connection ||
+	return count >= connection->request_max ||
 	       (count > 0 && count + home->kept_request_count >= home->unused_request_count);
 }
 

@@ -58,7 +58,8 @@ service_core_init(struct service_core *home, struct service *service, struct cor
 	home->bytes_reserved = total_bytes / RESERVE_SHARE;
 	request_pool_add(home, requests);
 	home->kept_request_count = kept_count;
-	home->settings = service_settings_get(settings);
+	hold_get(&settings->hold);
+	home->settings = settings;
 	return 0;
 }
 
@@ -66,7 +67,7 @@ static void
 service_core_fini(struct service_core *home)
 {
 	request_pool_free(home);
-	service_settings_put(home->settings);
+	hold_put(&home->settings->hold);
 }
 
 int
@@ -330,7 +331,7 @@ service_unlisten(struct service *service, const struct address *bound)
 
 /* ---- changing ---- */
 
-/* Connections keep the settings that they began with, but what is slow is what is called so now. */
+/* Connections keep what they began with, but what is slow is what is called so now. */
 static void
 settle_all(struct list_node *connections)
 {
@@ -423,12 +424,13 @@ change_core(struct message *message)
 	struct service_core *home = container_of(message, struct service_core, message);
 	struct service_settings *before = home->settings;
 
-	home->settings = service_settings_get(home->service->next_settings);
+	home->settings = home->service->next_settings;
+	hold_get(&home->settings->hold);
 	if (any_is_slow(before) || any_is_slow(home->settings)) {
 		settle_all(&home->connections);
 		settle_all(&home->parked);
 	}
-	service_settings_put(before);
+	hold_put(&before->hold);
 	take_more_requests(home);
 	home->drops = home->service->next_drops;
 	if (home->drops) {

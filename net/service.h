@@ -82,7 +82,7 @@ struct service {
 	sem_t done; /* a listener or a core has done what it was told */
 };
 
-/* Prepare to serve on CORES, which run and must outlive the service, after SETTINGS, of which it takes references of its own.
+/* Prepare to serve on CORES, which run and must outlive the service, after SETTINGS, which it holds.
  * Returns 0 or -ENOMEM; then SERVICE is not usable. */
 int service_init(struct service *service, struct cores *cores,
 		 struct service_settings *settings) MUST_USE;
@@ -103,7 +103,7 @@ void service_start(struct service *service);
  * moment: not on a core.  Returns false if there is no such listener. */
 bool service_unlisten(struct service *service, const struct address *bound);
 
-/* After service_start: let connections that come from now on have SETTINGS, of which it takes references of its own.
+/* After service_start: let connections that come from now on have SETTINGS, which it holds.
  * drop: connections whose export has no name in them are ended when what they asked is answered; otherwise they stay until their
  * client leaves.  Blocks until all cores have changed: not on a core.
  * Returns 0, or -ENOMEM; then nothing has changed. */

@@ -7,7 +7,7 @@
 
 #include "reactor/log.h"
 
-/* Of all cores: the log's queue has room for them beside others. */
+/* Of all cores together, but one of each at least: the log's queue has room for them, and for lines of 20 cores. */
 #define REPORTED_CONNECTIONS_MAX 160u
 
 #define MIB ((size_t)1 << 20)

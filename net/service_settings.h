@@ -1,11 +1,12 @@
 /* What a service offers and whom it lets in: its exports and limits, constant.  To change something there is another one: the service
- * takes it for the connections that come from then on, and each connection keeps the one it began with.
- * Counted by references; whoever drops the last one hears it. */
+ * takes it for the connections that come from then on.  A connection holds those it began with until it has chosen its export, and from
+ * then on that export alone. */
 #ifndef NET_SERVICE_SETTINGS_H
 #define NET_SERVICE_SETTINGS_H
 
 #include "net/access.h"
 #include "net/export.h"
+#include "net/hold.h"
 #include "net/tls_credentials.h"
 
 struct service_limits {
@@ -22,21 +23,12 @@ struct service_limits {
 	struct tls_credentials *tls; /* what TLS begins with; NULL: TLS_MODE_OFF */
 };
 
-/* Owned by whoever made it, with what its pointers point to, until on_unused. */
+/* Owned by whoever made it, with what its pointers point to, until nobody holds it; its exports, and the names in them, until nobody
+ * holds those. */
 struct service_settings {
+	struct hold hold;
 	struct export_table exports;
 	struct service_limits limits;
-	/* The last reference is gone: called on any thread, also a core's, so it must not block.  NULL: nobody wants to know. */
-	void (*on_unused)(struct service_settings *settings);
-	unsigned references; /* private; atomic */
 };
-
-/* The first reference is the caller's; its exports and limits must be set. */
-void service_settings_init(struct service_settings *settings,
-			   void (*on_unused)(struct service_settings *settings));
-
-/* One reference more, or less.  Any thread. */
-struct service_settings *service_settings_get(struct service_settings *settings);
-void service_settings_put(struct service_settings *settings);
 
 #endif

@@ -1,6 +1,6 @@
 #!/bin/sh
 # packaging/install.sh install|uninstall PREFIX SYSCONFDIR: what 'ninja install' puts in place below $DESTDIR, and takes away
-# again.  A file of etc that somebody has edited is neither overwritten nor removed; the new one is put beside it, as NAME.new.
+# again.  A file of etc that somebody has edited, or that is another version's, is neither overwritten nor removed; the new one is put beside it, as NAME.new.
 set -eu
 action=$1
 prefix=$2
@@ -25,7 +25,7 @@ put_etc()
 			install -D -m 644 "$1" "$root$2"
 		elif ! cmp -s "$1" "$root$2"; then
 			install -m 644 "$1" "$root$2.new"
-			echo "$2 was edited and stays; the new one is $2.new"
+			echo "$2 differs from the new one, $2.new, and stays"
 		fi
 		;;
 	uninstall)
@@ -35,18 +35,18 @@ put_etc()
 		elif cmp -s "$1" "$root$2"; then
 			drop "$2"
 		else
-			echo "$2 was edited and stays"
+			echo "$2 differs from the one that was installed, and stays"
 		fi
 		;;
 	esac
 }
 
-# drop PATH: remove it, and the directories above it that are empty then, but for the prefix itself.
+# drop PATH: remove it, and the directories above it that are empty then and Millrace's alone.
 drop()
 {
 	rm -f "$root$1"
 	directory=${1%/*}
-	while [ "$directory" != "$prefix" ] && [ "$directory" != "$sysconfdir" ] && [ -n "$directory" ]; do
+	while case ${directory#"$prefix"} in */millrace | */millrace/*) true ;; *) false ;; esac do
 		rmdir "$root$directory" 2>/dev/null || break
 		directory=${directory%/*}
 	done

@@ -122,7 +122,8 @@ edited_file_stays()
 
 uninstall_leaves_only()
 {
-	install_tree uninstall || return 1
+	mkdir -p "$DESTDIR$prefix/bin" && install_tree uninstall || return 1
+	[[ -d $DESTDIR$prefix/bin && ! -e $DESTDIR$prefix/share/millrace && ! -e $DESTDIR$prefix/include/millrace ]] || return 1
 	local left
 	left=$(cd "$DESTDIR" && find . ! -type d)
 	[[ $left == "$1" ]] || { echo "left: $left"; return 1; }

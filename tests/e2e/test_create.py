@@ -8,7 +8,7 @@ import time
 import nbd
 
 from harness import MIB
-from harness import check, equal, same_bytes, test, two_cores, wait_until
+from harness import Skip, check, equal, is_sanitized, same_bytes, test, two_cores, wait_until
 
 LISTEN = "[server]\nlisten = 127.0.0.1:0\n"
 
@@ -97,4 +97,22 @@ def killed_while_it_is_made_leaves_nothing(env):
     while not under_way():
         check(time.monotonic() < deadline, "it is not made")
     daemon.kill()
+    equal(os.listdir(directory), [], "what is left")
+
+
+@test()
+def told_to_stop_while_it_is_made_it_stops(env):
+    """On a disk that takes 2 s for each of 16 parts of it."""
+    if is_sanitized(env.binary):
+        raise Skip("the address sanitizer must be the first: nothing can be preloaded")
+    library = os.path.join(os.path.dirname(env.binary), "release/tests/e2e/slow_sync.so")
+    directory = env.path("directory")
+    os.mkdir(directory)
+    config = env.config(config_text(os.path.join(directory, "new"), "written", "4G"))
+    daemon = env.launch(["--config", config], variables={"LD_PRELOAD": library, "SLOW_SYNC_MS": "2000"})
+    wait_until(lambda: any(name.startswith(directory) for name in daemon.open_files()), 10, "it is being made")
+    daemon.judged = True
+    daemon.send_signal(signal.SIGTERM)
+    equal(daemon.wait_exit(), 0, "exit status")
+    check("not created: told to stop meanwhile" in daemon.log(), daemon.log())
     equal(os.listdir(directory), [], "what is left")

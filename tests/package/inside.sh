@@ -64,7 +64,7 @@ edit_one_file()
 
 start_the_unit()
 {
-	systemctl start millrace && shown StatusText | grep 'serving 1 exports'
+	systemctl start millrace && shown StatusText | grep 'serving 1 exports' && [[ $(stat -c %a /var/lib/millrace) == 700 ]]
 }
 
 qemu_img_connects()
@@ -77,15 +77,20 @@ qemu_img_connects()
 # A client is connected all the while, and notices nothing.
 reload_a_second_export_in()
 {
-	local client status
-	stdbuf -oL qemu-io -f raw -c 'write -P 7 0 4k' -c 'sleep 1000' -c 'read -P 7 0 4k' "$disk" >/tmp/client 2>&1 &
+	local client status commands
+	mkfifo /tmp/commands
+	stdbuf -oL qemu-io -f raw "$disk" </tmp/commands >/tmp/client 2>&1 &
 	client=$!
+	exec {commands}>/tmp/commands
+	echo 'write -P 7 0 4k' >&"$commands"
 	until grep -q wrote /tmp/client || ! kill -0 $client; do
 		sleep 0.05
 	done
 	printf '[export second]\ntype = memory\nsize = 16M\n' >/etc/millrace/exports.d/second.conf
 	systemctl reload millrace && qemu-img info "$second" | grep 'virtual size: 16 MiB' && kill -0 $client
 	status=$?
+	echo 'read -P 7 0 4k' >&"$commands"
+	exec {commands}>&-
 	wait $client && grep 'read 4096/4096' /tmp/client && ! grep -i 'fail\|error' /tmp/client && return $status
 }
 

@@ -111,16 +111,23 @@ put_cpus(void)
 }
 
 static void
-assert_chosen(const char *allowed_text, bool skip_core_0, bool skip_smt, const char *expected)
+assert_chosen_from(unsigned first_cpu, const char *allowed_text, bool skip_core_0, bool skip_smt,
+		   const char *expected)
 {
 	struct cpu_list allowed, chosen;
 	char text[128];
 
 	cr_assert_eq(cpu_list_parse(allowed_text, &allowed), 0);
-	cr_assert_eq(core_choice_make(root, &allowed, skip_core_0, skip_smt, &chosen),
+	cr_assert_eq(core_choice_make(root, &allowed, first_cpu, skip_core_0, skip_smt, &chosen),
 		     chosen.count);
 	cpu_list_format(&chosen, text, sizeof(text));
 	cr_assert_str_eq(text, expected);
+}
+
+static void
+assert_chosen(const char *allowed_text, bool skip_core_0, bool skip_smt, const char *expected)
+{
+	assert_chosen_from(0, allowed_text, skip_core_0, skip_smt, expected);
 }
 
 Test(core_choice, skips_core_0_and_siblings_on_request)
@@ -146,6 +153,19 @@ Test(core_choice, keeps_within_the_cpu_quota)
 	put("/sys/fs/cgroup/m/cpu.max", "250000 100000\n");
 	assert_chosen("0-7", false, true, "0-1");
 	assert_chosen("0-7", true, false, "1-2");
+}
+
+Test(core_choice, a_part_of_the_cores_begins_where_it_is_told)
+{
+	put_cpus();
+	assert_chosen_from(5, "0-7", false, false, "0-7");
+	put("/proc/self/cgroup", "0::/m\n");
+	put("/sys/fs/cgroup/m/cpu.max", "300000 100000\n");
+	assert_chosen_from(5, "0-7", false, false, "5-7");
+	assert_chosen_from(6, "0-7", false, false, "0,6-7");
+	assert_chosen_from(6, "0-7", true, true, "1,6-7");
+	assert_chosen_from(7, "0-3,5", false, false, "0-2");
+	assert_chosen_from(9, "2-3", false, false, "2-3");
 }
 
 Test(core_choice, says_which_nodes_the_cores_are_on)

@@ -9,39 +9,48 @@ import signal
 import subprocess
 import time
 
+import memory_touch
 from clients import Endpoint
 from processes import Child, MemoryWatch, context_switches, cpu_ns, machine_seconds, tree
-from storage import prepare_cache
+from storage import IN_PAGE_CACHE, prepare_cache
 
 TRACER_SECONDS = 10
 CHILDREN_END_SECONDS = 1
 SYSCALL_TURN_SECONDS = 0.5
 BEGIN_SECONDS = 10  # for one request on each connection
 MANY_CONNECTIONS = 100  # what they cost to begin and end counts for something in a turn
+TURN_BYTES = 2 << 30  # the page cache may take in a turn
 SYSCALL_EVENT = "raw_syscalls:sys_enter"
 
 
 class Bench:
     """What all turns have in common.  Directory holds logs and the clients' output."""
 
-    def __init__(self, directory, seconds, server_cpus, tls_directory):
+    def __init__(self, directory, seconds, server_cpus, tls_directory, touches):
         self.directory = directory
         self.seconds = seconds
         self.server_cpus = server_cpus
         self.tls_directory = tls_directory
+        self.touches = touches  # memory before each turn
 
     def scratch(self, name):
         return os.path.join(self.directory, name)
 
-    def start(self, row, server, path):
+    def prepare(self, row, path):
+        """The same for whoever has the next turn."""
         prepare_cache(row.storage, path)
+        if self.touches and row.storage in IN_PAGE_CACHE:
+            memory_touch.touch(TURN_BYTES)
+
+    def start(self, row, server, path):
+        self.prepare(row, path)
         tls = self.tls_directory if row.load.tls else None
         child, port = server.start(row.storage, path, self.directory, self.server_cpus, tls)
         return child, Endpoint(port, tls)
 
     def direct_turn(self, row, fio, path):
         """fio on the storage itself: what there is to be had."""
-        prepare_cache(row.storage, path)
+        self.prepare(row, path)
         watch = Watch()
         figures = fio.on_storage(row.load, path, self.seconds, row.storage != "cached")
         watch.finish(figures, 0)

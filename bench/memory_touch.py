@@ -1,7 +1,7 @@
-"""The machine's memory, all there before anything is measured.
+"""The machine's memory, there before anything is measured.
 
 A virtual machine's memory comes from its host when it is touched for the first time, which may take longer than what is measured; and
-who happens to be first pays for it.
+who happens to be first pays for it.  What nobody uses may go back to the host, so there is some of it before each turn, too.
 """
 
 import mmap
@@ -23,9 +23,9 @@ def available_bytes():
     return 0
 
 
-def touch():
-    """Have 8 GiB, or half of what is available, by a process that gives it back at its end."""
-    wanted = min(BYTES_MAX, available_bytes() // 2)
+def touch(bytes_max=BYTES_MAX):
+    """Have so much, or half of what is available, by a process that gives it back at its end."""
+    wanted = min(bytes_max, available_bytes() // 2)
     try:
         subprocess.run([sys.executable, os.path.abspath(__file__), str(wanted)], timeout=SECONDS_MAX, check=False)
     except subprocess.TimeoutExpired:

@@ -30,6 +30,10 @@ def fill(path, total_bytes):
         os.fsync(target.fileno())
 
 
+# Of these a server may fill the page cache in its turn; "cached" is there already.
+IN_PAGE_CACHE = ("file", "xfs", "zram")
+
+
 def prepare_cache(kind, path):
     """Before each turn: all of PATH is in the page cache if KIND is cached, else nothing, so that a buffered server starts cold.
     None: there is nothing."""

@@ -190,7 +190,9 @@ hits(struct fault_core *home, uint64_t probability)
 static uint64_t
 random_below(struct fault_core *home, uint64_t limit)
 {
-	return ((uint64_t)next_random(home) << 32 | next_random(home)) % limit;
+	uint64_t high = next_random(home);
+
+	return (high << 32 | next_random(home)) % limit;
 }
 
 static bool

@@ -40,19 +40,12 @@ rmw_finish(struct volume_request *request, int error)
 	file_finish(request, error);
 }
 
-static void
-tail_run(struct call *call)
+int
+file_write_tail(const struct volume_request *request, const uint8_t *bytes, uint64_t offset,
+		uint64_t end)
 {
-	struct volume_request *request = container_of(call, struct volume_request, call);
-	struct file_volume *file = file_of(request->volume);
-	uint64_t end = request->offset + request->length;
-	uint64_t offset = request->offset;
-	const uint8_t *bytes = volume_payload(request->volume, request->buffer, request->offset);
+	const struct file_volume *file = file_of(request->volume);
 
-	if (offset < request->tail_start)
-		offset = request->tail_start;
-	request->error = 0;
-	bytes += offset - request->offset;
 	while (offset < end) {
 		struct iovec part = { .iov_base = (void *)(uintptr_t)bytes,
 				      .iov_len = end - offset };
@@ -61,13 +54,27 @@ tail_run(struct call *call)
 		if (result < 0 && errno == EINTR)
 			continue;
 		if (result <= 0) {
-			request->error = result < 0 ? -errno : -EIO;
-			volume_synced_write_failed(request, request->error);
-			return;
+			int error = result < 0 ? -errno : -EIO;
+
+			volume_synced_write_failed(request, error);
+			return error;
 		}
 		offset += (uint64_t)result;
 		bytes += result;
 	}
+	return 0;
+}
+
+static void
+tail_run(struct call *call)
+{
+	struct volume_request *request = container_of(call, struct volume_request, call);
+	const uint8_t *bytes = volume_payload(request->volume, request->buffer, request->offset);
+	uint64_t offset = request->offset, end = offset + request->length;
+
+	if (offset < request->tail_start)
+		offset = request->tail_start;
+	request->error = file_write_tail(request, bytes + (offset - request->offset), offset, end);
 }
 
 static void

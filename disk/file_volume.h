@@ -127,6 +127,11 @@ void file_begin(struct volume_request *request);
 /* REQUEST, which has begun, is over: another may begin.  Then it ends in volume_finish with ERROR. */
 void file_finish(struct volume_request *request, int error);
 
+/* Write BYTES to the tail, from OFFSET to END, and to stable storage; see the top of file_rmw.c.  Blocks: not on a core.  Returns 0 or a
+ * negative errno; the volume knows then what that means for its flushes. */
+int file_write_tail(const struct volume_request *request, const uint8_t *bytes, uint64_t offset,
+		    uint64_t end) MUST_USE;
+
 void file_share_init(struct file_core *home);
 
 /* The ways of a request; each ends in volume_finish, never from within these.

@@ -240,14 +240,7 @@ zero_part(const struct file_volume *file, const struct volume_request *request)
 static int
 zero_file_tail(const struct file_volume *file, const struct volume_request *request)
 {
-	struct iovec part = { file->zeros, request->slice_end - request->slice_start };
-	ssize_t result = pwritev2(file->tail_fd, &part, 1, (off_t)request->slice_start, RWF_DSYNC);
-	int error = result < 0 ? -errno : -EIO;
-
-	if (result == (ssize_t)part.iov_len)
-		return 0;
-	volume_synced_write_failed(request, error);
-	return error;
+	return file_write_tail(request, file->zeros, request->slice_start, request->slice_end);
 }
 
 static void

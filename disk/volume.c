@@ -66,7 +66,14 @@ volume_lock(struct volume *volume, bool locked)
 int
 volume_close(struct volume *volume)
 {
-	return volume->ops->close(volume);
+	bool lost = __atomic_load_n(&volume->sync_failed, __ATOMIC_RELAXED);
+	int error;
+
+	if (lost)
+		log_error("%s: closed behind a flush that failed: acknowledged writes may be lost",
+			  volume->path);
+	error = volume->ops->close(volume);
+	return lost && error == 0 ? -EIO : error;
 }
 
 size_t
@@ -153,7 +160,10 @@ volume_sync_failed(const struct volume_request *request)
 void
 volume_synced_write_failed(const struct volume_request *request, int error)
 {
-	switch (error) {
+	const struct volume_ops *ops = request->volume->ops;
+
+	/* Its sync may have taken the report of an earlier write's loss. */
+	switch (ops->translate == NULL ? error : ops->translate(request, error)) {
 	case -ENOSPC:
 	case -EDQUOT:
 	case -EFBIG:
@@ -186,11 +196,10 @@ volume_finish(struct volume_request *request, int error)
 		error = -EIO;
 	if (error < 0 && volume->ops->translate != NULL)
 		error = volume->ops->translate(request, error);
-	/* -EOPNOTSUPP: asked for only if it is fast, and it is not. */
+	/* -EOPNOTSUPP: asked for only if it is fast, and it is not; or not possible here at all. */
 	if (error < 0 && error != -EOPNOTSUPP && !is_optional(request)) {
 		failure_log_add(&volume->failures, request, error, kernel_clock_ns());
-		/* A durable write's sync may have taken the report of an earlier write's loss. */
-		if (is_sync || (request->durable && error == -EIO))
+		if (is_sync)
 			volume_sync_failed(request);
 	}
 	request->done(request, error);

@@ -308,16 +308,16 @@ class Daemon:
         except subprocess.TimeoutExpired:
             raise Failure(f"the daemon has not exited within {seconds} s") from None
 
-    def stop(self, number=signal.SIGTERM):
-        """Stop it as an administrator does, and judge how it went.  Only the first call does anything."""
+    def stop(self, number=signal.SIGTERM, code=0):
+        """Stop it as an administrator does, and judge how it went: it must exit with CODE.  Only the first call does anything."""
         if self.judged:
             return
         self.judged = True
         check(self.process.poll() is None, f"the daemon had already ended with {self.process.returncode}")
         self.send_signal(number)
-        code = self.wait_exit()
+        ended = self.wait_exit()
         self.check_log()
-        equal(code, 0, f"exit code after {signal.Signals(number).name}")
+        equal(ended, code, f"exit code after {signal.Signals(number).name}")
 
     def kill(self):
         """As a crash would."""

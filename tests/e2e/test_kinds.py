@@ -161,7 +161,8 @@ def failed_flush_stays_failed_until_the_volume_is_opened_again(env, on_file):
     same_bytes(late.read(65536, 65536), data, "what was written")
     said = [line for line in error_lines(daemon) if "every flush fails until the volume is opened again" in line]
     equal([line.startswith(f'error: export "{EXPORT}": fault in ') for line in said], [True], f"lines that say so: {said}")
-    daemon.stop()
+    daemon.stop(code=1)
+    check("closed behind a flush that failed" in daemon.log(), "nothing is said of it at the end")
     again = connect(env, env.serve("--export", f"{EXPORT}={image}", "--listen", "127.0.0.1:0") if on_file else
                     serve_fault(env, "read-error=0"))
     equal(again.call(wire.CMD_FLUSH)[0], 0, "a flush after it was opened again")

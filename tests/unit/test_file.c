@@ -67,10 +67,12 @@ fixture_start(struct fixture *fixture, uint64_t size_bytes)
 static void
 fixture_stop(struct fixture *fixture)
 {
+	bool lost = fixture->volume->sync_failed;
+
 	usleep(10000); /* the last release's messages */
 	call_pool_destroy(fixture->calls);
 	cores_stop(&fixture->cores);
-	cr_assert_eq(volume_close(fixture->volume), 0);
+	cr_assert_eq(volume_close(fixture->volume), lost ? -EIO : 0);
 	(void)unlink(fixture->path);
 }
 

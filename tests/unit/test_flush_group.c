@@ -123,6 +123,35 @@ Test(flush_group, all_that_a_failed_sync_served_fail, .timeout = 60)
 	stop(&fixture, path);
 }
 
+static long
+fail_reads(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_PREAD)
+		return -EIO;
+	return kernel_submit_unchanged(context, count, iocbs);
+}
+
+/* A part of a block, of which the rest can't be read: nothing was written, and nothing synced. */
+Test(flush_group, durable_write_that_ends_before_its_sync_fails_alone, .timeout = 60)
+{
+	static uint8_t part[1000];
+	struct trial trial = { .request = { .command = VOLUME_COMMAND_WRITE,
+					    .offset = 100,
+					    .length = sizeof(part),
+					    .durable = true } };
+	struct volume_fixture fixture;
+	char path[64];
+
+	start(&fixture, path);
+	submit_fault = fail_reads;
+	trial_begin(&fixture, &trial, 0, part);
+	cr_assert_eq(trial_wait(&trial), -EIO);
+	trial_end(&trial);
+	submit_fault = NULL;
+	cr_assert_eq(volume_run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), 0);
+	stop(&fixture, path);
+}
+
 /* Zeros with FUA end in such a sync, too: a failed one is theirs, and stays. */
 Test(flush_group, durable_zeros_share_the_sync_and_its_failure, .timeout = 60)
 {

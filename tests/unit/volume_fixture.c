@@ -2,6 +2,7 @@
 #include "tests/unit/volume_fixture.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,10 +31,12 @@ volume_fixture_start(struct volume_fixture *fixture, const struct volume_options
 void
 volume_fixture_stop(struct volume_fixture *fixture)
 {
+	bool lost = fixture->volume->sync_failed;
+
 	usleep(10000); /* the last messages */
 	call_pool_destroy(fixture->calls);
 	cores_stop(&fixture->cores);
-	cr_assert_eq(volume_close(fixture->volume), 0);
+	cr_assert_eq(volume_close(fixture->volume), lost ? -EIO : 0);
 }
 
 static void

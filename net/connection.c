@@ -644,8 +644,11 @@ connection_park_if_idle(struct connection *connection)
 		return false;
 	if (!is_idle(connection) || connection->channel.moved_bytes != connection->moved_idle) {
 		connection->moved_idle = connection->channel.moved_bytes;
+		connection->moved_look = connection->home->idle_looks;
 		return false;
 	}
+	if (connection->moved_look == connection->home->idle_looks)
+		return false;
 	if (!channel_park(&connection->channel))
 		return false;
 	free(connection->room);

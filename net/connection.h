@@ -72,7 +72,8 @@ struct connection {
 
 	/* Whether it uses what it holds: see service_hungry. */
 	uint64_t moved_seen;  /* of channel.moved_bytes */
-	uint64_t moved_idle;  /* at the last look of service_idle.c */
+	uint64_t moved_idle;  /* at the last look of service_idle.c that found another number */
+	unsigned moved_look;  /* which one that was */
 	int64_t arrived_seen; /* of what it is sent while it finishes, when deadline was set */
 	unsigned stalled_looks;
 

@@ -5,8 +5,6 @@
 
 #include <stdint.h>
 
-#define NBD_PORT 10809
-
 /* Handshake */
 #define NBD_MAGIC	       0x4e42444d41474943ull /* "NBDMAGIC" */
 #define NBD_OPTION_MAGIC       0x49484156454f5054ull /* "IHAVEOPT" */

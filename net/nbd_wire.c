@@ -131,6 +131,8 @@ validate_range(const struct nbd_header *header, const struct nbd_session *sessio
 		return refuse(NBD_EINVAL, "a length of 0", why);
 	if (command->is_limited && header->length > EXPORT_PAYLOAD_BYTES_MAX)
 		return refuse(NBD_EINVAL, "more than 64 MiB", why);
+	if ((header->flags & NBD_CMD_FLAG_DF) != 0 && header->length > EXPORT_PAYLOAD_BYTES_TOLD)
+		return refuse(NBD_EOVERFLOW, "more than 32 MiB in one chunk", why);
 	if (!is_within(header, session->size_bytes))
 		return refuse(command->beyond, "beyond the end of the export", why);
 	return NBD_SUCCESS;

@@ -40,6 +40,8 @@ struct service_core {
 	struct stream_parking parking;
 	bool parking_started;
 	struct timer idle_look;		/* runs while there are connections at work */
+	unsigned idle_looks;		/* how many were begun */
+	bool idle_rest;			/* the next one goes on with the last */
 	struct traffic traffic_of_gone; /* of connections that are no more */
 	struct request_block *request_blocks;
 	struct list_node unused_requests;

@@ -9,7 +9,7 @@
 #include "reactor/log.h"
 
 /* How often to look for idle connections.  One that nothing came from, and nothing went to, between two looks is parked; not too
- * many at a time, because each is a system call that searches all polls. */
+ * many at a time, because each is a system call that searches all polls: the rest of the look follows. */
 #define IDLE_LOOK_NS	   ((uint64_t)1000000000)
 #define PARKED_PER_LOOK	   32
 #define IDLE_LOOK_AGAIN_NS ((uint64_t)1000000) /* after so many, for the rest */
@@ -67,14 +67,17 @@ idle_look(struct timer *timer)
 	struct list_node *node, *after;
 	unsigned parked = 0;
 
+	home->idle_looks += !home->idle_rest;
 	list_for_each_safe(node, after, &home->connections) {
 		struct connection *connection = container_of(node, struct connection, node);
 
-		connection_notice_end(connection);
+		if (!home->idle_rest)
+			connection_notice_end(connection);
 		if (connection_park_if_idle(connection) && ++parked == PARKED_PER_LOOK)
 			break;
 	}
+	home->idle_rest = parked == PARKED_PER_LOOK;
 	if (!list_empty(&home->connections))
 		reactor_timer_start(home->core->reactor, timer,
-				    parked == PARKED_PER_LOOK ? IDLE_LOOK_AGAIN_NS : IDLE_LOOK_NS);
+				    home->idle_rest ? IDLE_LOOK_AGAIN_NS : IDLE_LOOK_NS);
 }

@@ -30,7 +30,7 @@ session_flags(const struct nbd_session *session)
 		flags |= writer_flags(session->export->volume);
 	if (session->style >= NBD_STYLE_STRUCTURED)
 		flags |= NBD_FLAG_SEND_DF;
-	if (session->style == NBD_STYLE_EXTENDED)
+	if (session->style == NBD_STYLE_EXTENDED && session->allocation)
 		flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
 	return (uint16_t)flags;
 }

@@ -423,17 +423,6 @@ transmission_sent(struct connection *connection, size_t count)
 
 /* ---- ending ---- */
 
-static uint64_t
-unread_payload_bytes(const struct nbd_request *request)
-{
-	enum nbd_style style = request->connection->session.style;
-
-	/* That of a BLOCK_STATUS was taken with its header. */
-	return nbd_header_has_status_payload(&request->header, style)
-		       ? 0
-		       : nbd_header_payload_bytes(&request->header, style);
-}
-
 void
 transmission_shut_down(struct connection *connection)
 {
@@ -444,7 +433,9 @@ transmission_shut_down(struct connection *connection)
 	connection->throttled = false;
 	connection->starved = NULL;
 	if (starved != NULL)
-		refuse_shutting_down(starved, unread_payload_bytes(starved));
+		/* The payload of a BLOCK_STATUS was taken with its header, which has not the flag for it any more. */
+		refuse_shutting_down(starved, nbd_header_payload_bytes(&starved->header,
+								       connection->session.style));
 	/* A receive that is under way shows that all was taken which can be. */
 	if (connection->input_end > 0 && !channel_receiving(&connection->channel))
 		take_all(connection);

@@ -386,6 +386,8 @@ def status_with_a_payload_asks_for_chosen_contexts(env):
     here = Scene(env)
     client = here.connect(EXTENDED, [ALLOCATION])
     check(here.flags & wire.TRANSMIT_BLOCK_STATUS_PAYLOAD, "it is not offered")
+    here.connect(EXTENDED)
+    check(not here.flags & wire.TRANSMIT_BLOCK_STATUS_PAYLOAD, "it is offered to who has chosen no context")
 
     def ask(payload):
         cookie = client.request(wire.CMD_BLOCK_STATUS, 512, len(payload), payload, CMD_FLAG_PAYLOAD_LEN)

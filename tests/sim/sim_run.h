@@ -46,8 +46,6 @@ struct objects {
 	unsigned idle_count;
 	unsigned slots, background_slots, queued[PRIORITY_COUNT]; /* in STAGE_QUEUED */
 	enum priority lowest; /* class that was given to the kernel in this turn */
-	unsigned
-		passed; /* normal ones that left the queue since one of the background left or began to wait */
 	enum kernel_sim_kind kind;
 	unsigned expected,
 		seen;	 /* in this turn: at least so many, and so many, are given to the kernel */

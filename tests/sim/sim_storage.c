@@ -377,12 +377,15 @@ all_done(void)
 static void
 finish(void)
 {
+	bool lost;
+
 	run.ended = true;
 	while (!all_done() || kernel_sim_below(64) != 0) {
 		if (!reactor_turn(run.core.reactor))
 			kernel_sim_idle(kernel_sim_below(200000));
 	}
-	SIM_CHECK(volume_close(run.volume) == 0);
+	lost = run.volume->sync_failed;
+	SIM_CHECK(volume_close(run.volume) == (lost ? -EIO : 0));
 	run.volume = NULL;
 	reactor_destroy(run.core.reactor);
 	for (unsigned i = 0; i < REQUESTS; i++)

@@ -111,6 +111,24 @@ Test(nbd_wire, no_length_and_too_much_are_invalid)
 	}
 }
 
+/* One chunk is no larger than what clients are told. */
+Test(nbd_wire, reads_that_may_not_be_fragmented_have_a_limit_of_their_own)
+{
+	struct volume large = { .size_bytes = 1ull << 40, .block_bytes = 512 };
+	struct export export = { .name = "large", .volume = &large };
+	struct nbd_session session = { .export = &export, .style = NBD_STYLE_STRUCTURED };
+	struct nbd_header header = { .command = NBD_CMD_READ,
+				     .flags = NBD_CMD_FLAG_DF,
+				     .length = EXPORT_PAYLOAD_BYTES_TOLD };
+	const char *why;
+
+	cr_assert_eq(nbd_header_validate(&header, &session, &why), NBD_SUCCESS);
+	header.length++;
+	cr_assert_eq(nbd_header_validate(&header, &session, &why), NBD_EOVERFLOW);
+	header.flags = 0;
+	cr_assert_eq(nbd_header_validate(&header, &session, &why), NBD_SUCCESS);
+}
+
 Test(nbd_wire, trims_and_zeroes_may_be_as_long_as_the_export)
 {
 	struct volume large = { .size_bytes = 1ull << 40, .trims = true };

@@ -51,6 +51,9 @@ Test(session, flags_that_need_more_than_simple_replies_come_with_them)
 	unsigned simple = flags_of(&writable, NBD_STYLE_SIMPLE);
 
 	cr_assert_eq(flags_of(&writable, NBD_STYLE_STRUCTURED), simple | NBD_FLAG_SEND_DF);
-	cr_assert_eq(flags_of(&writable, NBD_STYLE_EXTENDED),
+	cr_assert_eq(flags_of(&writable, NBD_STYLE_EXTENDED), simple | NBD_FLAG_SEND_DF);
+	cr_assert_eq(session_flags(&(struct nbd_session){ .export = &writable,
+							  .style = NBD_STYLE_EXTENDED,
+							  .allocation = true }),
 		     simple | NBD_FLAG_SEND_DF | NBD_FLAG_BLOCK_STATUS_PAYLOAD);
 }

@@ -116,7 +116,9 @@ Test(nbd_wire, reads_that_may_not_be_fragmented_have_a_limit_of_their_own)
 {
 	struct volume large = { .size_bytes = 1ull << 40, .block_bytes = 512 };
 	struct export export = { .name = "large", .volume = &large };
-	struct nbd_session session = { .export = &export, .style = NBD_STYLE_STRUCTURED };
+	struct nbd_session session = { .export = &export,
+				       .size_bytes = large.size_bytes,
+				       .style = NBD_STYLE_STRUCTURED };
 	struct nbd_header header = { .command = NBD_CMD_READ,
 				     .flags = NBD_CMD_FLAG_DF,
 				     .length = EXPORT_PAYLOAD_BYTES_TOLD };

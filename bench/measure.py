@@ -31,7 +31,7 @@ class Bench:
         self.seconds = seconds
         self.server_cpus = server_cpus
         self.tls_directory = tls_directory
-        self.touches = touches  # memory before each turn
+        self.touches = touches  # memory, before each turn that works in the page cache
 
     def scratch(self, name):
         return os.path.join(self.directory, name)

@@ -118,7 +118,7 @@ def beginning_many_connections_is_no_cost_of_requests(env):
     import measure
 
     directory = os.path.dirname(env.path("log"))
-    bench = measure.Bench(directory, 0.5, None, None)
+    bench = measure.Bench(directory, 0.5, None, None, touches=False)
     client = clients.MillraceBench(directory, None, os.path.join(os.path.dirname(env.binary), "millrace-bench"))
     row = loads.Row("null", loads.Load("read-1x200", connections=200))
     figures = bench.server_turn(row, client, SlowToBegin(), None)

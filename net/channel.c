@@ -75,12 +75,13 @@ say_own(struct channel *channel)
 		       : 0;
 }
 
-/* That would be lost behind the socket's end, too, which the end of TLS tells anyway. */
 bool
-channel_kernel_has_some(const struct channel *channel)
+channel_says_more(const struct channel *channel)
 {
-	return channel->tls != NULL && tls_session_offloaded(channel->tls) &&
-	       stream_unsent_bytes(&channel->stream) > 0;
+	if (channel->tls == NULL)
+		return false;
+	return tls_session_output(channel->tls).iov_len > 0 ||
+	       (tls_session_offloaded(channel->tls) && stream_unsent_bytes(&channel->stream) > 0);
 }
 
 static void
@@ -91,8 +92,9 @@ send_output(struct channel *channel)
 	channel->output = tls_session_output(channel->tls);
 	if (channel->output.iov_len > 0)
 		stream_send(&channel->stream, &channel->output, 1);
-	else if (channel->ending && !channel_kernel_has_some(channel))
-		stream_end_sending(&channel->stream);
+	else if (channel->ending && !channel_says_more(channel))
+		stream_end_sending(
+			&channel->stream); /* else what the kernel encrypts would be lost */
 }
 
 /* ---- the handshake of TLS ---- */
@@ -416,7 +418,9 @@ channel_of_sent(struct stream *stream, ssize_t result)
 			secured(channel, (int)result);
 		else if (channel->sending != NULL)
 			tell_sent(channel, result);
-		return; /* else nobody waits for it, and a receive will say it too */
+		else /* nobody waits for it, and a receive will say it too */
+			tls_session_discard_output(channel->tls);
+		return;
 	}
 	if (tls_session_offloaded(channel->tls)) {
 		plain_sent(channel, (size_t)result);

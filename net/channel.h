@@ -83,8 +83,9 @@ channel_tls(const struct channel *channel)
 	return channel->tls;
 }
 
-/* Whether the kernel may have encrypted what it could not give to TCP yet: closing loses that. */
-bool channel_kernel_has_some(const struct channel *channel);
+/* Whether TLS has words of its own that the socket has not taken, or the kernel may have encrypted what it could not give to TCP yet:
+ * closing loses that. */
+bool channel_says_more(const struct channel *channel);
 
 /* While no receive is under way: as peer_socket_end.  What TLS has received and not told yet is still to be received, too. */
 int channel_end(const struct channel *channel) MUST_USE;

@@ -583,7 +583,7 @@ on_received(struct channel *channel, ssize_t result)
 		take_input(connection, (size_t)result);
 	} else if (connection->state == CONNECTION_STATE_LINGERING && result <= 0) {
 		/* A client that has ended TLS behind its goodbye may read on: the rest is linger's. */
-		if (result < 0 || !channel_kernel_has_some(&connection->channel))
+		if (result < 0 || !channel_says_more(&connection->channel))
 			close_now(connection);
 		return;
 	}

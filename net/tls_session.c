@@ -309,6 +309,12 @@ tls_session_sent(struct tls_session *session, size_t count)
 		session->output_start = session->output_end = 0;
 }
 
+void
+tls_session_discard_output(struct tls_session *session)
+{
+	session->output_start = session->output_end = 0;
+}
+
 /* ---- failures ---- */
 
 static void

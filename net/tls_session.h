@@ -54,6 +54,7 @@ bool tls_session_may_read(const struct tls_session *session);
 /* What is to be sent; that its first COUNT bytes were. */
 struct iovec tls_session_output(struct tls_session *session);
 void tls_session_sent(struct tls_session *session, size_t count);
+void tls_session_discard_output(struct tls_session *session);
 
 /* Go on with the handshake.  Whatever it returns, there may be output.
  * Returns 0 when it is complete; -EAGAIN: after more input, or when the output is sent; -EPROTO: it has failed, tls_session_why says

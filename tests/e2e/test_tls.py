@@ -577,6 +577,58 @@ def end_of_tls_is_told_and_truncation_is_noticed(env):
     equal(daemon.log().count("closed the connection"), 1, "log lines about truncation")
 
 
+# Sends of one's own at once, or in a batch with others': later than what has come already.
+SOCKET_BATCHES = ("0", "1")
+
+
+def end_in_one_packet(client):
+    """The goodbye of NBD, and the end of TLS right behind it."""
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    client.disconnect()
+    client.sock.setblocking(False)
+    try:
+        client.sock.unwrap()
+    except ssl.SSLWantReadError:
+        pass
+    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+    client.sock.setblocking(True)
+
+
+@test(over=[(batch,) for batch in SOCKET_BATCHES], quick=[("1",)])
+def client_that_ends_tls_with_its_goodbye_is_told_the_end(env, batch):
+    authority = Authority(env)
+    config = f"{authority.settings()}\n[reactor]\nsocket-batch = {batch}\n"
+    daemon, _ = serve(env, config)
+    for _ in range(20):
+        client = connect_tls(env, daemon, authority.context())
+        go(client)
+        end_in_one_packet(client)
+        try:
+            client.sock.recv(1)
+        except ssl.SSLZeroReturnError:
+            continue
+        raise Failure("TCP has ended without the end of TLS")
+
+
+@test(over=[(batch,) for batch in SOCKET_BATCHES], quick=[("1",)])
+def client_that_ends_tls_and_closes_is_not_waited_for(env, batch):
+    authority = Authority(env)
+    config = f"{authority.settings()}\n[reactor]\nsocket-batch = {batch}\n"
+    daemon, _ = serve(env, config, transport=UNIX)
+    before = daemon.fd_count()
+    for _ in range(20):
+        client = connect_tls(env, daemon, authority.context())
+        go(client)
+        client.disconnect()
+        client.sock.setblocking(False)
+        try:
+            client.sock.unwrap()
+        except ssl.SSLWantReadError:
+            pass
+        client.close()
+    wait_until(lambda: daemon.fd_count() <= before, 4, "the end of all connections")
+
+
 # Reading the credentials again.
 
 

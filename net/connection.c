@@ -377,20 +377,32 @@ peer_gone(struct connection *connection, long result)
 
 /* ---- handshake ---- */
 
-static void
-log_denied(struct connection *connection)
-{
-	const struct export *denied = connection->handshake.denied;
-	const char *why = connection->handshake.denied_why;
-	struct log_fields fields = { .count = 0 };
+/* A name's first bytes are enough to find it by; any may be in it. */
+#define NAME_BYTES_SHOWN 100
 
-	connection->handshake.denied = NULL;
-	if (denied == NULL)
+static void
+log_refused(struct connection *connection)
+{
+	const struct handshake *handshake = &connection->handshake;
+	struct log_fields fields = { .count = 0 };
+	char name[NAME_BYTES_SHOWN + 4] = "";
+
+	if (handshake->refused == NULL)
 		return;
+	if (handshake->refused_name != NULL) {
+		unsigned bytes = handshake->refused_name_bytes;
+		bool cut = bytes > NAME_BYTES_SHOWN;
+
+		(void)snprintf(name, sizeof(name), "%.*s%s",
+			       cut ? NAME_BYTES_SHOWN : (int)bytes, handshake->refused_name,
+			       cut ? "..." : "");
+	}
 	log_fields_add(&fields, "client", connection->peer);
-	log_fields_add(&fields, "export", denied->name);
-	service_log(connection->home, &fields, why, "client %s: %s: %s", connection->peer,
-		    denied->name, why);
+	if (handshake->refused_name != NULL)
+		log_fields_add(&fields, "export", name);
+	service_log(connection->home, &fields, handshake->refused, "client %s: %s%s%s",
+		    connection->peer, name, handshake->refused_name == NULL ? "" : ": ",
+		    handshake->refused);
 }
 
 /* Take steps until the machine wants to send, or to have more.  Returns false if the connection ends. */
@@ -407,7 +419,7 @@ take_handshake_input(struct connection *connection)
 			handshake_step(handshake, connection->room->input + connection->input_start,
 				       connection->input_end - connection->input_start, &consumed);
 		connection->input_start += consumed;
-		log_denied(connection);
+		log_refused(connection);
 	}
 	switch (result) {
 	case HANDSHAKE_MORE:
@@ -430,7 +442,8 @@ take_handshake_input(struct connection *connection)
 		connection->state = CONNECTION_STATE_FINISHING;
 		break;
 	case HANDSHAKE_DROP:
-		connection_drop(connection, handshake->why);
+		/* One line for one thing. */
+		connection_drop(connection, handshake->refused == NULL ? handshake->why : NULL);
 		return false;
 	}
 	memmove(connection->room->input, connection->room->input + connection->input_start,

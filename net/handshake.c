@@ -87,20 +87,18 @@ view_export(struct handshake *handshake, const struct export *export)
 {
 	const struct export *view = export_view(export, &handshake->peer);
 
-	handshake->denied = NULL;
 	handshake->needs_tls = false;
 	if (view == NULL) {
-		handshake->denied = export;
-		handshake->denied_why = "denied to this address (allow and deny of the export)";
+		handshake->refused = "denied to this address (allow and deny of the export)";
 		return NULL;
 	}
 	if (handshake->names == NULL && export_needs_tls(export)) {
 		handshake->needs_tls = true;
+		handshake->refused = "asked for without TLS, which this export needs";
 		return NULL;
 	}
 	if (handshake->names != NULL && !export_allows_names(export, handshake->names)) {
-		handshake->denied = export;
-		handshake->denied_why =
+		handshake->refused =
 			"denied to this certificate or key (allow-names of the export)";
 		return NULL;
 	}
@@ -114,9 +112,13 @@ find_export(struct handshake *handshake, const uint8_t *name, size_t name_bytes)
 	const struct export *export =
 		export_find(handshake->exports, (const char *)name, name_bytes);
 
-	handshake->denied = NULL;
 	handshake->needs_tls = false;
-	return export == NULL ? NULL : view_export(handshake, export);
+	handshake->refused_name = (const char *)name;
+	handshake->refused_name_bytes = (unsigned)name_bytes;
+	if (export != NULL)
+		return view_export(handshake, export);
+	handshake->refused = "there is no such export";
+	return NULL;
 }
 
 /* INFO or GO for an export that this client does not have. */
@@ -195,7 +197,7 @@ step_list(struct handshake *handshake)
 		if (view_export(handshake, export) != NULL)
 			option_reply_server(&handshake->reply, export);
 	}
-	handshake->denied = NULL; /* it has not asked for it */
+	handshake->refused = NULL; /* it has not asked for these */
 	handshake->state = HANDSHAKE_STATE_LIST;
 	if (handshake->list_next == table->count) {
 		option_reply_ack(&handshake->reply, NBD_OPT_LIST);
@@ -350,6 +352,7 @@ answer_needs_tls(struct handshake *handshake, uint32_t option)
 	/* It may not be told, and there is nothing else for it here.  Source: the specification, "Server-side requirements". */
 	if (handshake->no_tls)
 		return drop(handshake, "has no TLS, which is required here (no FIXED_NEWSTYLE)");
+	handshake->refused = "asked for something without TLS, which is required here";
 	return refuse(handshake, option, NBD_REP_ERR_TLS_REQD, "this server needs TLS");
 }
 
@@ -458,6 +461,8 @@ handshake_step(struct handshake *handshake, const uint8_t *bytes, size_t count, 
 	enum handshake_result result = HANDSHAKE_DROP;
 
 	*consumed = 0;
+	handshake->refused = NULL;
+	handshake->refused_name = NULL;
 	switch (handshake->state) {
 	case HANDSHAKE_STATE_CLIENT_FLAGS:
 		result = step_client_flags(handshake, bytes, count, consumed);

@@ -46,8 +46,11 @@ struct handshake {
 	struct access_peer
 		peer;		/* who asks: to be set after handshake_init; decides what it sees */
 	enum tls_mode tls_mode; /* to be set after handshake_init, too */
-	const struct export *denied; /* it asked for this, which it may not use: for the log */
-	const char *denied_why;	     /* static text */
+	/* For the log, after a step: why the client does not get what it asked for (static text; NULL: it gets that), and the export's name,
+	 * within the bytes that were fed (NULL: of no export). */
+	const char *refused;
+	const char *refused_name;
+	unsigned refused_name_bytes;
 	/* Private. */
 	const struct export_table *exports;
 	enum handshake_state state;

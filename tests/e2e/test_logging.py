@@ -4,14 +4,18 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import signal
 import socket
 import time
 
 import nbd
 
+import wire
+from authority import Authority
 from harness import MIB
 from harness import check, equal, start_process, test, two_cores, wait_for_listener, wait_until, write_text
+from wire import Wire
 
 LINES_THAT_FILL_A_PIPE = 3000
 
@@ -123,6 +127,35 @@ def names_of_clients_stay_inside_their_line(env):
     handle.connect_tcp(host, port)
     handle.shutdown()
     equal(about(daemon, "connected on core")["export"], 'q"\\', "the export")
+
+
+@test(quick=True)
+def who_does_not_get_an_export_is_logged(env):
+    """A name that is not there, a long one, and one that would be another line; and TLS that is missing."""
+    authority = Authority(env)
+    text = f"[reactor]\ncores = {two_cores()}\n[server]\nlisten = 127.0.0.1:0\n{authority.settings()}\n"
+    text += f"[export disk]\npath = {env.file(MIB)}\n[export secret]\npath = {env.file(MIB)}\ntls-only = yes\n"
+    daemon = env.serve("--config", env.config(text))
+    for name in ("gone", "n" * 4096, "two\nlines", "secret"):
+        client = env.keep(Wire(daemon.address))
+        client.greet()
+        client.ask(wire.OPT_GO, wire.pack_info_request(name))
+        client.close()
+    who = r"warning: client 127\.0\.0\.1:\d+: "
+    for rest in ("gone: there is no such export", f"{'n' * 100}\\.\\.\\.: there is no such export", "two.lines: there is no such export",
+                 "secret: asked for without TLS, which this export needs"):
+        wait_until(lambda: [line for line in daemon.log_lines() if re.fullmatch(who + rest, line)], 5, rest)
+
+
+@test(quick=True)
+def who_has_no_tls_where_it_is_required_is_logged(env):
+    authority = Authority(env)
+    text = f"[server]\nlisten = 127.0.0.1:0\n{authority.settings(mode='required')}\n[export disk]\npath = {env.file(MIB)}\n"
+    daemon = env.serve("--config", env.config(text))
+    client = env.keep(Wire(daemon.address))
+    client.greet()
+    client.ask(wire.OPT_GO, wire.pack_info_request("disk"))
+    daemon.logged("warning: client 127.0.0.1:", "asked for something without TLS, which is required here")
 
 
 def start_with_pipe(env):

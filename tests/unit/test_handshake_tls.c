@@ -182,8 +182,10 @@ Test(handshake_tls, exports_that_need_it_are_hidden_without_it)
 	cr_assert_eq(count_listed(&handshake), 1);
 	cr_assert_eq(ask_info(&handshake, NBD_OPT_INFO, "tls"), NBD_REP_ERR_TLS_REQD);
 	cr_assert_eq(ask_info(&handshake, NBD_OPT_GO, "named"), NBD_REP_ERR_TLS_REQD);
+	cr_assert_str_eq(handshake.refused, "asked for without TLS, which this export needs");
 	cr_assert_eq(ask_info(&handshake, NBD_OPT_GO, "none"), NBD_REP_ERR_UNKNOWN);
-	cr_assert_null(handshake.denied);
+	cr_assert_str_eq(handshake.refused, "there is no such export");
+	cr_assert_eq(handshake.refused_name_bytes, 4);
 	cr_assert_eq(ask(&handshake, NBD_OPT_EXPORT_NAME, "tls", 3, &reply), HANDSHAKE_DROP);
 	handshake_secured(&handshake, &alice);
 	cr_assert_eq(count_listed(&handshake), 3);
@@ -198,9 +200,10 @@ Test(handshake_tls, names_that_may_not_use_an_export_do_not_see_it)
 	begin(&handshake, TLS_MODE_ALLOWED);
 	handshake_secured(&handshake, &nobody);
 	cr_assert_eq(count_listed(&handshake), 2);
-	cr_assert_null(handshake.denied);
+	cr_assert_null(handshake.refused);
 	cr_assert_eq(ask_info(&handshake, NBD_OPT_INFO, "named"), NBD_REP_ERR_UNKNOWN);
-	cr_assert_eq(handshake.denied, &exports[2]);
+	cr_assert_str_eq(handshake.refused,
+			 "denied to this certificate or key (allow-names of the export)");
 	handshake_secured(&handshake, &alice);
 	cr_assert_eq(ask_info(&handshake, NBD_OPT_INFO, "named"), NBD_REP_ACK);
 	handshake_fini(&handshake);

@@ -16,11 +16,12 @@
 /* ---- the graveyard ---- */
 
 void
-graveyard_init(struct graveyard *graveyard)
+graveyard_init(struct graveyard *graveyard, int signal)
 {
 	pthread_mutex_init(&graveyard->lock, NULL);
 	list_init(&graveyard->graves);
 	graveyard->owner = pthread_self();
+	graveyard->signal = signal;
 }
 
 void
@@ -44,6 +45,7 @@ static void
 bury(struct graveyard *graveyard, struct grave *grave)
 {
 	pthread_t owner = graveyard->owner;
+	int signal = graveyard->signal;
 	bool is_first;
 
 	pthread_mutex_lock(&graveyard->lock);
@@ -51,7 +53,7 @@ bury(struct graveyard *graveyard, struct grave *grave)
 	list_append(&graveyard->graves, &grave->node);
 	pthread_mutex_unlock(&graveyard->lock);
 	if (is_first)
-		(void)pthread_kill(owner, GRAVEYARD_SIGNAL);
+		(void)pthread_kill(owner, signal);
 }
 
 static void

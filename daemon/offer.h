@@ -16,7 +16,8 @@ struct graveyard {
 	/* Private. */
 	pthread_mutex_t lock; /* of graves, for a few instructions */
 	struct list_node graves;
-	pthread_t owner; /* gets GRAVEYARD_SIGNAL when the first comes */
+	pthread_t owner;
+	int signal; /* that the owner gets when the first comes */
 };
 
 /* A place there, for an offer or for one of its exports. */
@@ -25,9 +26,6 @@ struct grave {
 	struct offered *offered; /* NULL: OFFER itself */
 	struct offer *offer;
 };
-
-/* To be blocked, and waited for, by the thread that makes the graveyard. */
-#define GRAVEYARD_SIGNAL SIGRTMIN
 
 /* What one of the exports is made of. */
 struct offered {
@@ -48,8 +46,8 @@ struct offer {
 	struct grave grave;
 };
 
-/* The calling thread is its owner. */
-void graveyard_init(struct graveyard *graveyard);
+/* The calling thread is its owner.  signal: when it comes there is something to take; blocked, and waited for, by the owner. */
+void graveyard_init(struct graveyard *graveyard, int signal);
 void graveyard_fini(struct graveyard *graveyard);
 
 /* Move what is in GRAVEYARD to GRAVES.  Returns whether there was anything.  Its owner only. */

@@ -154,6 +154,39 @@ start_signs_of_life(struct server *server)
 	return alive_start(server->heartbeat, interval_ms, ALIVE_BUSY_S_MAX, &server->alive);
 }
 
+/* Start the helpers, the cores, and what watches these.  Returns 0, or a negative errno, logged; threads_stop is to follow in any
+ * case. */
+static int
+threads_start(struct server *server, const struct config *config)
+{
+	int error = call_pool_create(CALL_THREADS_MAX, &server->calls);
+
+	if (error == 0) {
+		error = start_cores(server, config);
+		if (error < 0)
+			return error;
+		error = watchdog_start(&server->cores, config->stall_ms, &server->watchdog);
+	}
+	if (error == 0)
+		error = start_signs_of_life(server);
+	if (error < 0)
+		log_no_threads(error);
+	return error;
+}
+
+static void
+threads_stop(struct server *server)
+{
+	if (server->watchdog != NULL)
+		watchdog_stop(server->watchdog);
+	/* Before the cores: a helper may still be waking the one that it has sent its last result to. */
+	if (server->calls != NULL)
+		call_pool_destroy(server->calls);
+	alive_forget_cores(server->alive);
+	cores_stop(&server->cores);
+	heartbeat_destroy(server->heartbeat);
+}
+
 /* After all is allocated, and without touching what nobody has used yet. */
 static int
 lock_memory(const struct config *config)
@@ -200,40 +233,24 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 	limits_raise_files();
 	volume_set_init(&server->volumes);
 	throttle_set_init(&server->throttles);
-	graveyard_init(&server->graveyard);
+	graveyard_init(&server->graveyard, SERVER_SIGNAL);
 	error = offer_create(config, ++server->offer_count, &server->volumes, &server->graveyard,
 			     &server->offer);
 	if (error < 0)
 		goto err_after_server;
 	config = &server->offer->config;
 	server->start_settings = start_settings_of(config);
-	error = call_pool_create(CALL_THREADS_MAX, &server->calls);
-	if (error < 0) {
-		log_no_threads(error);
-		goto err_after_offer;
-	}
-	error = start_cores(server, config);
+	error = threads_start(server, config);
 	if (error < 0)
-		goto err_after_calls;
-	error = watchdog_start(&server->cores, config->stall_ms, &server->watchdog);
-	if (error < 0) {
-		log_no_threads(error);
-		goto err_after_cores;
-	}
-	error = start_signs_of_life(server);
-	if (error < 0) {
-		log_no_threads(error);
-		goto err_after_watchdog;
-	}
+		goto err_after_offer;
 	error = volume_set_start(&server->volumes, &server->cores, server->calls);
 	throttle_set_start(&server->throttles, &server->cores);
 	if (error == 0)
 		error = offer_start(server->offer, &server->throttles);
+	if (error == 0)
+		error = service_init(&server->service, &server->cores, &server->offer->settings);
 	if (error < 0)
-		goto err_after_watchdog;
-	error = service_init(&server->service, &server->cores, &server->offer->settings);
-	if (error < 0)
-		goto err_after_watchdog;
+		goto err_after_offer;
 	error = listeners_start(&server->listeners, &server->service, config, sockets);
 	if (error < 0)
 		goto err_after_service;
@@ -249,16 +266,10 @@ server_start(struct config *config, const struct server_sockets *sockets, struct
 
 err_after_service:
 	service_fini(&server->service);
-err_after_watchdog:
-	alive_stop(server->alive);
-	watchdog_stop(server->watchdog);
-err_after_cores:
-	cores_stop(&server->cores);
-	heartbeat_destroy(server->heartbeat);
-err_after_calls:
-	call_pool_destroy(server->calls);
 err_after_offer:
+	threads_stop(server);
 	(void)withdraw(server);
+	alive_stop(server->alive);
 err_after_server:
 	graveyard_fini(&server->graveyard);
 	free(server);
@@ -380,12 +391,7 @@ server_stop(struct server *server)
 	int error;
 
 	service_stop(&server->service);
-	watchdog_stop(server->watchdog);
-	/* Before the cores: a helper may still be waking the one that it has sent its last result to. */
-	call_pool_destroy(server->calls);
-	alive_forget_cores(server->alive);
-	cores_stop(&server->cores);
-	heartbeat_destroy(server->heartbeat);
+	threads_stop(server);
 	service_fini(&server->service);
 	error = withdraw(server);
 	alive_stop(server->alive);

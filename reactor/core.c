@@ -159,6 +159,8 @@ cores_start(struct cores *cores, const struct cpu_list *list, const struct react
 void
 cores_stop(struct cores *cores)
 {
+	if (cores->cores == NULL)
+		return;
 	for (unsigned i = 0; i < cores->count; i++)
 		reactor_stop(cores->cores[i].reactor);
 	for (unsigned i = 0; i < cores->count; i++)
@@ -171,5 +173,6 @@ cores_stop(struct cores *cores)
 	}
 	sem_destroy(&cores->started);
 	free(cores->cores);
+	cores->cores = NULL;
 	cores->count = 0;
 }

@@ -63,6 +63,9 @@ finish()
 rm -rf "$work"
 DESTDIR=$here/$daemon packaging/install.sh install /usr /etc
 sed -e 's|@bindir@|/usr/bin|' -e 's|@sysconfdir@|/etc|' packaging/millrace.service.in >"$daemon/usr/lib/systemd/system/millrace.service"
+for page in millraced.8 millrace-import-nbd-server.1; do
+	packaging/manual.sh /usr /etc doc/man/$page.scd >"$daemon/usr/share/man/man${page##*.}/$page"
+done
 strip --strip-unneeded --remove-section=.comment --remove-section=.note "$daemon/usr/bin/millraced" "$daemon/usr/bin/millrace-bench"
 gzip -9n "$daemon"/usr/share/man/man*/*
 mkdir -p "$library/usr/lib" "$library/usr/include"

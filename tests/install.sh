@@ -87,8 +87,22 @@ manual_has_every_setting()
 {
 	local key
 	for key in $(sed -n 's/^#\?\([a-z0-9-]*\) = .*/\1/p' etc/millrace.conf | sort -u); do
-		tr -d '\\' <"$DESTDIR$prefix/share/man/man5/millrace.conf.5" | grep -q "^fB${key}fR = " || { echo "$key is missing"; return 1; }
+		tr -d '\\' <"$DESTDIR$prefix/share/man/man5/millrace.conf.5" | grep "^fB${key}fR = " >"$scratch/shown" ||
+			{ echo "$key is missing"; return 1; }
+		! grep -v '(default)$\|(example)$\|default: none)$' "$scratch/shown" || return 1
 	done
+}
+
+# What millraced(8) lists under FILES.
+listed_files_are_there()
+{
+	local path count=0
+	for path in $(sed -n '/^# FILES/,/^# SEE/s/^\*@/@/p' doc/man/millraced.8.scd | tr -d '*' | sed "s|@prefix@|$prefix|; s|@sysconfdir@|$sysconfdir|"); do
+		[[ -e $DESTDIR$path ]] || { echo "there is no $path"; return 1; }
+		tr -d '\\&' <"$DESTDIR$prefix/share/man/man8/millraced.8" | grep -q -F "fB$path" || { echo "$path is not in millraced(8)"; return 1; }
+		((count++))
+	done
+	((count == 4))
 }
 
 completes()
@@ -137,7 +151,8 @@ if command -v systemd-analyze >/dev/null; then
 	step "the unit's exposure is at most $EXPOSURE_MAX" units_are_tight
 fi
 step 'the manual pages have every option and no mistake' manual_pages_are_whole
-step 'millrace.conf(5) has every setting' manual_has_every_setting
+step 'millrace.conf(5) has every setting, and says which value is the default' manual_has_every_setting
+step 'the files that millraced(8) lists are there' listed_files_are_there
 step 'bash completes options' completes
 step 'an edited file of etc is kept, the new one beside it' edited_file_stays
 step 'ninja uninstall leaves what was edited' uninstall_leaves_only ".$sysconfdir/millrace/millrace.conf"

@@ -3,7 +3,8 @@
 
     conf_to_scd.py etc/millrace.conf >millrace.conf.5.scd
 
-A block of the example is comment lines and the settings below them, up to a blank line.
+A block of the example is comment lines and the settings below them, up to a blank line.  Settings that are commented out are
+defaults, or examples where the comment ends with "For example:" or the block begins a section.
 """
 
 import re
@@ -12,6 +13,7 @@ import sys
 SETTING = re.compile(r"#?(?P<key>[a-z0-9-]+) = (?P<value>.*)$")
 SECTION = re.compile(r"#?\[(?P<title>[^]]*)\]$")
 SPECIAL = re.compile(r"([\\*_])")
+ANNOUNCED = re.compile(r"\s*\bFor example(, besides)?:$")
 
 HEAD = """millrace.conf(5) "" "Millrace"
 
@@ -72,8 +74,15 @@ def write_block(comments, settings):
     if section:
         out += [f"# THE SECTION [{section['title']}]", ""]
     keys = [SETTING.match(line) for line in settings if SETTING.match(line)]
+    announced = comments and ANNOUNCED.search(comments[-1])
     for match in keys:
-        out += [f"*{escape(match['key'])}* = {escape(match['value'])}", ""]
+        if not match[0].startswith("#"):
+            said = "so in the file that is installed; default: none"
+        else:
+            said = "example" if section or announced else "default"
+        out += [f"*{escape(match['key'])}* = {escape(match['value'])} ({said})", ""]
+    if announced and keys:
+        comments = [*comments[:-1], ANNOUNCED.sub("", comments[-1])]
     out += paragraphs(comments, "\t" if keys else "")
     return out
 

@@ -169,7 +169,8 @@ def what_cannot_be_taken_over_is_named_and_left_out(env):
         f"[each]\nexportname = /srv/%s\n"
         f"[short]\nexportname = {image}\nfilesize = 4096\n"
         f"[a]b]\nexportname = {image}\n"
-        f"[maybe]\nexportname = {image}\nreadonly = perhaps\n"
+        f"[maybe]\nexportname = {env.file(MIB)}\nreadonly = perhaps\n"
+        f"[again]\nexportname = {os.path.dirname(image)}/./{os.path.basename(image)}\n"
     )
     text, said = convert(env, path, expect=2)
     equal([line for line in text.splitlines() if line.startswith("[")], ["[server]", "[export good]", "[export maybe]"], "sections")
@@ -184,6 +185,7 @@ def what_cannot_be_taken_over_is_named_and_left_out(env):
         17: f"not taken over: export [short]: filesize = 4096: {image} has {MIB} bytes",
         18: "not taken over: export [a]b]: this name",
         22: "not taken over: readonly = perhaps: expected true or false",
+        24: "not taken over: export [again]: [good] has this image, too",
     }
     for line, words in expected.items():
         wrong = [entry for entry in said if entry.startswith(f"{path}:{line}: ")]

@@ -370,10 +370,11 @@ memory_run(struct op *op, long result)
 		/* fall through */
 	case VOLUME_COMMAND_FLUSH:
 	case VOLUME_COMMAND_CACHE:
-	case VOLUME_COMMAND_TRIM:
-	case VOLUME_COMMAND_WRITE_ZEROES:
 		request->progress_bytes = request->length;
 		break;
+	case VOLUME_COMMAND_TRIM:
+	case VOLUME_COMMAND_WRITE_ZEROES:
+		CHECK(false); /* they are clear_next's */
 	}
 	if (is_over(request))
 		volume_finish(request, 0);

@@ -1,6 +1,7 @@
 /* Power cuts: the real volume of a file (disk/file.c, disk/volume.c, disk/range_lock.c) on the real reactor, over the simulated kernel
  * and a disk with a volatile cache (power_model.h), with requests of all alignments that are cut off at every moment.  Two seeds of
- * four have direct I/O, the other two a page cache (storage_calls.h).
+ * four have direct I/O, the other two a page cache (storage_calls.h).  There is one core, and neither TRIM nor WRITE_ZEROES, which are
+ * calls of a helper.
  *
  * A cut is a look at what the disk may hold if the power were lost now; the run goes on as if nothing had been.  The image is divided
  * into slots, each rewritten by one request at a time with a byte that counts its writes.  Whatever a sector may hold, each slot's part

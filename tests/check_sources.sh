@@ -1,6 +1,6 @@
 #!/bin/sh
-# Every C file of the tree is compiled by build.ninja in both variants (what is for libFuzzer: in its own): one
-# that was forgotten, such as a test that never ran, would not be noticed otherwise.
+# Every C file of the product and of the tests is compiled by build.ninja in both variants (what is for libFuzzer: in its own),
+# and every end-to-end test is run: one that was forgotten would not be noticed otherwise.
 set -u
 status=0
 for source in $(find reactor disk net daemon bench/load tests -name '*.c' | sort); do
@@ -15,5 +15,12 @@ for source in $(find reactor disk net daemon bench/load tests -name '*.c' | sort
 			status=1
 		fi
 	done
+done
+for module in tests/e2e/test_*.py; do
+	name=$(basename "$module" .py)
+	if ! grep -q "^    \"$name\",\$" tests/e2e/run.py; then
+		echo "tests/e2e/run.py: does not run $name"
+		status=1
+	fi
 done
 exit $status

@@ -65,10 +65,11 @@ MODULES = (
     "test_cost",
     "test_reload",
     "test_report",
+    "test_bench_report",
     "test_grow",
 )
 LOG_LINES_SHOWN = 60
-AGAIN = "slow"  # the outcome of a try that is not the last one
+AGAIN = "again"  # the outcome of a try that is not the last one
 DISTURBED_TRIES = 3
 PAUSE_S = 5  # before another try: what was in the way may be over then
 JOBS = 4 * len(os.sched_getaffinity(0))  # many wait more than they work
@@ -134,7 +135,7 @@ def judge(outcome, tries, index):
     tries[index] += 1
     tries_max = DISTURBED_TRIES if outcome.disturbed else 1
     if outcome.word == "FAIL" and tries[index] < max(tries_max, harness.ALL_TESTS[index].tries):
-        outcome.word, outcome.logs = AGAIN, []
+        outcome.word = AGAIN
     return outcome
 
 

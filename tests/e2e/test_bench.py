@@ -109,7 +109,7 @@ def a_rate_is_kept_beside_a_server_on_the_same_cpu(env):
     check(rate > 7000, f"{rate} requests per second instead of 8,000")
 
 
-@test()
+@test(alone=True, speed=True)
 def a_rate_is_kept_and_waiting_for_a_slow_server_counts(env):
     """A server that answers nothing for 0.5 s: at a rate, everything that was due then is late."""
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
@@ -127,7 +127,7 @@ def a_rate_is_kept_and_waiting_for_a_slow_server_counts(env):
     check(result["all"]["requests"] > 1900, f"{result['all']['requests']} requests")
 
 
-@test(over=[(1.2,), (2.8,)])
+@test(over=[(1.2,), (2.8,)], alone=True, speed=True)
 def waiting_for_a_server_that_stands_still_at_the_end_counts(env, still_seconds):
     """From 1.2 s of 2 on: 40 % of the requests are due then, most of them never made by the end."""
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
@@ -145,7 +145,7 @@ def waiting_for_a_server_that_stands_still_at_the_end_counts(env, still_seconds)
     equal(len(result["series"]), 2 / result["interval_s"], "moments in the series, silent ones included")
 
 
-@test()
+@test(alone=True, speed=True)
 def a_load_that_runs_out_of_time_before_its_requests_is_measured_to_the_end(env):
     """The server stands still from 0.6 s on, behind the last of 2 s, too: what it did in 0.6 s was done in 2."""
     daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)

@@ -224,7 +224,7 @@ HUNG_MS = 800
 HUNG_READS = 12
 
 
-@test()
+@test(speed=True)
 def disks_that_hang_leave_threads_for_others(env):
     """Two volumes have all the reads under way that they may; what is on another disk is read meanwhile."""
     if is_sanitized(env.binary):

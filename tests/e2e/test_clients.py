@@ -347,3 +347,4 @@ def copies_do_not_hang_whatever_the_priority(env, priority):
     )
     for _ in range(5):
         env.run(["nbdcopy", "--connections=4", "--flush", source, daemon.uri()], seconds=10)
+    same_bytes(read_file(image), read_file(source), "the copy")

@@ -382,7 +382,7 @@ def rule_33_may_leave_a_hole_without_no_hole(env):
 # 34. FAST_ZERO fails fast where it would be no faster than writing.
 
 
-@test(over=EVERY_STYLE, quick=QUICK_STYLES)
+@test(over=EVERY_STYLE, quick=QUICK_STYLES, speed=True)
 def rule_34_must_be_fast_or_not_supported(env, style):
     need_style(style)
     with served(env, size_bytes=3 << 30) as here:

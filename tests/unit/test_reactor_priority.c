@@ -376,8 +376,8 @@ Test(reactor_priority, normal_flood_leaves_the_latency_class_its_p99)
 	assert_within_twice("latency class beside a normal flood", PRIORITY_NORMAL);
 }
 
-/* For comparison only. */
-Test(reactor_priority, without_priorities)
+/* Else the two above would show nothing. */
+Test(reactor_priority, one_class_for_all_loses_the_p99)
 {
 	pings = 5; /* each takes several milliseconds */
 	cr_assert_not(measure("all of one class", PRIORITY_NORMAL, PRIORITY_NORMAL),

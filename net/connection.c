@@ -393,9 +393,8 @@ log_refused(struct connection *connection)
 		unsigned bytes = handshake->refused_name_bytes;
 		bool cut = bytes > NAME_BYTES_SHOWN;
 
-		(void)snprintf(name, sizeof(name), "%.*s%s",
-			       cut ? NAME_BYTES_SHOWN : (int)bytes, handshake->refused_name,
-			       cut ? "..." : "");
+		(void)snprintf(name, sizeof(name), "%.*s%s", cut ? NAME_BYTES_SHOWN : (int)bytes,
+			       handshake->refused_name, cut ? "..." : "");
 	}
 	log_fields_add(&fields, "client", connection->peer);
 	if (handshake->refused_name != NULL)

@@ -112,24 +112,29 @@ struct config {
 	size_t export_count;
 	struct config_export *exports;
 
-	struct config_origins
-		origins[CONFIG_SECTIONS_MAX]; /* of the keys of all sections but exports */
+	/* Of the keys of all sections but exports. */
+	struct config_origins origins[CONFIG_SECTIONS_MAX];
 	bool mistaken; /* a source had a mistake, so what depends on several settings may be wrong for that */
 };
 
-/* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500, buffer-memory 128M, max-connections 1024,
- * requests-per-connection 128, handshake-s 10, dead-peer-s 60, TLS off, clients' certificates
- * verified, no listener, no export.  config_fini must be called later. */
+/* Set the defaults: cores auto, queue-depth 256, poll-us 200, socket-batch 0, stall-ms 500,
+ * buffer-memory 128M, max-connections 1024, requests-per-connection 128, handshake-s 10,
+ * dead-peer-s 60, TLS off, clients' certificates verified, no listener, no export.  config_fini
+ * must be called later. */
 void config_init(struct config *config);
 void config_fini(struct config *config);
 
-/* Read the file at PATH, and those of the directory that its exports-dir names, into CONFIG, on top of what it holds.  Every mistake is written to ERRORS, a line each, as
- * "PATH:LINE: [SECTION] KEY = VALUE: what is wrong; what is allowed"; reading goes on so that all are found.
+/* Read the file at PATH, and those of the directory that its exports-dir names, into CONFIG, on top
+ * of what it holds.  Every mistake is written to ERRORS, a line each, as
+ * "PATH:LINE: [SECTION] KEY = VALUE: what is wrong; what is allowed"; reading goes on so that all
+ * are found.
  * Returns 0, or -EINVAL if there was any mistake, or the file could not be read (said, with its name). */
 int config_read_file(struct config *config, const char *path, FILE *errors) MUST_USE;
 
-/* The command line's --export NAME=PATH (also NAME=memory:SIZE and NAME=null:SIZE), --listen ADDR and --cores LIST.  One mistake is written to ERRORS as
- * "--export TEXT: what is wrong; what is allowed".  Returns 0 or -EINVAL; then CONFIG is unchanged but for `mistaken`. */
+/* The command line's --export NAME=PATH (also NAME=memory:SIZE and NAME=null:SIZE), --listen ADDR
+ * and --cores LIST.  One mistake is written to ERRORS as
+ * "--export TEXT: what is wrong; what is allowed".  Returns 0 or -EINVAL; then CONFIG is unchanged
+ * but for `mistaken`. */
 int config_add_export(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_add_listen(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_set_cores(struct config *config, const char *text, FILE *errors) MUST_USE;
@@ -137,8 +142,9 @@ int config_set_cores(struct config *config, const char *text, FILE *errors) MUST
 /* Forget the listeners that were set. */
 void config_clear_listen(struct config *config);
 
-/* After all sources are read: fill in the defaults that depend on others (cores auto; no listener: 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it), every core exists and is
- * allowed.  May be called after a source had mistakes, to find more.
+/* After all sources are read: fill in the defaults that depend on others (cores auto; no listener:
+ * 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it),
+ * every core exists and is allowed.  May be called after a source had mistakes, to find more.
  * Mistakes go to ERRORS.  Returns 0 or -EINVAL. */
 int config_finish(struct config *config, FILE *errors) MUST_USE;
 

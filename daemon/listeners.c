@@ -2,7 +2,6 @@
 #include "daemon/listeners.h"
 
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "reactor/log.h"
@@ -16,16 +15,6 @@ log_listener(const struct address *address, const char *what, const char *how)
 	log_info("%s %s%s", what, text, how);
 }
 
-static bool
-is_same(const struct address *left, const struct address *right)
-{
-	char left_text[ADDRESS_TEXT_BYTES], right_text[ADDRESS_TEXT_BYTES];
-
-	address_format(left, left_text, sizeof(left_text));
-	address_format(right, right_text, sizeof(right_text));
-	return strcmp(left_text, right_text) == 0;
-}
-
 /* One for WANTED that is not kept yet: several may be wanted with a port of the kernel's choice. */
 static struct listeners_entry *
 find(struct listeners *listeners, const struct address *wanted)
@@ -33,7 +22,7 @@ find(struct listeners *listeners, const struct address *wanted)
 	for (unsigned i = 0; i < listeners->count; i++) {
 		struct listeners_entry *entry = &listeners->entries[i];
 
-		if (!entry->kept && is_same(&entry->wanted, wanted))
+		if (!entry->kept && address_equal(&entry->wanted, wanted))
 			return entry;
 	}
 	return NULL;

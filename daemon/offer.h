@@ -58,8 +58,9 @@ bool graveyard_take(struct graveyard *graveyard, struct list_node *graves);
  * Returns 0, or the negative errno of the last flush of a volume that was closed (logged). */
 int graveyard_clear(struct list_node *graves);
 
-/* Make an offer of CONFIG, finished, with its credentials for TLS and with volumes of SET; its settings are held by the caller.  Takes over what is in
- * CONFIG, also if it fails.  NUMBER: of this configuration, as volume_set_acquire takes it.
+/* Make an offer of CONFIG, finished, with its credentials for TLS and with volumes of SET; its
+ * settings are held by the caller.  Takes over what is in CONFIG, also if it fails.  NUMBER: of
+ * this configuration, as volume_set_acquire takes it.
  * Returns 0, or a negative errno, logged with the export or the file; then nothing has been changed. */
 int offer_create(struct config *config, unsigned number, struct volume_set *set,
 		 struct graveyard *graveyard, struct offer **offer) MUST_USE;

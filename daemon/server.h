@@ -26,10 +26,12 @@ int server_start(struct config *config, const struct server_sockets *sockets,
 /* When it comes, the thread that has started the server is to call server_tidy. */
 #define SERVER_SIGNAL SIGRTMIN
 
-/* Let CONFIG, finished, take the place of what is served, all or nothing: exports, listeners, limits, who may connect, certificates.  Takes over what is
- * in it, also if it fails.  Files and devices that have become larger since they were opened are so for whoever connects from now on.
- * Connections stay as they are; those whose export is gone until their client leaves, or, where CONFIG says
- * so, until what they asked is answered.  What [reactor] says holds from the next start on; a change there is logged.
+/* Let CONFIG, finished, take the place of what is served, all or nothing: exports, listeners,
+ * limits, who may connect, certificates.  Takes over what is in it, also if it fails.  Files and
+ * devices that have become larger since they were opened are so for whoever connects from now on.
+ * Connections stay as they are; those whose export is gone until their client leaves, or, where
+ * CONFIG says so, until what they asked is answered.  What [reactor] says holds from the next start
+ * on; a change there is logged.
  * Returns 0, or a negative errno, logged with the object and what to do; then nothing has changed. */
 int server_reload(struct server *server, struct config *config) MUST_USE;
 

@@ -25,12 +25,12 @@ struct extent_cells {
 	/* Atomic, relaxed: only extent_map_grow changes them. */
 	uint64_t size_bytes; /* of the part that has cells */
 	uint64_t count;
-	/* Atomic.  The kernel has the write before its owner stores here (release), and whoever sees the store (acquire) can read
+	/* Room for EXTENT_MAP_CELLS_GROWN, of which what was never written takes no memory.
+	 * Atomic.  The kernel has the write before its owner stores here (release), and whoever sees the store (acquire) can read
 	 * what was written. */
-	uint8_t *
-		cells; /* room for EXTENT_MAP_CELLS_GROWN, of which what was never written takes no memory */
-	struct extent_cells *
-		older; /* smaller ones, all unknown: kept for who found them before they were replaced */
+	uint8_t *cells;
+	/* Smaller ones, all unknown: kept for who found them before they were replaced. */
+	struct extent_cells *older;
 };
 
 struct extent_map {

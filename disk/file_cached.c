@@ -15,12 +15,6 @@
 
 #define SLICE_BYTES_MAX ((uint64_t)64 << 10)
 
-static struct file_core *
-core_of(const struct volume_request *request)
-{
-	return &file_of(request->volume)->cores[request->core->index];
-}
-
 /* What comes next of the payload. */
 static struct iovec
 rest_of(const struct volume_request *request)
@@ -139,7 +133,7 @@ static void
 read_slice(struct op *op, long result)
 {
 	struct volume_request *request = container_of(op, struct volume_request, op);
-	struct file_core *home = core_of(request);
+	struct file_core *home = file_core_of(request);
 	uint64_t bytes = request->pipe != NULL ? splice_cached(request) : copy_slice(home, request);
 
 	(void)result;
@@ -150,6 +144,13 @@ read_slice(struct op *op, long result)
 		reactor_complete(request->core->reactor, op, 0);
 	else
 		start_call(home, request);
+}
+
+void
+file_cached_init(struct file_core *home)
+{
+	home->never_nowait = false;
+	home->read_lane = 0;
 }
 
 void

@@ -150,7 +150,7 @@ static void
 write_granted(struct range_write *write)
 {
 	struct volume_request *request = container_of(write, struct volume_request, range.write);
-	struct file_core *home = &file_of(request->volume)->cores[request->core->index];
+	struct file_core *home = file_core_of(request);
 
 	list_init(&request->op.node);
 	list_append(&home->waiting, &request->op.node);
@@ -170,10 +170,8 @@ file_submit_cached_write(struct volume_request *request)
 }
 
 void
-file_cached_init(struct file_volume *file, struct file_core *home)
+file_cached_write_init(struct file_volume *file, struct file_core *home)
 {
-	home->never_nowait = false;
-	home->read_lane = 0;
 	home->file = file;
 	list_init(&home->waiting);
 	for (unsigned i = 0; i < FILE_BATCHES; i++) {

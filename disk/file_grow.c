@@ -1,7 +1,7 @@
 /* Growing while requests go on: what depends on the size changes in such an order that whoever sees the new size (volume_size, acquire) sees
  * all the rest, and each step alone is right for those who do not: the map of extents, the descriptor of the tail, where the tail begins.
  * Requests that are under way keep to the tail that they found when they began (request->tail_start).
- * Of a file that another has replaced it is said so: it stays. */
+ * A file that was replaced at its path stays open, and a warning says so. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>

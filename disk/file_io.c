@@ -14,7 +14,7 @@ void
 file_submit_rest(struct volume_request *request, bool write, uint8_t *buffer, uint64_t start,
 		 uint64_t end)
 {
-	struct file_core *learned = &file_of(request->volume)->cores[request->core->index];
+	struct file_core *learned = file_core_of(request);
 	int fd = file_of(request->volume)->fd;
 	uint64_t offset = start + request->progress_bytes;
 	size_t bytes = end - offset;

@@ -6,12 +6,6 @@
 
 #define MERGE_BYTES_MAX ((uint64_t)128 << 10)
 
-static struct file_core *
-core_of(const struct volume_request *request)
-{
-	return &file_of(request->volume)->cores[request->core->index];
-}
-
 static bool
 is_write(const struct volume_request *request)
 {
@@ -33,7 +27,7 @@ static void
 merged_done(struct op *op, long result)
 {
 	struct volume_request *leader = container_of(op, struct volume_request, op);
-	struct volume_request **current = &core_of(leader)->leaders[is_write(leader)];
+	struct volume_request **current = &file_core_of(leader)->leaders[is_write(leader)];
 	bool alone = leader->merge.count == 1, whole = result == (long)leader->merge.bytes;
 	struct volume_request *next = leader;
 
@@ -60,7 +54,7 @@ merged_done(struct op *op, long result)
 bool
 file_merge_join(struct volume_request *request)
 {
-	struct volume_request *leader = core_of(request)->leaders[is_write(request)];
+	struct volume_request *leader = file_core_of(request)->leaders[is_write(request)];
 
 	if (leader == NULL || !op_waits(&leader->op) || request->durable ||
 	    leader->merge.count == ARRAY_COUNT(leader->merge.parts) ||
@@ -88,5 +82,5 @@ file_merge_lead(struct volume_request *request)
 	request->op.done = merged_done;
 	/* A durable one would make those that join it so. */
 	if (!request->durable)
-		core_of(request)->leaders[is_write(request)] = request;
+		file_core_of(request)->leaders[is_write(request)] = request;
 }

@@ -259,7 +259,7 @@ file_open_tail(struct file_volume *file, uint64_t size_bytes, uint64_t *tail_sta
 	*tail_start = size_bytes;
 	if (size_bytes % unit_bytes == 0 || file->volume.read_only)
 		return 0;
-	*tail_start = size_bytes / file->grain_bytes * file->grain_bytes;
+	*tail_start = file_grain_floor(file, size_bytes);
 	if (file->tail_fd < 0)
 		file->tail_fd = reopen_for_tail(file);
 	return file->tail_fd < 0 ? file->tail_fd : 0;
@@ -453,7 +453,8 @@ file_start(struct volume *volume, struct cores *cores, unsigned home_index, stru
 		file->cores[i].leaders[0] = file->cores[i].leaders[1] = NULL;
 		nowait_init(&file->cores[i].reads);
 		nowait_init(&file->cores[i].writes);
-		file_cached_init(file, &file->cores[i]);
+		file_cached_init(&file->cores[i]);
+		file_cached_write_init(file, &file->cores[i]);
 		file_share_init(&file->cores[i]);
 	}
 	file->calls = calls;

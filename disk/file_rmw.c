@@ -149,7 +149,7 @@ rmw_read(struct volume_request *request, uint8_t *to, uint64_t start,
 
 	file_prepare_op(request, done);
 	op_read(&request->op, file->fd, to, request->volume->block_bytes, start);
-	op_nowait(&request->op, &file->cores[request->core->index].reads, false);
+	op_nowait(&request->op, &file_core_of(request)->reads, false);
 	reactor_start(request->core->reactor, &request->op);
 }
 
@@ -221,8 +221,8 @@ file_submit_rmw(struct volume_request *request)
 	struct range_exclusive *exclusive = &request->range.exclusive;
 	uint64_t end = request->offset + request->length;
 
-	exclusive->start = request->offset / file->grain_bytes * file->grain_bytes;
-	exclusive->end = (end + file->grain_bytes - 1) / file->grain_bytes * file->grain_bytes;
+	exclusive->start = file_grain_floor(file, request->offset);
+	exclusive->end = file_grain_ceil(file, end);
 	exclusive->granted = rmw_granted;
 	range_exclusive_begin(file->lock, request->core, exclusive);
 }

@@ -15,17 +15,11 @@ file_share_init(struct file_core *home)
 	}
 }
 
-static struct file_core *
-core_of(const struct volume_request *request)
-{
-	return &file_of(request->volume)->cores[request->core->index];
-}
-
 /* Whether one more like REQUEST may begin.  The first always may, so that there is an end for those behind it to wait for. */
 static bool
 has_room(const struct volume_request *request)
 {
-	return core_of(request)->under_way[request->priority] <=
+	return file_core_of(request)->under_way[request->priority] <=
 	       FREE_TIMES * reactor_free_slots_of(request->core->reactor, OP_KIND_DISK,
 						  request->priority);
 }
@@ -33,7 +27,7 @@ has_room(const struct volume_request *request)
 bool
 file_share_begin(struct volume_request *request)
 {
-	struct file_core *home = core_of(request);
+	struct file_core *home = file_core_of(request);
 	struct list_node *held = &home->held[request->priority];
 
 	if (!list_empty(held) || !has_room(request)) {
@@ -47,7 +41,7 @@ file_share_begin(struct volume_request *request)
 void
 file_finish(struct volume_request *request, int error)
 {
-	struct file_core *home = core_of(request);
+	struct file_core *home = file_core_of(request);
 	enum priority priority = request->priority;
 	struct list_node *held = &home->held[priority];
 

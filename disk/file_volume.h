@@ -1,7 +1,9 @@
-/* What the files of volumes in files and block devices share: file_open.c opens and closes, file_io.c reads and writes whole
- * blocks, file_merge.c several as one, file_rmw.c other writes, file_cached.c reads through the page cache, file_cached_write.c writes there, file_prefetch.c reads
- * ahead, file_share.c leaves slots for other volumes, file_zeroes.c trims and zeros, at the pace of slice_pace.c, file_extents.c tells where the data is, file_grow.c notices that it has become larger, file.c
- * says which. */
+/* What the files of volumes in files and block devices share: file_open.c opens and closes,
+ * file_io.c reads and writes whole blocks, file_merge.c several as one, file_rmw.c other writes,
+ * file_cached.c reads through the page cache, file_cached_write.c writes there, file_prefetch.c
+ * reads ahead, file_share.c leaves slots for other volumes, file_zeroes.c trims and zeros, at the
+ * pace of slice_pace.c, file_extents.c tells where the data is, file_grow.c notices that it has
+ * become larger, file.c says which. */
 #ifndef DISK_FILE_VOLUME_H
 #define DISK_FILE_VOLUME_H
 
@@ -24,8 +26,8 @@ struct file_batch {
 
 /* What one core knows of a volume's file. */
 struct file_core {
-	struct volume_request
-		*leaders[2]; /* file_merge.c's: the last read, and write, that others may join */
+	/* file_merge.c's: the last read, and write, that others may join. */
+	struct volume_request *leaders[2];
 	struct nowait reads, writes; /* direct ones: see reactor/nowait.h */
 	/* file_share.c's, of direct reads and writes: those that have begun, and struct volume_request, by op.node, that have not. */
 	unsigned under_way[PRIORITY_COUNT];
@@ -47,9 +49,9 @@ struct file_volume {
 	/* See file_rmw.c.  Atomic: it changes when the file grows, so each request keeps what it found in its own.  Acquire: who sees it
 	 * sees tail_fd. */
 	uint64_t tail_start;
-	uint64_t
-		grain_bytes; /* exclusive ranges are multiples of it: blocks of the file system, or pages; at most
-				 FILE_GRAIN_BYTES_MAX */
+	/* Exclusive ranges are multiples of it: blocks of the file system, or pages; at most
+	 * FILE_GRAIN_BYTES_MAX. */
+	uint64_t grain_bytes;
 	bool is_device;
 	bool cached;	       /* through the page cache; the volume's block is a byte then */
 	struct page_view view; /* file_cached.c's */
@@ -73,6 +75,13 @@ file_of(struct volume *volume)
 	return container_of(volume, struct file_volume, volume);
 }
 
+/* What REQUEST's core knows of its file. */
+static inline struct file_core *
+file_core_of(const struct volume_request *request)
+{
+	return &file_of(request->volume)->cores[request->core->index];
+}
+
 static inline uint64_t
 file_block_floor(const struct volume_request *request, uint64_t offset)
 {
@@ -83,6 +92,18 @@ static inline uint64_t
 file_block_ceil(const struct volume_request *request, uint64_t offset)
 {
 	return file_block_floor(request, offset + request->volume->block_bytes - 1);
+}
+
+static inline uint64_t
+file_grain_floor(const struct file_volume *file, uint64_t offset)
+{
+	return offset / file->grain_bytes * file->grain_bytes;
+}
+
+static inline uint64_t
+file_grain_ceil(const struct file_volume *file, uint64_t offset)
+{
+	return file_grain_floor(file, offset + file->grain_bytes - 1);
 }
 
 /* Keys of calls (reactor/call.h): each is an address within VOLUME, so that it is no other volume's. */
@@ -145,8 +166,9 @@ void file_submit_cached_write(struct volume_request *request);
 /* CACHE of a cached volume. */
 void file_submit_prefetch(struct volume_request *request);
 
-/* Prepare HOME, a core's part of FILE, for cached writes. */
-void file_cached_init(struct file_volume *file, struct file_core *home);
+/* Prepare HOME, a core's part of FILE, for cached reads, and for cached writes. */
+void file_cached_init(struct file_core *home);
+void file_cached_write_init(struct file_volume *file, struct file_core *home);
 
 /* REQUEST, a read or write of whole blocks, is prepared for its operation's done, and neither started nor in another's: let it go to the
  * kernel with the one before it.  Returns false if there is none that it can join. */

@@ -67,10 +67,9 @@ min_u64(uint64_t a, uint64_t b)
 static uint64_t
 whole_start(const struct volume_request *request)
 {
-	uint64_t grain_bytes = file_of(request->volume)->grain_bytes;
+	const struct file_volume *file = file_of(request->volume);
 
-	return min_u64((request->offset + grain_bytes - 1) / grain_bytes * grain_bytes,
-		       request_end(request));
+	return min_u64(file_grain_ceil(file, request->offset), request_end(request));
 }
 
 /* At least whole_start. */
@@ -78,8 +77,7 @@ static uint64_t
 whole_end(const struct volume_request *request)
 {
 	const struct file_volume *file = file_of(request->volume);
-	uint64_t end = min_u64(request_end(request), request->tail_start) / file->grain_bytes *
-		       file->grain_bytes;
+	uint64_t end = file_grain_floor(file, min_u64(request_end(request), request->tail_start));
 
 	return end > whole_start(request) ? end : whole_start(request);
 }
@@ -342,7 +340,7 @@ start_whole(struct file_volume *file, struct volume_request *request)
 static void
 start_part(struct file_volume *file, struct volume_request *request)
 {
-	uint64_t grain_start = request->slice_start / file->grain_bytes * file->grain_bytes;
+	uint64_t grain_start = file_grain_floor(file, request->slice_start);
 
 	request->range.exclusive = (struct range_exclusive){
 		.start = grain_start,

@@ -1,6 +1,7 @@
-/* Flushes that wait together are one, and so are other requests that end in a sync.  While a sync of the file runs, the flushes of all
- * cores gather; the next sync, which begins when they are all there, serves them.  One that has begun serves nobody who comes later: it may have passed what that one is to
- * make durable. */
+/* Flushes that wait together are one, and so are other requests that end in a sync.  While a sync
+ * of the file runs, the flushes of all cores gather; the next sync, which begins when they are all
+ * there, serves them.  One that has begun serves nobody who comes later: it may have passed what
+ * that one is to make durable. */
 #ifndef DISK_FLUSH_GROUP_H
 #define DISK_FLUSH_GROUP_H
 

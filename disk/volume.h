@@ -23,12 +23,12 @@ struct volume_ops;
 struct volume {
 	const struct volume_ops *ops;
 	char *path; /* for messages */
-	const char *
-		export_name; /* for those that are no request's: set by who opened it; NULL: not said */
+	/* For messages that are no request's: set by who opened it; NULL: not said. */
+	const char *export_name;
 	/* Atomic, see volume_size; exact: need not be a multiple of block_bytes. */
 	uint64_t size_bytes;
-	uint32_t
-		block_bytes; /* unit of direct I/O, a power of two; others are read-modify-write; 1: there is none */
+	/* Unit of direct I/O, a power of two; others are read-modify-write; 1: there is none. */
+	uint32_t block_bytes;
 	bool read_only;
 	bool trims;	 /* TRIM gives room back */
 	bool prefetches; /* CACHE makes later reads faster */
@@ -63,8 +63,8 @@ struct volume_extent {
 struct volume_request {
 	enum volume_command command;
 	enum priority priority;
-	const char *
-		export_name; /* for whom it is, in messages; outlives the request; NULL: not said */
+	/* For whom it is, in messages; outlives the request; NULL: not said. */
+	const char *export_name;
 	/* WRITE, TRIM, WRITE_ZEROES: done only after the result is on stable storage. */
 	bool durable;
 	bool no_hole;	/* WRITE_ZEROES: the range has its room afterwards */
@@ -129,8 +129,8 @@ struct volume_ops {
 	/* Everything is opened: prepare for use on CORES.  0 or a negative errno.  NULL: nothing to do. */
 	int (*start)(struct volume *volume, struct cores *cores, unsigned home_index,
 		     struct call_pool *calls);
-	void (*submit)(struct volume *volume,
-		       struct volume_request *request); /* ends in volume_finish */
+	/* Ends in volume_finish. */
+	void (*submit)(struct volume *volume, struct volume_request *request);
 	/* As volume_peek; NULL: nothing is remembered. */
 	enum volume_peek (*peek)(const struct volume *volume, uint64_t offset, uint64_t length);
 	/* As volume_refresh; NULL: it never grows. */

@@ -14,8 +14,8 @@
 /* A client's address without its port, in the form that ranges are compared with.  All zeros: an unknown client, whom only
  * the range "all" contains. */
 struct access_peer {
-	sa_family_t
-		family; /* AF_INET, AF_INET6 (never a mapped IPv4 address), AF_UNIX, AF_VSOCK; or AF_UNSPEC: unknown */
+	/* AF_INET, AF_INET6 (never a mapped IPv4 address), AF_UNIX, AF_VSOCK; or AF_UNSPEC: unknown. */
+	sa_family_t family;
 	uint8_t bytes[16]; /* in network order: 4, 16, none, or the CID's 4; zeros behind */
 };
 

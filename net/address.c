@@ -103,6 +103,16 @@ address_format_uri(const struct address *address, char *text, size_t text_bytes)
 }
 
 bool
+address_equal(const struct address *left, const struct address *right)
+{
+	char left_text[ADDRESS_TEXT_BYTES], right_text[ADDRESS_TEXT_BYTES];
+
+	address_format(left, left_text, sizeof(left_text));
+	address_format(right, right_text, sizeof(right_text));
+	return strcmp(left_text, right_text) == 0;
+}
+
+bool
 address_collides(const struct address *left, const struct address *right)
 {
 	char texts[2][ADDRESS_TEXT_BYTES];

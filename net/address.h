@@ -30,6 +30,10 @@ void address_format(const struct address *address, char *text, size_t text_bytes
  * nbd+unix:///?socket=PATH or nbd+vsock://1:10809. */
 void address_format_uri(const struct address *address, char *text, size_t text_bytes);
 
+/* Whether LEFT and RIGHT are the same: address_format writes one text for both.  Unlike address_collides, one that is
+ * every address equals only itself, and port 0 equals port 0. */
+bool address_equal(const struct address *left, const struct address *right);
+
 /* Whether one process cannot listen on both LEFT and RIGHT: they are the same, or one is every address with the other's port.  Port 0, any that is
  * free, is another one each time.  Source: ip(7), ipv6(7) with IPV6_V6ONLY, vsock(7). */
 bool address_collides(const struct address *left, const struct address *right);

@@ -36,8 +36,8 @@ struct channel {
 	unsigned sending_count;
 	size_t encrypted_bytes; /* of `sending`, in the output */
 	bool offload_tried;	/* the kernel was asked to encrypt */
-	struct iovec
-		*cut; /* a part of `sending` that the kernel gets the beginning of; NULL: none */
+	/* A part of `sending` that the kernel gets the beginning of; NULL: none. */
+	struct iovec *cut;
 	size_t cut_bytes; /* that are left out of it */
 	struct iovec input, output;
 	struct task go_on; /* with what needs no event of the socket */

@@ -70,16 +70,16 @@ say_left_out(const struct client_log_reason *reason, unsigned count)
 
 bool
 client_log_line(struct client_log *log, uint64_t now_ns, const struct log_fields *fields,
-		const char *text, const char *format, ...)
+		const char *reason, const char *format, ...)
 {
-	struct client_log_reason *reason = find_reason(log, text);
+	struct client_log_reason *known = find_reason(log, reason);
 	char line[LOG_LINE_BYTES_MAX];
 	unsigned left_out;
 	va_list arguments;
 
-	if (!log_limit_take(&reason->limit, now_ns, &left_out))
+	if (!log_limit_take(&known->limit, now_ns, &left_out))
 		return true;
-	say_left_out(reason, left_out);
+	say_left_out(known, left_out);
 	va_start(arguments, format);
 	(void)vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);

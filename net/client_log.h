@@ -25,8 +25,8 @@ struct client_log_reason {
 struct client_log {
 	/* Private. */
 	pthread_mutex_t lock; /* of the count, keys and texts, for some hundred instructions */
-	unsigned
-		reason_count; /* only grows; what is below it does not change, but for the limits */
+	/* Only grows; what is below it does not change, but for the limits. */
+	unsigned reason_count;
 	struct client_log_reason reasons[CLIENT_LOG_REASONS];
 };
 

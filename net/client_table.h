@@ -1,6 +1,7 @@
 /* How many connections each client address has, so that one client can't take all places.
- * What counts as one client: an IPv4 address, an IPv6 network of 64 bits (a machine has one to choose its addresses from; of a link's, each address), a vsock
- * CID.  Clients of Unix sockets have no address and are not counted. */
+ * What counts as one client: an IPv4 address, an IPv6 network of 64 bits (a machine has one to
+ * choose its addresses from; of a link's, each address), a vsock CID.  Clients of Unix sockets have
+ * no address and are not counted. */
 #ifndef NET_CLIENT_TABLE_H
 #define NET_CLIENT_TABLE_H
 
@@ -23,8 +24,8 @@ struct client_table_room {
 /* Shared by all cores. */
 struct client_table {
 	/* Private. */
-	pthread_mutex_t
-		lock; /* of all below, for some hundred instructions when a connection begins or ends */
+	/* Of all below, for some hundred instructions when a connection begins or ends. */
+	pthread_mutex_t lock;
 	uint64_t seed; /* clients choose their addresses, but not where they collide */
 	struct client_table_room room;
 };

@@ -212,7 +212,8 @@ close_now(struct connection *connection)
 	channel_close(&connection->channel);
 }
 
-/* Whether the network has told that CONNECTION, from which nothing is received any more, is no longer. */
+/* Whether the network has reported that CONNECTION, from which nothing is received any more, has
+ * failed. */
 static bool
 has_failed(const struct connection *connection)
 {

@@ -46,8 +46,8 @@ enum connection_state {
 
 struct connection {
 	struct service_core *home;
-	struct service_settings
-		*settings; /* that it began with, held in the handshake; then NULL */
+	/* That it began with, held in the handshake; then NULL. */
+	struct service_settings *settings;
 	enum connection_state state;
 	int fd; /* the channel's, from connection_start on */
 	struct channel channel;
@@ -92,8 +92,8 @@ struct connection {
 	size_t buffer_bytes;	    /* held */
 	unsigned pipe_count;	    /* held */
 	struct export_share *share; /* these are part of; NULL: it is not at work */
-	struct nbd_request
-		*receiving;    /* WRITE whose payload is coming, or waits for its last piece */
+	/* WRITE whose payload is coming, or waits for its last piece. */
+	struct nbd_request *receiving;
 	uint32_t payload_left; /* bytes to come of its piece; 0: the piece is with the volume */
 	uint64_t skip_bytes;   /* of a payload that nobody wants */
 	struct nbd_request *refused;   /* whose payload that is; its answer waits */
@@ -104,8 +104,8 @@ struct connection {
 	bool throttled;		  /* has its own share: goes on when a request of its own ends */
 	struct list_node replies; /* requests with something to send */
 	size_t front_sent_bytes;  /* of the first one's part */
-	struct nbd_request
-		*in_pieces;  /* READ whose chunk is sent in part: no other reply may come between */
+	/* READ whose chunk is sent in part: no other reply may come between. */
+	struct nbd_request *in_pieces;
 	bool shutting_down;  /* what has not begun is not: it is answered, and then this ends */
 	bool dropped;	     /* its requests are abandoned: volume.h */
 	bool refusal_logged; /* of a request */

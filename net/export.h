@@ -23,11 +23,11 @@ struct export
 	enum priority priority;	   /* of its clients' requests */
 	uint64_t slow_ns;	   /* requests that take longer are logged; 0: none */
 	struct throttle *throttle; /* its limits, shared with those of the same name; NULL: none */
-	const struct access_rules
-		*access; /* who may use it, and learn that it exists; NULL: everybody */
-	bool tls_only;	 /* hidden from clients without TLS, who are told so when they ask for it */
-	const struct tls_names *
-		allow_names; /* which clients may use it, by what TLS has proved; NULL, or none: all */
+	/* Who may use it, and learn that it exists; NULL: everybody. */
+	const struct access_rules *access;
+	bool tls_only; /* hidden from clients without TLS, who are told so when they ask for it */
+	/* Which clients may use it, by what TLS has proved; NULL, or none: all. */
+	const struct tls_names *allow_names;
 	const struct access_list *read_only_for; /* who gets read_only_view instead; NULL: nobody */
 	const struct export *read_only_view;	 /* the same export, but read-only; NULL as above */
 	struct hold *hold; /* by those who have chosen it or its view; NULL: nobody counts them */

@@ -43,8 +43,8 @@ struct handshake {
 	struct byte_buffer reply;   /* to be sent */
 	struct nbd_session session; /* complete once transmission begins */
 	const char *why;	    /* static text */
-	struct access_peer
-		peer;		/* who asks: to be set after handshake_init; decides what it sees */
+	/* Who asks: to be set after handshake_init; decides what it sees. */
+	struct access_peer peer;
 	enum tls_mode tls_mode; /* to be set after handshake_init, too */
 	/* For the log, after a step: why the client does not get what it asked for (static text; NULL: it gets that), and the export's name,
 	 * within the bytes that were fed (NULL: of no export). */

@@ -1,4 +1,4 @@
-/* Counting who holds something: whoever lets go last tells its owner. */
+/* A reference count whose owner is told when the last holder lets go. */
 #ifndef NET_HOLD_H
 #define NET_HOLD_H
 

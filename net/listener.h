@@ -12,8 +12,8 @@ struct listener {
 	void (*on_accept)(struct listener *listener, int fd, const struct address *peer);
 	/* The end of listener_stop. */
 	void (*on_stopped)(struct listener *listener);
-	struct address
-		address; /* where it listens; with the port that the kernel chose for port 0 */
+	/* Where it listens; with the port that the kernel chose for port 0. */
+	struct address address;
 	/* Private. */
 	struct core *core;
 	int fd;

@@ -150,8 +150,8 @@ struct nbd_wire_extended_request {
 	uint16_t command;
 	uint64_t cookie;
 	uint64_t offset;
-	uint64_t
-		length; /* with NBD_CMD_FLAG_PAYLOAD_LEN, and of WRITE, the payload's, else the effect's */
+	/* With NBD_CMD_FLAG_PAYLOAD_LEN, and of WRITE, the payload's, else the effect's. */
+	uint64_t length;
 } __attribute__((packed));
 
 /* The payload of a BLOCK_STATUS that asks for one context. */

@@ -13,7 +13,8 @@
 #define NBD_REPLY_BYTES_MAX	    192u
 #define NBD_REPLY_MESSAGE_BYTES_MAX 128u
 
-/* Each writes to OUT, which has room for NBD_REPLY_BYTES_MAX, the reply to the request of HEADER, or a chunk of it, and returns how many bytes it has.
+/* Each writes to OUT, which has room for NBD_REPLY_BYTES_MAX, the reply to the request of HEADER,
+ * or a chunk of it, and returns how many bytes it has.
  * last: nothing follows but what it announces. */
 
 /* It is done, and there is no more to say. */

@@ -12,14 +12,17 @@
  * Source: tcp(7); tcp_keepalive_timer and tcp_probe_timer in Linux's net/ipv4/tcp_timer.c. */
 void peer_socket_tune(int fd, const struct address *peer, unsigned dead_peer_s);
 
-/* Let FD, which is to listen on ADDRESS or to connect to it, send at any pace where that is within this machine.  There is no congestion, but some ways
- * to control it pace what is sent all the same, by what they believe the path can carry: bbr halves large reads.  Reno is in every kernel, for
- * everybody, and does not pace.  Before there is a connection, as one that was made under bbr goes on pacing.  Best effort.
+/* Let FD, which is to listen on ADDRESS or to connect to it, send at any pace where that is within
+ * this machine.  There is no congestion, but some ways to control it pace what is sent all the
+ * same, by what they believe the path can carry: bbr halves large reads.  Reno is in every kernel,
+ * for everybody, and does not pace.  Before there is a connection, as one that was made under bbr
+ * goes on pacing.  Best effort.
  * Source: tcp(7); tcp_pacing_check in Linux's net/ipv4/tcp_output.c. */
 void peer_socket_unpace(int fd, const struct address *address);
 
-/* Whether FD's peer is gone, of which a receive would tell if one were made.  Returns -EAGAIN: it is not, as far as is known, or has sent something
- * before that is still to be received; 0: it has ended its side; or the connection's negative errno, which is told once.
+/* Whether FD's peer is gone, of which a receive would tell if one were made.  Returns -EAGAIN: it
+ * is not, as far as is known, or has sent something before that is still to be received; 0: it has
+ * ended its side; or the connection's negative errno, which is told once.
  * Source: poll(2), recv(2). */
 int peer_socket_end(int fd) MUST_USE;
 

@@ -32,8 +32,8 @@ struct nbd_request {
 	/* The part of the reply that waits, or is being sent: `reply`, then `payload`.  One of them may be empty. */
 	unsigned reply_bytes;
 	uint32_t payload_bytes;
-	const uint8_t *
-		payload; /* in the buffer; if there is a pipe (io.pipe) it is in that, and this is any address */
+	/* In the buffer; if there is a pipe (io.pipe) it is in that, and this is any address. */
+	const uint8_t *payload;
 	bool last; /* nothing comes behind it */
 	/* Nothing behind it goes with it in one send: it is in a pipe; or, not the last, in a chunk that goes on in the next, and no other
 	 * may come between. */

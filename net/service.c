@@ -297,16 +297,6 @@ service_start(struct service *service)
 	}
 }
 
-static bool
-is_same_address(const struct address *left, const struct address *right)
-{
-	char left_text[ADDRESS_TEXT_BYTES], right_text[ADDRESS_TEXT_BYTES];
-
-	address_format(left, left_text, sizeof(left_text));
-	address_format(right, right_text, sizeof(right_text));
-	return strcmp(left_text, right_text) == 0;
-}
-
 bool
 service_unlisten(struct service *service, const struct address *bound)
 {
@@ -315,7 +305,7 @@ service_unlisten(struct service *service, const struct address *bound)
 	list_for_each(node, &service->listeners) {
 		struct service_listener *added = container_of(node, struct service_listener, node);
 
-		if (!is_same_address(&added->listener.address, bound))
+		if (!address_equal(&added->listener.address, bound))
 			continue;
 		if (added->started) {
 			tell_listener(added, stop_listener);
@@ -331,7 +321,7 @@ service_unlisten(struct service *service, const struct address *bound)
 
 /* ---- changing ---- */
 
-/* Connections keep what they began with, but what is slow is what is called so now. */
+/* Connections keep their settings, but slow-ms follows the new ones. */
 static void
 settle_all(struct list_node *connections)
 {
@@ -351,7 +341,7 @@ any_is_slow(const struct service_settings *settings)
 	return false;
 }
 
-/* Nor may those stay, perhaps, whose export is not offered any more may have to go. */
+/* Shut CONNECTION down if its export is no longer offered (removed-exports = drop). */
 static void
 drop_if_removed(struct connection *connection)
 {

@@ -30,10 +30,10 @@ struct service_core {
 	struct core *core;
 	struct service *service;
 	struct service_settings *settings; /* one reference; for the connections that come here */
-	unsigned
-		connection_count; /* atomic: raised by the core that places, lowered here; placement goes by it */
-	uint64_t
-		busy_ns; /* atomic: when it last saw one of them make many requests; see net/service_trial.h */
+	/* Atomic: raised by the core that places, lowered here; placement goes by it. */
+	unsigned connection_count;
+	/* Atomic: when it last saw one of its connections make many requests; see net/service_trial.h. */
+	uint64_t busy_ns;
 	struct balance balance;
 	struct list_node connections; /* at work, or were lately */
 	struct list_node parked;      /* idle for long */
@@ -67,9 +67,10 @@ struct service_core {
 
 struct service {
 	/* Private. */
-	struct service_settings
-		*next_settings; /* for the cores to take, while service_change waits for them */
-	bool next_drops;	/* and to drop connections of exports that are gone */
+	/* For the cores to take, while service_change waits for them; and whether they are to drop
+	 * connections of exports that are gone. */
+	struct service_settings *next_settings;
+	bool next_drops;
 	struct cores *cores;
 	unsigned core_count; /* cores->count is 0 when the service is freed */
 	struct service_core *per_core;
@@ -134,8 +135,8 @@ void service_connection_parked(struct connection *connection);
 /* CONNECTION has the export that it asked for; it ends at once if a reload has taken that away meanwhile. */
 void service_connection_began(struct connection *connection);
 
-/* Where the streams of CORE's connections are parked; NULL: nowhere. */
-struct stream_parking *service_parking(struct service_core *core);
+/* Where the streams of HOME's connections are parked; NULL: nowhere. */
+struct stream_parking *service_parking(struct service_core *home);
 
 /* How many connections CORE has.  Any thread; a moment's truth. */
 unsigned service_connection_count(const struct service_core *core);
@@ -144,19 +145,19 @@ unsigned service_connection_count(const struct service_core *core);
  * whose CPU may have time, or its own serves others, too. */
 bool service_wants_help(const struct connection *connection);
 
-/* A connection of CORE, from CLIENT, is gone. */
-void service_connection_gone(struct service_core *core, const struct access_peer *client);
+/* A connection of HOME, from CLIENT, is gone. */
+void service_connection_gone(struct service_core *home, const struct access_peer *client);
 
 /* Log a warning about FIELDS that a client has caused, FORMAT as printf(3), because of REASON, unless there are too many of them
  * already: see net/client_log.h.  On the core's thread. */
-void service_log(struct service_core *core, const struct log_fields *fields, const char *reason,
+void service_log(struct service_core *home, const struct log_fields *fields, const char *reason,
 		 const char *format, ...) PRINTF_LIKE(4, 5);
 
-/* A connection of CORE has begun to starve.  If that lasts, connections that hold buffers and neither read their replies
+/* A connection of HOME has begun to starve.  If that lasts, connections that hold buffers and neither read their replies
  * nor send the rest of their payload are dropped. */
-void service_hungry(struct service_core *core);
+void service_hungry(struct service_core *home);
 
-/* A request of CORE, or a buffer, is free again: have starved connections go on. */
-void service_feed(struct service_core *core);
+/* A request of HOME, or a buffer, is free again: have starved connections go on. */
+void service_feed(struct service_core *home);
 
 #endif

@@ -32,7 +32,7 @@ struct balance {
 	uint64_t stays_ns;		     /* atomic: until then, what came back stays */
 };
 
-/* Something was received on CORE: look, if it is time to, and let connections go. */
-void service_balance_look(struct service_core *core);
+/* Something was received on HOME: look, if it is time to, and let connections go. */
+void service_balance_look(struct service_core *home);
 
 #endif

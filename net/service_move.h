@@ -1,4 +1,5 @@
-/* Moving a connection to another core: the hand-over, for service_trial.c, service_balance.c and service_gather.c, which choose who moves and where to.
+/* Moving a connection to another core: the hand-over, for service_trial.c, service_balance.c and
+ * service_gather.c, which choose who moves and where to.
  *
  * It moves when all that it has taken is answered; meanwhile it takes nothing more, for a moment at most.
  * All on the thread of the connection's core. */

@@ -4,22 +4,22 @@
 
 #include "net/service.h"
 
-/* The beginning of each part of CORE. */
-void service_share_init(struct service_core *core);
-void service_idle_init(struct service_core *core);
-void service_log_init(struct service_core *core);
+/* The beginning of each part of HOME. */
+void service_share_init(struct service_core *home);
+void service_idle_init(struct service_core *home);
+void service_log_init(struct service_core *home);
 
-/* Make the place where CORE's idle connections are parked; without one (logged) they stay where they are. */
-void service_idle_start(struct service_core *core);
+/* Make the place where HOME's idle connections are parked; without one (logged) they stay where they are. */
+void service_idle_start(struct service_core *home);
 
-/* FD, non-blocking, has come from PEER to a listener of CORE: let it in, on whichever core is best, or refuse it.  FD is the
+/* FD, non-blocking, has come from PEER to a listener of HERE: let it in, on whichever core is best, or refuse it.  FD is the
  * callee's. */
-void service_place(struct service_core *core, int fd, const struct address *peer);
+void service_place(struct service_core *here, int fd, const struct address *peer);
 
-/* Log what CORE serves, and to whom. */
-void service_report_core(struct service_core *core);
+/* Log what HOME serves, and to whom. */
+void service_report_core(struct service_core *home);
 
-/* A connection of CLIENT on CORE is no more: its place is free.  Any thread. */
-void service_release_place(struct service_core *core, const struct access_peer *client);
+/* A connection of CLIENT on HOME is no more: its place is free.  Any thread. */
+void service_release_place(struct service_core *home, const struct access_peer *client);
 
 #endif

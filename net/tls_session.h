@@ -30,9 +30,9 @@ struct tls_client {
 	gnutls_priority_t priority;
 	gnutls_certificate_credentials_t x509; /* NULL: none */
 	gnutls_psk_client_credentials_t psk;   /* instead of x509, or NULL */
-	const char *
-		host; /* a name or an address that the server's certificate must be for; NULL: any */
-	bool verify;  /* one of the authorities of x509 must have signed the server's certificate */
+	/* A name or an address that the server's certificate must be for; NULL: any. */
+	const char *host;
+	bool verify; /* one of the authorities of x509 must have signed the server's certificate */
 };
 
 /* A client's session, which begins with tls_session_handshake.  CLIENT, which must outlive it, may be used by several threads.
@@ -41,8 +41,8 @@ int tls_session_create_client(const struct tls_client *client,
 			      struct tls_session **session) MUST_USE;
 void tls_session_destroy(struct tls_session *session);
 
-/* Where received ciphertext goes; that so much came; that no more will come; forget it, TLS has failed.  There is room whenever all was read (a read said
- * -EAGAIN). */
+/* Where received ciphertext goes; that so much came; that no more will come; forget it, TLS has
+ * failed.  There is room whenever all was read (a read said -EAGAIN). */
 struct iovec tls_session_input(struct tls_session *session);
 void tls_session_received(struct tls_session *session, size_t count);
 void tls_session_input_ended(struct tls_session *session);
@@ -51,7 +51,7 @@ void tls_session_discard_input(struct tls_session *session);
 /* Whether a read can find something without more input. */
 bool tls_session_may_read(const struct tls_session *session);
 
-/* What is to be sent; that its first COUNT bytes were. */
+/* What is to be sent; that its first COUNT bytes were; forget it: the socket has failed. */
 struct iovec tls_session_output(struct tls_session *session);
 void tls_session_sent(struct tls_session *session, size_t count);
 void tls_session_discard_output(struct tls_session *session);

@@ -111,7 +111,7 @@ take_status_payload(struct nbd_request *request, const char **why)
 	return nbd_status_payload_parse(payload, &request->header, why);
 }
 
-/* Begin REQUEST, of which PAYLOAD_BYTES are still to come, no more. */
+/* Refuse REQUEST, of which PAYLOAD_BYTES are still to come: the connection is shutting down. */
 static void
 refuse_shutting_down(struct nbd_request *request, uint64_t payload_bytes)
 {

@@ -20,8 +20,8 @@ struct child_end {
 	enum child_end_kind kind;
 	int code;
 	bool core_dumped;
-	struct rusage
-		usage; /* of the child and of its children that it waited for; zeros if unknown */
+	/* Of the child and of its children that it waited for; zeros if unknown. */
+	struct rusage usage;
 };
 
 /* Embedded by its owner, who gets it back with on_exit or on_stopped. */

@@ -40,7 +40,8 @@ struct cores {
  * CONFIG is copied.  cores_stop ends what this starts.
  * Returns 0, or the first core's negative errno; then nothing runs.  A thread, a CPU or buffers that cannot be had are
  * logged with the core; what reactor_create returns is not, because the caller knows which of its settings to blame.
- * Errors: -EINVAL an argument is NULL, LIST is empty; -ENOMEM, also for no thread; those of reactor_create, buffer_pool_create, pthread_setaffinity_np(3). */
+ * Errors: -EINVAL an argument is NULL, LIST is empty; -ENOMEM, also for no thread; those of
+ * reactor_create, buffer_pool_create, pthread_setaffinity_np(3). */
 int cores_start(struct cores *cores, const struct cpu_list *list,
 		const struct reactor_config *config, size_t buffer_bytes,
 		size_t buffer_bytes_largest) MUST_USE;

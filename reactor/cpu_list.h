@@ -21,7 +21,8 @@ int cpu_list_parse(const char *text, struct cpu_list *list) MUST_USE;
  * Returns 0 or the negative errno of sched_getaffinity(2). */
 int cpu_list_auto(struct cpu_list *list) MUST_USE;
 
-/* Those of WANTED this process may run on, be there more than CPU_LIST_MAX of others.  Returns as cpu_list_auto. */
+/* Those of WANTED that this process may run on, even if it may run on more than CPU_LIST_MAX CPUs.
+ * Returns as cpu_list_auto. */
 int cpu_list_allowed(const struct cpu_list *wanted, struct cpu_list *allowed) MUST_USE;
 
 /* The first CPU of LIST that is not in ALLOWED, or -1. */

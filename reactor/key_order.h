@@ -14,8 +14,8 @@
 struct key_entry {
 	uintptr_t key;
 	struct list_node chain; /* the holder is in its bucket; who waits is in none */
-	struct list_node
-		peers; /* a ring of all of one key, without a sentinel: the holder, then who waits */
+	/* A ring of all of one key, without a sentinel: the holder, then who waits. */
+	struct list_node peers;
 };
 
 struct key_order {

@@ -2,7 +2,7 @@
 #include "reactor/notice.h"
 
 static void
-deliver(struct message *message)
+deliver_bits(struct message *message)
 {
 	struct notice *notice = container_of(message, struct notice, message);
 	/* Partner: notice_raise.  Acquire: what was written before a bit was raised is seen here.  From here on whoever raises a
@@ -13,18 +13,18 @@ deliver(struct message *message)
 }
 
 void
-notice_init(struct notice *notice, void (*on_raised)(struct notice *notice, uint32_t bits))
+notice_init(struct notice *notice, void (*deliver)(struct notice *notice, uint32_t bits))
 {
-	notice->deliver = on_raised;
+	notice->deliver = deliver;
 	notice->raised = 0;
-	notice->message.deliver = deliver;
+	notice->message.deliver = deliver_bits;
 }
 
 bool
 notice_raise(struct notice *notice, struct inbox *inbox, uint32_t bits)
 {
 	CHECK(bits != 0); /* or it would be posted twice */
-	/* Partner: deliver.  Release: what was written before is seen by whoever takes the bit. */
+	/* Partner: deliver_bits.  Release: what was written before is seen by whoever takes the bit. */
 	if (__atomic_fetch_or(&notice->raised, bits, __ATOMIC_ACQ_REL) != 0)
 		return false;
 	inbox_post(inbox, &notice->message);

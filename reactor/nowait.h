@@ -20,8 +20,8 @@ struct nowait {
 	/* Counters. */
 	uint64_t asked;
 	uint64_t refused; /* of these, because it would have blocked */
-	uint64_t
-		helped; /* not asked, given to a helper at once; not those of files that don't know the flag */
+	/* Not asked, given to a helper at once; not those of files that don't know the flag. */
+	uint64_t helped;
 	/* Private. */
 	bool unsupported;
 	unsigned refusals; /* a score: up by refusals, down by successes */

@@ -24,8 +24,8 @@ struct reactor;
 
 /* 0 in any field but the first two means the default. */
 struct reactor_config {
-	unsigned
-		disk_slots; /* reads, writes and syncs with the kernel at one time; more wait here */
+	/* Reads, writes and syncs with the kernel at one time; more wait here. */
+	unsigned disk_slots;
 	unsigned poll_slots; /* polls armed at one time; more wait here */
 	/* Spin at most this long before sleeping, and not at all while eight disk operations and more are with the kernel; 0: sleep at once. */
 	unsigned poll_us;
@@ -34,8 +34,8 @@ struct reactor_config {
 	 * part of the turn's io_submit.  Default: always the former, which costs less where measured (Linux 6.18). */
 	unsigned socket_batch_min;
 	unsigned shares[PRIORITY_COUNT]; /* calls of done per round: see run_queue.h */
-	struct call_pool
-		*calls; /* submit what would block (op_nowait); must outlive the reactor's run */
+	/* Submit what would block (op_nowait); must outlive the reactor's run. */
+	struct call_pool *calls;
 };
 
 /* Counted since creation; written by the reactor's thread only, each at once.  Other threads read them with

@@ -16,8 +16,8 @@
 struct reactor {
 	struct reactor_config config;
 	io_context_t context;
-	struct ring_header
-		*ring; /* NULL: the layout is unknown, events come through kernel_sleep */
+	/* NULL: the layout is unknown, events come through kernel_sleep. */
+	struct ring_header *ring;
 	struct op_queue queues[OP_KIND_COUNT];
 	struct slot_table slots;
 	struct iocb **batch;	  /* room for every slot */

@@ -43,8 +43,8 @@ struct client {
 	/* The end of client_close. */
 	void (*on_closed)(struct client *client);
 	uint64_t received_ns; /* CLOCK_MONOTONIC: when what is being done was received */
-	uint64_t
-		hole_bytes; /* of all that was read: those that the server did not send, because they are zeros */
+	/* Of all that was read: those that the server did not send, because they are zeros. */
+	uint64_t hole_bytes;
 	/* Private. */
 	struct reactor *reactor;
 	enum nbd_style style;
@@ -58,8 +58,8 @@ struct client {
 	bool leaving;	       /* closed by its owner: what is half sent goes out, then goodbye */
 	struct timer farewell; /* the end of that */
 	struct task flush;
-	struct list_node
-		unsent; /* requests, in order, behind those in the batch that is being sent */
+	/* Requests, in order, behind those in the batch that is being sent. */
+	struct list_node unsent;
 	uint8_t headers[CLIENT_SEND_REQUESTS * WIRE_REQUEST_BYTES_MAX];
 	struct iovec parts[2 * CLIENT_SEND_REQUESTS];
 	struct iovec *part; /* the first that is not sent */

@@ -38,8 +38,8 @@ struct load_options {
 	double rate;			     /* requests a second in all; 0: closed loop */
 	uint64_t warmup_ns;		     /* not measured */
 	uint64_t duration_ns;		     /* measured */
-	uint64_t
-		requests_max; /* end after so many behind the warm-up, if that is before the time; 0: time only */
+	/* End after so many behind the warm-up, if that is before the time; 0: time only. */
+	uint64_t requests_max;
 	uint64_t silence_ns; /* without any answer for so long, the server is taken for dead */
 	uint64_t seed;
 	unsigned poll_us; /* of the reactors */
@@ -57,15 +57,15 @@ struct load_interval {
 #define LOAD_INTERVALS_MAX 1200u /* what is later goes into the last one */
 
 struct load_result {
-	struct histogram latency
-		[LOAD_KIND_COUNT]; /* of successful requests that began in the measured time, and see rate_missed */
+	/* Of successful requests that began in the measured time, and see rate_missed. */
+	struct histogram latency[LOAD_KIND_COUNT];
 	uint64_t requests[LOAD_KIND_COUNT]; /* that ended within the measured time */
 	uint64_t bytes[LOAD_KIND_COUNT];
 	uint64_t errors;			      /* replies with an error, at any time */
 	uint32_t first_error;			      /* NBD's */
 	char first_message[CLIENT_MESSAGE_BYTES_MAX]; /* of the server, about that; or "" */
-	uint64_t
-		hole_bytes; /* of those that were read, at any time: zeros, that the server did not send */
+	/* Of the bytes that were read, at any time: zeros, that the server did not send. */
+	uint64_t hole_bytes;
 	enum nbd_style style;
 	uint64_t measured_ns;
 	uint64_t cpu_ns;	/* this process's, user and system, from beginning to end */

@@ -57,8 +57,8 @@ struct verifier_connection {
 	bool open;
 	struct verifier_request flush;
 	uint64_t flushed_ns; /* when it was asked for */
-	struct verifier_batch *next,
-		*covered; /* behind it, and by it; the first FLUSH_WRITES_MAX of each */
+	/* Behind that flush, and covered by it; the first FLUSH_WRITES_MAX of each. */
+	struct verifier_batch *next, *covered;
 	struct verifier_request *requests; /* [depth] */
 };
 
@@ -516,7 +516,7 @@ check_blocks(const struct verifier *verifier, FILE *errors)
 	return -EINVAL;
 }
 
-/* Or for somebody who does not want to wait for it. */
+/* Wait until the pass has ended; stop it early if the user interrupts. */
 static void
 wait_for_end(struct verifier *verifier)
 {

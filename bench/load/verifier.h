@@ -9,8 +9,10 @@
 #include "reactor/check.h"
 
 enum verifier_pass {
-	VERIFIER_PASS_WRITE, /* for the load's time: writes, and reads of what is not being written; each connection flushes now and then, and at the end */
-	VERIFIER_PASS_READ,  /* each block of the ledger, once */
+	/* For the load's time: writes, and reads of what is not being written; each connection flushes
+	 * now and then, and at the end. */
+	VERIFIER_PASS_WRITE,
+	VERIFIER_PASS_READ, /* each block of the ledger, once */
 };
 
 #define VERIFIER_TEXTS_MAX  10u

@@ -43,8 +43,8 @@ struct kernel_sim_manner {
 	unsigned no_slot;      /* -EAGAIN though slots are free */
 	unsigned refused;      /* an iocb gets -EINVAL or -EBADF */
 	unsigned interrupted;  /* a sleep ends with -EINTR */
-	unsigned
-		spurious; /* a sleep or a poll ends for nothing, a socket that is ready says -EAGAIN */
+	/* A sleep or a poll ends for nothing, a socket that is ready says -EAGAIN. */
+	unsigned spurious;
 	unsigned short_result; /* fewer bytes than asked for */
 	unsigned error_result;
 	unsigned at_once;     /* the event is in the ring before io_submit returns */
@@ -58,9 +58,9 @@ struct kernel_sim_manner {
 
 struct kernel_sim_config {
 	uint64_t seed;
-	unsigned
-		ring_spare; /* entries beyond what the slots need: few wrap the ring around often */
-	bool ring_unknown;  /* a layout that ring_map does not know */
+	/* Entries beyond what the slots need: few wrap the ring around often. */
+	unsigned ring_spare;
+	bool ring_unknown; /* a layout that ring_map does not know */
 	struct kernel_sim_manner manner;
 };
 
@@ -71,8 +71,8 @@ struct kernel_sim_observer {
 	void (*on_completed)(uint64_t cookie, long result); /* the event is in the ring */
 	/* A receive or send, by io_submit or by itself, has moved RESULT bytes, or not.  first_byte: of its first part. */
 	void (*on_transfer)(int fd, void *first_byte, bool send, long result);
-	void (*on_sleep)(
-		void); /* the core is about to sleep; no time has passed since it decided to */
+	/* The core is about to sleep; no time has passed since it decided to. */
+	void (*on_sleep)(void);
 	void (*on_time)(void); /* the clock is about to move */
 };
 
@@ -81,8 +81,8 @@ struct kernel_sim_counters {
 	uint64_t received, sent; /* bytes, by the core */
 	uint64_t direct;	 /* receives and sends without io_submit */
 	uint64_t epoll_waits, epoll_reports;
-	uint64_t completed, echoes,
-		drained; /* events put into the ring, again, and taken from it */
+	/* Events put into the ring, again, and taken from it. */
+	uint64_t completed, echoes, drained;
 	uint64_t sleeps, interrupted, yields, wakeups, cleared, wraps, cancels, cancels_late;
 };
 

@@ -1,7 +1,7 @@
 /* Faults of the kernel, injected into the unit tests.
- * The program is linked with --wrap for the calls that are named here, of reactor/kernel.h and of the C library: every call, in any test, comes through
- * kernel_faults.c and goes on to the kernel unless a test has asked for a fault, in the process of its own that Criterion gives
- * it. */
+ * The program is linked with --wrap for the calls that are named here, of reactor/kernel.h and of
+ * the C library: every call, in any test, comes through kernel_faults.c and goes on to the kernel
+ * unless a test has asked for a fault, in the process of its own that Criterion gives it. */
 #ifndef TESTS_UNIT_KERNEL_FAULTS_H
 #define TESTS_UNIT_KERNEL_FAULTS_H
 

@@ -1,6 +1,7 @@
 /* An op queue: the operations of one kind on their way to the kernel, and the credits they need to get there.
  * An operation goes to the kernel when its queue has a slot for the completion, higher classes first and each class in
- * order; background operations never hold more than a part of the slots.  Belongs to one reactor. */
+ * order; background operations never hold more than a part of the slots, and one that eight normal ones have passed goes before the
+ * others of those.  Belongs to one reactor. */
 #ifndef REACTOR_OP_QUEUE_H
 #define REACTOR_OP_QUEUE_H
 
@@ -18,6 +19,7 @@ struct op_queue {
 	unsigned in_flight;
 	unsigned background_slots;
 	unsigned background_in_flight;
+	unsigned background_passed; /* by so many normal ones, since one left or began to wait */
 };
 
 /* slots: at least 1. */

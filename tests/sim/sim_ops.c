@@ -8,6 +8,9 @@
 #define STRANGER       ((uint64_t)1 << 63) /* the cookie of what the model does not know */
 #define OWN_POLLS      4		   /* the wake-up's, and of three parkings */
 
+/* As reactor/op_queue.c has it. */
+#define BACKGROUND_PASSED_MAX 8
+
 void
 ops_set_stage(struct sim_op *sim_op, enum stage stage)
 {
@@ -15,6 +18,10 @@ ops_set_stage(struct sim_op *sim_op, enum stage stage)
 
 	enum priority class = sim_op->op.priority;
 
+	if (class == PRIORITY_BACKGROUND &&
+	    (sim_op->stage == STAGE_QUEUED || objects->queued[class] == 0))
+		objects->passed = 0;
+	objects->passed += class == PRIORITY_NORMAL && sim_op->stage == STAGE_QUEUED;
 	objects->queued[class] += (stage == STAGE_QUEUED);
 	objects->queued[class] -= (sim_op->stage == STAGE_QUEUED);
 	run.ready[class] += stage_local(stage) || stage == STAGE_EVENT;
@@ -55,9 +62,13 @@ ops_leave_queue(struct sim_op *sim_op, enum stage stage)
 	/* A queued poll may have been cancelled; nothing else goes missing. */
 	SIM_CHECK(objects == &run.polls || sim_op->order == objects->order_taken[class] + 1);
 	objects->order_taken[class] = sim_op->order;
-	/* Higher classes first, and all of them; the latency class's receives and sends also later in the turn. */
+	/* Higher classes first, and all of them; the latency class's receives and sends also later in the turn.  But of the background one
+	 * goes before the normal ones that are left when so many of those have; those of streams are not known here. */
 	SIM_CHECK(class >= objects->lowest ||
 		  (class == PRIORITY_LATENCY && objects == &run.sockets));
+	if (class == PRIORITY_BACKGROUND &&
+	    (objects->passed >= BACKGROUND_PASSED_MAX || run.stream_count > 0))
+		class = PRIORITY_NORMAL;
 	if (class > objects->lowest)
 		objects->lowest = class;
 	for (unsigned i = 0; i < class; i++)

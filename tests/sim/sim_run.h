@@ -1,7 +1,9 @@
-/* A run of the simulation of the reactor: its sizes, its state and what its parts want of each other.  sim_reactor.c begins it,
- * sim_plan.c decides what it is to be and sim_phases.c goes through it; sim_turns.c is the model of what the reactor must do; sim_ops.c
- * has the operations, of which sim_disk.c, sim_polls.c and sim_sockets.c are kinds; sim_streams.c and sim_parked.c have streams and what is parked, of whose operations the model knows nothing; sim_timers.c, sim_messages.c and sim_acts.c what
- * else happens.  Only these include this. */
+/* A run of the simulation of the reactor: its sizes, its state and what its parts want of each
+ * other.  sim_reactor.c begins it, sim_plan.c decides what it is to be and sim_phases.c goes
+ * through it; sim_turns.c is the model of what the reactor must do; sim_ops.c has the operations,
+ * of which sim_disk.c, sim_polls.c and sim_sockets.c are kinds; sim_streams.c and sim_parked.c have
+ * streams and what is parked, of whose operations the model knows nothing; sim_timers.c,
+ * sim_messages.c and sim_acts.c what else happens.  Only these include this. */
 #ifndef TESTS_SIM_SIM_RUN_H
 #define TESTS_SIM_SIM_RUN_H
 
@@ -46,17 +48,18 @@ struct objects {
 	unsigned idle_count;
 	unsigned slots, background_slots, queued[PRIORITY_COUNT]; /* in STAGE_QUEUED */
 	enum priority lowest; /* class that was given to the kernel in this turn */
+	unsigned
+		passed; /* normal ones that left the queue since one of the background left or began to wait */
 	enum kernel_sim_kind kind;
-	unsigned expected,
-		seen;	 /* in this turn: at least so many, and so many, are given to the kernel */
+	/* In this turn: at least so many, and so many, are given to the kernel. */
+	unsigned expected, seen;
 	unsigned urgent; /* of those expected, of the latency class */
 	bool may_hold;	 /* the others, in this turn */
 	unsigned held;	 /* turns in a row that did */
 	uint64_t batch;	 /* the number of the last io_submit that had some */
 	unsigned batch_lower;
-	uint64_t order[PRIORITY_COUNT],
-		order_taken
-			[PRIORITY_COUNT]; /* of submission: the last one given, the last one the kernel saw */
+	/* Of submission: the last one given, the last one the kernel saw. */
+	uint64_t order[PRIORITY_COUNT], order_taken[PRIORITY_COUNT];
 	uint64_t age_ns_max;
 };
 
@@ -132,8 +135,8 @@ struct sim_run {
 	struct kernel_sim_config config;
 	struct reactor_config sizes;
 	uint64_t ops_max; /* to start */
-	uint64_t turns_until, waits_until,
-		stop_from; /* operations done: then reactor_wait; reactor_run; then it may be stopped */
+	/* Operations done: then reactor_wait; reactor_run; then it may be stopped. */
+	uint64_t turns_until, waits_until, stop_from;
 	unsigned weights[PRIORITY_COUNT]; /* how often an operation is of each class */
 	bool mixed;			  /* not all are normal */
 	enum stopper stopper;
@@ -157,8 +160,8 @@ struct sim_run {
 	uint64_t cookies, stale;	      /* stale: events for what was abandoned */
 	unsigned stale_to_come, stale_on[64]; /* [fd - FIRST_FD] */
 	uint64_t waits, wakes;
-	bool wake_sure,
-		wake_maybe; /* reactor_wake was not followed by the end of a wait; perhaps */
+	/* reactor_wake was not followed by the end of a wait; perhaps. */
+	bool wake_sure, wake_maybe;
 	uint64_t wake_turn, wake_slept_ns;
 	uint64_t loose_until_turn; /* before, reactor_wait may have left much undone */
 
@@ -167,18 +170,18 @@ struct sim_run {
 	uint64_t latency_done_ns;	/* the last call of one; 0: none */
 	unsigned ready[PRIORITY_COUNT]; /* waiting for done */
 	unsigned ready_start[PRIORITY_COUNT]; /* of those, since this turn began */
-	unsigned passed_over
-		[PRIORITY_COUNT]; /* calls of others since the class had one and wanted more */
-	uint64_t cleared;	  /* wake-ups before this turn: the reactor's own calls */
-	uint64_t forgotten_turn;  /* the last one in which something that was ready was abandoned */
-	unsigned due, calls;	  /* of done, in this turn: at least; so far */
+	/* Calls of others since the class had one and wanted more. */
+	unsigned passed_over[PRIORITY_COUNT];
+	uint64_t cleared;	 /* wake-ups before this turn: the reactor's own calls */
+	uint64_t forgotten_turn; /* the last one in which something that was ready was abandoned */
+	unsigned due, calls;	 /* of done, in this turn: at least; so far */
 	uint64_t event_order[PRIORITY_COUNT], event_done[PRIORITY_COUNT];
 	uint64_t stop_turn, stop_slept_ns;
 	bool stopped;
 
 	unsigned local; /* operations in STAGE_LOCAL or STAGE_REFUSED */
-	uint64_t no_slot,
-		no_slot_until_ns; /* refusals before this turn; until when the reactor may wait */
+	/* Refusals before this turn; until when the reactor may wait. */
+	uint64_t no_slot, no_slot_until_ns;
 	uint64_t turn, awake_ns, awake_before_ns; /* when this turn, and the one before it, began */
 
 	struct objects disk, polls, sockets;

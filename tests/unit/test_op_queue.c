@@ -105,6 +105,49 @@ Test(op_queue, background_has_a_quarter_of_the_slots)
 	assert_listed(UINT_MAX, 0, 0, 1);
 }
 
+/* As when the latency class is about: a few of the lower ones at a time, and more are there always. */
+Test(op_queue, background_has_its_turn_beside_others_without_an_end)
+{
+	unsigned normal = 0, passed = 0;
+
+	append(PRIORITY_BACKGROUND, 1);
+	append(PRIORITY_NORMAL, OPS);
+	for (unsigned turn = 0; turn < 100 && op_queue_waiting(&queue) > OPS; turn++) {
+		unsigned count = op_queue_list(&queue, batch, 4);
+
+		cr_assert_eq(count, 4);
+		for (unsigned i = 0; i < count; i++) {
+			struct op *op = container_of(batch[i], struct op, iocb);
+
+			op_queue_remove(&queue, op);
+			if (op->priority == PRIORITY_BACKGROUND)
+				continue;
+			op_queue_append(&queue, op);
+			normal++;
+		}
+		passed = op_queue_waiting(&queue) > OPS ? normal : passed;
+	}
+	cr_assert_eq(op_queue_waiting(&queue), OPS, "the one of the background still waits");
+	cr_assert_eq(passed, 8);
+}
+
+Test(op_queue, background_that_has_been_passed_goes_before_the_others_once)
+{
+	append(PRIORITY_NORMAL, 20);
+	append(PRIORITY_BACKGROUND, 3);
+	for (unsigned i = 0; i < 8; i++)
+		op_queue_remove(&queue, &ops[PRIORITY_NORMAL][i]);
+	cr_assert_eq(op_queue_list(&queue, batch, UINT_MAX), 15);
+	cr_assert_eq(batch[0], &ops[PRIORITY_BACKGROUND][0].iocb);
+	cr_assert_eq(batch[1], &ops[PRIORITY_NORMAL][8].iocb);
+	cr_assert_eq(batch[13], &ops[PRIORITY_BACKGROUND][1].iocb);
+	cr_assert_eq(op_queue_list(&queue, batch, 1), 1);
+	cr_assert_eq(batch[0], &ops[PRIORITY_BACKGROUND][0].iocb);
+	op_queue_remove(&queue, &ops[PRIORITY_BACKGROUND][0]);
+	cr_assert_eq(op_queue_list(&queue, batch, 1), 1);
+	cr_assert_eq(batch[0], &ops[PRIORITY_NORMAL][8].iocb);
+}
+
 /* Slots of other classes are not counted against it, except that there must be one. */
 Test(op_queue, background_may_use_its_part_beside_the_others)
 {

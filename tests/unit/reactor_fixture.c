@@ -258,10 +258,10 @@ thread_cpu_ns(void)
 	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
 }
 
-unsigned
-process_fds(void)
+static unsigned
+directory_entries(const char *path)
 {
-	DIR *directory = opendir("/proc/self/fd");
+	DIR *directory = opendir(path);
 	struct dirent *entry;
 	unsigned count = 0;
 
@@ -270,6 +270,18 @@ process_fds(void)
 		count += entry->d_name[0] != '.';
 	closedir(directory);
 	return count;
+}
+
+unsigned
+process_fds(void)
+{
+	return directory_entries("/proc/self/fd");
+}
+
+unsigned
+process_threads(void)
+{
+	return directory_entries("/proc/self/task");
 }
 
 void

@@ -101,7 +101,9 @@ void assert_messages_wake(void);
 /* Of the calling thread, in the kernel and outside of it. */
 uint64_t thread_cpu_ns(void);
 
+/* How many of each it has. */
 unsigned process_fds(void);
+unsigned process_threads(void);
 
 /* Let MORE descriptors be opened, no more. */
 void limit_fds(unsigned more);

@@ -106,6 +106,10 @@ Test(bench_options, sizes_with_shares_and_their_alignment)
 	cr_assert_eq(options.load.mix.sizes[1].share, 20);
 	cr_assert_eq(options.load.mix.align_bytes, 4096);
 	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--bs 4k,6k nbd://h"), 0);
+	cr_assert_eq(options.load.mix.align_bytes, 2048);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--bs 8k:50,12k:50 nbd://h"), 0);
+	cr_assert_eq(options.load.mix.align_bytes, 4096);
+	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--bs 1536,4k,10k nbd://h"), 0);
 	cr_assert_eq(options.load.mix.align_bytes, 512);
 	cr_assert_eq(parse(BENCH_COMMAND_RUN, "--bs 1000 nbd://h"), 0);
 	cr_assert_eq(options.load.mix.align_bytes, 1000);
@@ -170,6 +174,15 @@ Test(bench_options, every_mistake_is_named_with_what_is_allowed)
 		cr_assert_not_null(strstr(errors, wrongs[i].said), "%s: %s", wrongs[i].text,
 				   errors);
 	}
+}
+
+Test(bench_options, verify_runs_on_one_cpu)
+{
+	rewind(errors_file);
+	cr_assert_eq(parse(BENCH_COMMAND_VERIFY, "--cores 0-1 --connections 2 nbd://h"), -EINVAL);
+	fflush(errors_file);
+	cr_assert_not_null(strstr(errors, "--cores: verify runs on one"), "%s", errors);
+	cr_assert_eq(parse(BENCH_COMMAND_VERIFY, "--cores 1 --connections 2 nbd://h"), 0);
 }
 
 Test(bench_options, check_needs_a_state)

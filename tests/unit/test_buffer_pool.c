@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "tests/unit/seed.h"
 
 #ifdef __has_feature
 #if __has_feature(address_sanitizer)
@@ -431,13 +432,11 @@ static unsigned short random_state[3];
 static void
 seed_random(void)
 {
-	const char *text = getenv("SEED");
-	unsigned long seed = text != NULL ? strtoul(text, NULL, 0) : (unsigned long)time(NULL);
+	uint64_t seed = test_seed();
 
 	random_state[0] = (unsigned short)seed;
 	random_state[1] = (unsigned short)(seed >> 16);
 	random_state[2] = (unsigned short)(seed >> 32);
-	fprintf(stderr, "test_buffer_pool: SEED=%lu\n", seed);
 }
 
 static size_t

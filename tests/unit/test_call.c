@@ -2,7 +2,6 @@
 #include "reactor/call.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -11,25 +10,20 @@
 #include <unistd.h>
 
 #include "tests/unit/kernel_faults.h"
+#include "tests/unit/reactor_fixture.h"
 
 #define IDLE_NS	     ((uint64_t)200 * 1000000) /* after which a helper leaves */
-#define PATIENCE_NS  ((uint64_t)20 * 1000000000)
 #define TEST_THREADS 3
 
-static struct reactor *reactor;
 static struct call_pool *pool;
 static pthread_t reactor_thread;
 static unsigned threads_before; /* the test's own, and Criterion's */
-
-static unsigned process_threads(void);
 
 static void
 setup(void)
 {
 	threads_before = process_threads();
-	const struct reactor_config config = { .disk_slots = 4, .poll_slots = 4 };
-
-	cr_assert_eq(reactor_create(&config, &reactor), 0);
+	create_reactor(4, 4, 0);
 	cr_assert_eq(call_pool_create(TEST_THREADS, &pool), 0);
 	reactor_thread = pthread_self();
 }
@@ -43,20 +37,6 @@ teardown(void)
 }
 
 TestSuite(call, .init = setup, .fini = teardown, .timeout = 60);
-
-static unsigned
-process_threads(void)
-{
-	DIR *directory = opendir("/proc/self/task");
-	struct dirent *entry;
-	unsigned count = 0;
-
-	cr_assert_not_null(directory);
-	while ((entry = readdir(directory)) != NULL)
-		count += entry->d_name[0] != '.';
-	closedir(directory);
-	return count;
-}
 
 /* A call that notes how it was run; what run writes is read in done and later only. */
 struct test_call {
@@ -73,7 +53,6 @@ struct test_call {
 };
 
 static unsigned run_total; /* atomic */
-static unsigned done_total;
 static pthread_barrier_t all_run;
 
 static void
@@ -91,7 +70,7 @@ note_run(struct call *call)
 }
 
 static void
-note_done(struct call *call)
+note_call_done(struct call *call)
 {
 	struct test_call *test_call = container_of(call, struct test_call, call);
 
@@ -107,14 +86,14 @@ note_done(struct call *call)
 static void
 submit_keyed(struct test_call *test_call, void (*run)(struct call *call), uintptr_t key)
 {
-	*test_call = (struct test_call){ .call = { .run = run, .done = note_done } };
+	*test_call = (struct test_call){ .call = { .run = run, .done = note_call_done } };
 	call_submit_keyed(pool, reactor, &test_call->call, key);
 }
 
 static void
-submit(struct test_call *test_call, void (*run)(struct call *call))
+submit_call(struct test_call *test_call, void (*run)(struct call *call))
 {
-	*test_call = (struct test_call){ .call = { .run = run, .done = note_done } };
+	*test_call = (struct test_call){ .call = { .run = run, .done = note_call_done } };
 	call_submit(pool, reactor, &test_call->call);
 }
 
@@ -123,19 +102,6 @@ pool_again(unsigned threads_max)
 {
 	call_pool_destroy(pool);
 	cr_assert_eq(call_pool_create(threads_max, &pool), 0);
-}
-
-static void
-turn_until_done(unsigned total)
-{
-	uint64_t until_ns = kernel_clock_ns() + PATIENCE_NS;
-
-	while (done_total < total) {
-		cr_assert_lt(kernel_clock_ns(), until_ns);
-		if (!reactor_turn(reactor))
-			sched_yield();
-	}
-	cr_assert_eq(done_total, total);
 }
 
 Test(call, create_refuses_no_threads)
@@ -166,7 +132,7 @@ Test(call, runs_on_another_thread_and_is_done_on_the_reactors)
 {
 	struct test_call test_call;
 
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	turn_until_done(1);
 	cr_assert_not(pthread_equal(test_call.run_thread, reactor_thread));
 	cr_assert_str_eq(test_call.run_name, "call");
@@ -177,7 +143,7 @@ Test(call, done_waits_for_a_turn)
 {
 	struct test_call test_call;
 
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	usleep(20000);
 	cr_assert_eq(test_call.done_count, 0);
 	turn_until_done(1);
@@ -187,7 +153,7 @@ Test(call, can_be_submitted_again)
 {
 	struct test_call test_call;
 
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	turn_until_done(1);
 	for (unsigned i = 2; i <= 100; i++) {
 		call_submit(pool, reactor, &test_call.call);
@@ -201,7 +167,7 @@ Test(call, more_calls_than_threads_all_run_once)
 	static struct test_call test_calls[1000];
 
 	for (unsigned i = 0; i < ARRAY_COUNT(test_calls); i++)
-		submit(&test_calls[i], note_run);
+		submit_call(&test_calls[i], note_run);
 	turn_until_done(ARRAY_COUNT(test_calls));
 	for (unsigned i = 0; i < ARRAY_COUNT(test_calls); i++)
 		cr_assert_eq(test_calls[i].done_count, 1);
@@ -213,7 +179,7 @@ Test(call, one_thread_keeps_the_order)
 
 	pool_again(1);
 	for (unsigned i = 0; i < ARRAY_COUNT(test_calls); i++)
-		submit(&test_calls[i], note_run);
+		submit_call(&test_calls[i], note_run);
 	turn_until_done(ARRAY_COUNT(test_calls));
 	for (unsigned i = 0; i < ARRAY_COUNT(test_calls); i++)
 		cr_assert_eq(test_calls[i].done_order, i);
@@ -233,7 +199,7 @@ Test(call, as_many_as_there_are_threads_run_at_one_time)
 
 	pthread_barrier_init(&all_run, NULL, TEST_THREADS);
 	for (unsigned i = 0; i < TEST_THREADS; i++)
-		submit(&test_calls[i], run_with_all);
+		submit_call(&test_calls[i], run_with_all);
 	turn_until_done(TEST_THREADS);
 	for (unsigned i = 1; i < TEST_THREADS; i++)
 		cr_assert_not(pthread_equal(test_calls[0].run_thread, test_calls[i].run_thread));
@@ -260,7 +226,7 @@ Test(call, never_more_threads_than_allowed)
 	static struct test_call test_calls[50];
 
 	for (unsigned i = 0; i < ARRAY_COUNT(test_calls); i++) {
-		submit(&test_calls[i], run_slowly);
+		submit_call(&test_calls[i], run_slowly);
 		cr_assert_leq(process_threads(), threads_before + TEST_THREADS);
 	}
 	turn_until_done(ARRAY_COUNT(test_calls));
@@ -275,7 +241,7 @@ Test(call, threads_leave_after_idling)
 
 	pthread_barrier_init(&all_run, NULL, TEST_THREADS);
 	for (unsigned i = 0; i < TEST_THREADS; i++)
-		submit(&test_calls[i], run_with_all);
+		submit_call(&test_calls[i], run_with_all);
 	turn_until_done(TEST_THREADS);
 	until_ns = kernel_clock_ns() + PATIENCE_NS;
 	while (process_threads() > threads_before) {
@@ -293,13 +259,13 @@ Test(call, starts_threads_again_after_all_left)
 	struct test_call test_call;
 	uint64_t until_ns = kernel_clock_ns() + PATIENCE_NS;
 
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	turn_until_done(1);
 	while (process_threads() > threads_before) {
 		cr_assert_lt(kernel_clock_ns(), until_ns);
 		usleep(1000);
 	}
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	turn_until_done(2);
 }
 
@@ -308,7 +274,7 @@ Test(call, pool_can_be_destroyed_right_after_the_last_done)
 	for (unsigned i = 1; i <= 200; i++) {
 		struct test_call test_call;
 
-		submit(&test_call, note_run);
+		submit_call(&test_call, note_run);
 		turn_until_done(i);
 		pool_again(TEST_THREADS);
 	}
@@ -327,7 +293,7 @@ Test(call, helper_of_a_pinned_thread_may_run_anywhere)
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
 	cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	turn_until_done(1);
 	cr_assert(CPU_EQUAL(&test_call.run_cpus, &all));
 }
@@ -342,7 +308,7 @@ Test(call, helpers_come_though_the_cpus_of_the_beginning_are_gone)
 	cpus_gone = true;
 	pool_again(TEST_THREADS);
 	cpus_gone = false;
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	turn_until_done(1);
 	cr_assert_not(pthread_equal(test_call.run_thread, reactor_thread));
 	cr_assert(CPU_EQUAL(&test_call.run_cpus, &all));
@@ -399,7 +365,7 @@ Test(call, cancelled_before_it_begins_is_done_and_never_runs)
 
 	pool_again(1);
 	gate_start(&gate, 0);
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	cr_assert(call_cancel(pool, &test_call.call));
 	cr_assert_eq(test_call.done_count, 0); /* never before it returns */
 	turn_until_done(1);
@@ -419,7 +385,7 @@ Test(call, is_cancelled_once)
 
 	pool_again(1);
 	gate_start(&gate, 0);
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	cr_assert(call_cancel(pool, &test_call.call));
 	cr_assert_not(call_cancel(pool, &test_call.call));
 	sem_post(&gate.opened);
@@ -442,7 +408,7 @@ Test(call, ended_one_is_not_cancelled)
 {
 	struct test_call test_call;
 
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	while (counters().completed == 0)
 		usleep(1000);
 	cr_assert_not(call_cancel(pool, &test_call.call));
@@ -540,7 +506,7 @@ Test(call, busy_key_holds_up_no_other_call)
 	for (unsigned i = 0; i < 20; i++) {
 		submit_keyed(&same_key[i], note_run, 7);
 		submit_keyed(&other_key[i], note_run, 8);
-		submit(&no_key[i], note_run);
+		submit_call(&no_key[i], note_run);
 	}
 	turn_until_done(40);
 	for (unsigned i = 0; i < 20; i++)
@@ -573,9 +539,9 @@ Test(call, counters_tell_what_happened)
 
 	pool_again(1);
 	gate_start(&gate, 7);
-	submit(&ready, note_run);
+	submit_call(&ready, note_run);
 	submit_keyed(&behind, note_run, 7);
-	submit(&cancelled, note_run);
+	submit_call(&cancelled, note_run);
 	cr_assert_eq(counters().waiting, 3);
 	cr_assert_eq(counters().completed, 0);
 	cr_assert(call_cancel(pool, &cancelled.call));
@@ -623,7 +589,7 @@ Test(call, runs_at_once_where_there_is_no_thread_to_be_had)
 	struct test_call test_call;
 
 	stack_default(NO_THREADS);
-	submit(&test_call, note_run);
+	submit_call(&test_call, note_run);
 	cr_assert_eq(test_call.run_count, 1);
 	cr_assert_eq(test_call.done_count, 0);
 	cr_assert(pthread_equal(test_call.run_thread, reactor_thread));
@@ -666,7 +632,7 @@ Test(call, order_of_a_key_is_kept_where_there_is_no_thread)
 	for (unsigned i = 0; i < ARRAY_COUNT(behind); i++)
 		submit_keyed(&behind[i], note_run, 7);
 	cr_assert(call_cancel(pool, &behind[9].call));
-	submit(&no_key, note_run);
+	submit_call(&no_key, note_run);
 	cr_assert_eq(no_key.run_count, 1);
 	turn_until_done(2);
 	cr_assert_eq(counters().completed, 1);
@@ -742,7 +708,7 @@ Test(call, each_reactor_gets_its_own_back)
 	cr_assert_eq(reactor_create(&config, &other_reactor), 0);
 	cr_assert_eq(pthread_create(&thread, NULL, run_other, NULL), 0);
 	for (unsigned i = 0; i < OTHER_CALLS; i++)
-		submit(&test_calls[i], note_run);
+		submit_call(&test_calls[i], note_run);
 	turn_until_done(OTHER_CALLS);
 	cr_assert_eq(pthread_join(thread, NULL), 0);
 	cr_assert_eq(other_done, OTHER_CALLS);

@@ -7,10 +7,10 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "tests/unit/seed.h"
 
 #define SUBMITTERS   3
 #define KEYS	     6	   /* 0, which is none, included */
@@ -176,13 +176,11 @@ static void
 stress_start(size_t stack_bytes)
 {
 	const struct reactor_config config = { .disk_slots = 1, .poll_slots = 1 };
-	const char *text = getenv("SEED");
-	unsigned long seed = text != NULL ? strtoul(text, NULL, 0) : (unsigned long)time(NULL);
+	uint64_t seed = test_seed();
 	pthread_attr_t attributes;
 
 	pthread_attr_init(&attributes);
 	cr_assert_eq(pthread_attr_setstacksize(&attributes, stack_bytes), 0);
-	fprintf(stderr, "test_call_stress: SEED=%lu\n", seed);
 	cr_assert_eq(call_pool_create(POOL_THREADS, &pool), 0);
 	for (unsigned i = 0; i < KEYS; i++)
 		pthread_mutex_init(&keys[i].submit_lock, NULL);

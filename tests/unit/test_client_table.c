@@ -4,10 +4,10 @@
 
 #include <criterion/criterion.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "tests/unit/seed.h"
 
 static struct access_peer
 ipv4(uint8_t last)
@@ -172,12 +172,10 @@ Test(client_table, more_clients_than_there_is_room_for_are_refused)
 /* Against plain counters, with chains of every length. */
 Test(client_table, random_coming_and_going_is_counted_right)
 {
-	const char *text = getenv("SEED");
-	unsigned seed = text ? (unsigned)strtoul(text, NULL, 10) : (unsigned)time(NULL);
+	unsigned seed = (unsigned)test_seed();
 	struct client_table table = table_of(CLIENTS, PER_CLIENT);
 	unsigned counts[CLIENTS] = { 0 };
 
-	fprintf(stderr, "SEED=%u\n", seed);
 	for (unsigned i = 0; i < 100000; i++) {
 		unsigned client = (unsigned)rand_r(&seed) % CLIENTS;
 		struct access_peer peer =

@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "tests/unit/config_trial.h"
+#include "tests/unit/seed.h"
 
 Test(config_file, windows_line_ends_and_a_byte_order_mark_are_accepted)
 {
@@ -283,16 +283,6 @@ Test(config_file, a_file_that_cannot_be_read_is_named)
 	trial_fini(&trial);
 }
 
-static uint64_t
-seed(void)
-{
-	const char *text = getenv("SEED");
-	uint64_t value = text ? strtoull(text, NULL, 10) : (uint64_t)time(NULL);
-
-	fprintf(stderr, "SEED=%llu\n", (unsigned long long)value);
-	return value;
-}
-
 /* xorshift64* */
 static unsigned
 draw(uint64_t *state, unsigned below)
@@ -328,7 +318,7 @@ Test(config_file, random_files_never_crash)
 		"\x01",	       " ",
 		"\t",
 	};
-	uint64_t state = seed() | 1;
+	uint64_t state = test_seed() | 1;
 
 	for (int round = 0; round < 2000; round++) {
 		struct trial trial;

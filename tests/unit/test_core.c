@@ -2,7 +2,6 @@
 #include "reactor/core.h"
 
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "tests/unit/kernel_faults.h"
+#include "tests/unit/reactor_fixture.h"
 
 #define MIB	     ((size_t)1 << 20)
 #define BUFFER_BYTES (4 * MIB)
@@ -28,42 +28,13 @@ setup(void)
 
 TestSuite(core, .init = setup, .timeout = 60);
 
-static unsigned
-directory_entries(const char *path)
-{
-	DIR *directory = opendir(path);
-	struct dirent *entry;
-	unsigned count = 0;
-
-	cr_assert_not_null(directory);
-	while ((entry = readdir(directory)) != NULL)
-		count += entry->d_name[0] != '.';
-	closedir(directory);
-	return count;
-}
-
 /* Threads that were joined may be listed for another moment. */
 static void
 assert_threads(unsigned count)
 {
-	for (unsigned i = 0; i < 1000 && directory_entries("/proc/self/task") != count; i++)
+	for (unsigned i = 0; i < 1000 && process_threads() != count; i++)
 		usleep(1000);
-	cr_assert_eq(directory_entries("/proc/self/task"), count);
-}
-
-/* The mapped rings of this process. */
-static unsigned
-process_contexts(void)
-{
-	FILE *file = fopen("/proc/self/maps", "r");
-	char line[512];
-	unsigned count = 0;
-
-	cr_assert_not_null(file);
-	while (fgets(line, sizeof(line), file) != NULL)
-		count += strstr(line, "[aio]") != NULL;
-	fclose(file);
-	return count;
+	cr_assert_eq(process_threads(), count);
 }
 
 /* A failure is logged, which is not for the eyes of who runs the tests. */
@@ -276,8 +247,8 @@ Test(core, waiting_for_the_cpu_is_told_and_is_no_rest)
 
 Test(core, stop_leaves_nothing)
 {
-	unsigned threads = directory_entries("/proc/self/task");
-	unsigned fds = directory_entries("/proc/self/fd");
+	unsigned threads = process_threads();
+	unsigned fds = process_fds();
 
 	cr_assert_eq(cores_start(&cores, &list, &config, BUFFER_BYTES, MIB), 0);
 	assert_threads(threads + list.count);
@@ -285,7 +256,7 @@ Test(core, stop_leaves_nothing)
 	cores_stop(&cores);
 	cr_assert_eq(cores.count, 0);
 	assert_threads(threads);
-	cr_assert_eq(directory_entries("/proc/self/fd"), fds);
+	cr_assert_eq(process_fds(), fds);
 	cr_assert_eq(process_contexts(), 0);
 }
 
@@ -305,14 +276,14 @@ static void
 assert_start_fails(const struct cpu_list *cpus, const struct reactor_config *bad_config,
 		   size_t buffer_bytes, int error)
 {
-	unsigned threads = directory_entries("/proc/self/task");
+	unsigned threads = process_threads();
 	unsigned fds;
 
 	silence_stderr();
-	fds = directory_entries("/proc/self/fd");
+	fds = process_fds();
 	cr_assert_eq(cores_start(&cores, cpus, bad_config, buffer_bytes, MIB), error);
 	assert_threads(threads);
-	cr_assert_eq(directory_entries("/proc/self/fd"), fds);
+	cr_assert_eq(process_fds(), fds);
 	cr_assert_eq(process_contexts(), 0);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/unit/seed.h"
 #include "tests/unit/volume_fixture.h"
 
 #define SIZE_BYTES ((uint64_t)1 << 20)
@@ -221,7 +222,7 @@ check_against_model(const struct volume_options *options)
 	enum {
 		TOGETHER = 8
 	};
-	unsigned seed = volume_seed();
+	unsigned seed = (unsigned)test_seed();
 	uint64_t share = SIZE_BYTES / TOGETHER;
 	uint8_t *model = calloc(1, SIZE_BYTES), *read_back = malloc(SIZE_BYTES);
 	struct volume_fixture fixture;

@@ -8,34 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "disk/file_volume.h"
-#include "disk/volume.h"
+#include "tests/unit/image_fixture.h"
 #include "tests/unit/kernel_faults.h"
-#include "tests/unit/medium.h"
+#include "tests/unit/seed.h"
 
-#define CORES 2
-
-struct fixture {
-	char path[64];
-	struct cores cores;
-	struct call_pool *calls;
-	struct volume *volume;
-};
-
-/* An image of SIZE zeros; in the build folder, since /tmp may be without direct I/O. */
+/* An image of SIZE zeros without a volume; in the build folder, since /tmp may be without direct I/O. */
 static void
-image_create(char *path, uint64_t size_bytes)
+image_create(char path[64], uint64_t size_bytes)
 {
-	int fd;
-
-	(void)strcpy(path, "build/unit-image-XXXXXX");
-	fd = mkstemp(path);
-	cr_assert_geq(fd, 0);
-	cr_assert_eq(ftruncate(fd, (off_t)size_bytes), 0);
-	(void)close(fd);
+	cr_assert_null(medium_create(MEDIUM_HERE, size_bytes, path));
 }
 
 static int
@@ -46,145 +30,6 @@ open_file(const char *path, bool read_only, struct volume **volume)
 	return volume_open(&options, volume);
 }
 
-static void
-fixture_start(struct fixture *fixture, uint64_t size_bytes)
-{
-	struct reactor_config config = { .disk_slots = 64, .poll_slots = 16 };
-	struct cpu_list cpus;
-
-	image_create(fixture->path, size_bytes);
-	cr_assert_eq(cpu_list_auto(&cpus), 0);
-	if (cpus.count < CORES)
-		cpus.cpus[1] = cpus.cpus[0];
-	cpus.count = CORES;
-	cr_assert_eq(call_pool_create(2, &fixture->calls), 0);
-	cr_assert_eq(
-		cores_start(&fixture->cores, &cpus, &config, (size_t)16 << 20, (size_t)4 << 20), 0);
-	cr_assert_eq(open_file(fixture->path, false, &fixture->volume), 0);
-	cr_assert_eq(volume_start(fixture->volume, &fixture->cores, 1, fixture->calls), 0);
-}
-
-static void
-fixture_stop(struct fixture *fixture)
-{
-	bool lost = fixture->volume->sync_failed;
-
-	usleep(10000); /* the last release's messages */
-	call_pool_destroy(fixture->calls);
-	cores_stop(&fixture->cores);
-	cr_assert_eq(volume_close(fixture->volume), lost ? -EIO : 0);
-	(void)unlink(fixture->path);
-}
-
-/* A request that a test waits for. */
-struct trial {
-	struct volume_request request;
-	struct message message;
-	struct volume *volume;
-	size_t buffer_bytes;
-	int error;
-	atomic_bool finished;
-};
-
-static void
-on_done(struct volume_request *request, int error)
-{
-	struct trial *trial = container_of(request, struct trial, request);
-
-	trial->error = error;
-	atomic_store(&trial->finished, true);
-}
-
-static void
-on_submit(struct message *message)
-{
-	struct trial *trial = container_of(message, struct trial, message);
-
-	volume_submit(trial->volume, &trial->request);
-	CHECK(!atomic_load(&trial->finished));
-}
-
-static uint8_t *
-trial_payload(struct trial *trial)
-{
-	return volume_payload(trial->volume, trial->request.buffer, trial->request.offset);
-}
-
-static void
-trial_begin(struct trial *trial, struct fixture *fixture, unsigned core,
-	    enum volume_command command, uint64_t offset, uint32_t length, const uint8_t *bytes)
-{
-	memset(trial, 0, sizeof(*trial));
-	trial->volume = fixture->volume;
-	trial->request = (struct volume_request){
-		.command = command,
-		.offset = offset,
-		.length = length,
-		.core = &fixture->cores.cores[core],
-		.done = on_done,
-	};
-	if (command != VOLUME_COMMAND_FLUSH) {
-		trial->buffer_bytes = volume_buffer_bytes(fixture->volume, command, offset, length);
-		cr_assert_eq(posix_memalign(&trial->request.buffer, 4096, trial->buffer_bytes), 0);
-		memset(trial->request.buffer, 0xee, trial->buffer_bytes);
-	}
-	if (bytes != NULL)
-		memcpy(trial_payload(trial), bytes, length);
-	trial->message.deliver = on_submit;
-	reactor_send(trial->request.core->reactor, &trial->message);
-}
-
-/* Wait for TRIAL.  Returns its error; the buffer is still there. */
-static int
-trial_wait(struct trial *trial)
-{
-	for (unsigned i = 0; i < 100000 && !atomic_load(&trial->finished); i++)
-		usleep(100);
-	cr_assert(atomic_load(&trial->finished));
-	return trial->error;
-}
-
-static void
-trial_end(struct trial *trial)
-{
-	free(trial->request.buffer);
-}
-
-static int
-run(struct fixture *fixture, enum volume_command command, uint64_t offset, uint32_t length,
-    uint8_t *bytes)
-{
-	struct trial trial;
-	int error;
-
-	trial_begin(&trial, fixture, 0, command, offset, length,
-		    command == VOLUME_COMMAND_WRITE ? bytes : NULL);
-	error = trial_wait(&trial);
-	if (command == VOLUME_COMMAND_READ && error == 0)
-		memcpy(bytes, trial_payload(&trial), length);
-	trial_end(&trial);
-	return error;
-}
-
-static uint64_t
-file_bytes(const char *path)
-{
-	struct stat status;
-
-	cr_assert_eq(stat(path, &status), 0);
-	return (uint64_t)status.st_size;
-}
-
-static unsigned
-random_seed(void)
-{
-	const char *text = getenv("SEED");
-	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 0) : (unsigned)time(NULL);
-
-	printf("SEED=%u\n", seed);
-	return seed;
-}
-
 /* Random writes of any alignment on both cores, several at a time where they do not overlap, then all is read back. */
 static void
 check_against_model(uint64_t size_bytes, unsigned rounds)
@@ -192,13 +37,13 @@ check_against_model(uint64_t size_bytes, unsigned rounds)
 	enum {
 		TOGETHER = 8
 	};
-	unsigned seed = random_seed();
+	unsigned seed = (unsigned)test_seed();
 	uint64_t share = size_bytes / TOGETHER;
 	uint8_t *model = calloc(1, size_bytes), *read_back = malloc(size_bytes);
 	struct trial *trials = calloc(TOGETHER, sizeof(*trials));
-	struct fixture fixture;
+	struct image image;
 
-	fixture_start(&fixture, size_bytes);
+	image_start(&image, MEDIUM_HERE, size_bytes);
 	for (unsigned round = 0; round < rounds; round++) {
 		for (unsigned i = 0; i < TOGETHER; i++) {
 			/* Each has bytes of its own, in blocks that it shares with its neighbours. */
@@ -211,18 +56,21 @@ check_against_model(uint64_t size_bytes, unsigned rounds)
 			if (length > end - start)
 				length = (uint32_t)(end - start);
 			memset(model + start, (int)(round + i + 1), length);
-			trial_begin(&trials[i], &fixture, i % CORES, VOLUME_COMMAND_WRITE, start,
-				    length, model + start);
+			trials[i] = (struct trial){ .request = { .command = VOLUME_COMMAND_WRITE,
+								 .offset = start,
+								 .length = length } };
+			trial_begin(&image.fixture, &trials[i], i % VOLUME_FIXTURE_CORES,
+				    model + start);
 		}
 		for (unsigned i = 0; i < TOGETHER; i++) {
 			cr_assert_eq(trial_wait(&trials[i]), 0);
 			trial_end(&trials[i]);
 		}
 	}
-	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 0, (uint32_t)size_bytes, read_back), 0);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, size_bytes, read_back), 0);
 	cr_assert(memcmp(model, read_back, size_bytes) == 0);
-	cr_assert_eq(file_bytes(fixture.path), size_bytes);
-	fixture_stop(&fixture);
+	cr_assert_eq(image_file_bytes(&image), size_bytes);
+	image_stop(&image);
 	free(model);
 	free(read_back);
 	free(trials);
@@ -247,36 +95,37 @@ Test(file, image_smaller_than_a_block_works, .timeout = 120)
 Test(file, whole_sectors_at_an_end_within_a_block_are_written)
 {
 	uint8_t bytes[4096 + 512], got[8192 + 512], wanted[8192 + 512];
-	struct fixture fixture;
+	struct image image;
 
 	memset(wanted, 0, sizeof(wanted));
-	fixture_start(&fixture, sizeof(wanted));
+	image_start(&image, MEDIUM_HERE, sizeof(wanted));
 	for (uint32_t length = 512; length <= sizeof(bytes); length += 512) {
 		memset(bytes, (int)length / 512, length);
 		memcpy(wanted + sizeof(wanted) - length, bytes, length);
-		cr_assert_eq(
-			run(&fixture, VOLUME_COMMAND_WRITE, sizeof(wanted) - length, length, bytes),
-			0);
-		cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 0, sizeof(got), got), 0);
+		cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE,
+					sizeof(wanted) - length, length, bytes),
+			     0);
+		cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, sizeof(got), got),
+			     0);
 		cr_assert_arr_eq(got, wanted, sizeof(got));
 	}
-	cr_assert_eq(file_bytes(fixture.path), sizeof(wanted));
-	fixture_stop(&fixture);
+	cr_assert_eq(image_file_bytes(&image), sizeof(wanted));
+	image_stop(&image);
 }
 
 Test(file, unaligned_read_returns_just_its_bytes)
 {
-	struct fixture fixture;
+	struct image image;
 	uint8_t bytes[1000];
 	int fd;
 
-	fixture_start(&fixture, 8192);
-	fd = open(fixture.path, O_WRONLY);
+	image_start(&image, MEDIUM_HERE, 8192);
+	fd = open(image.path, O_WRONLY);
 	cr_assert_eq(pwrite(fd, "needle", 6, 4093), 6);
 	(void)close(fd);
-	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 4093, 6, bytes), 0);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 4093, 6, bytes), 0);
 	cr_assert_arr_eq(bytes, "needle", 6);
-	fixture_stop(&fixture);
+	image_stop(&image);
 }
 
 static atomic_uint asked_reads;
@@ -295,32 +144,35 @@ Test(file, unaligned_write_reads_without_blocking_the_core)
 {
 	static const uint64_t offsets[] = { 100, 0 };
 	uint8_t bytes[5000] = { 1 };
-	struct fixture fixture;
+	struct image image;
 
 	for (unsigned i = 0; i < ARRAY_COUNT(offsets); i++) {
-		fixture_start(&fixture, 1 << 20);
+		image_start(&image, MEDIUM_HERE, 1 << 20);
 		asked_reads = 0;
 		submit_fault = count_asked_reads;
-		cr_assert_eq(run(&fixture, VOLUME_COMMAND_WRITE, offsets[i], sizeof(bytes), bytes),
+		cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, offsets[i],
+					sizeof(bytes), bytes),
 			     0);
 		submit_fault = NULL;
 		cr_assert_geq(asked_reads, 1, "offset %llu", (unsigned long long)offsets[i]);
-		fixture_stop(&fixture);
+		image_stop(&image);
 	}
 }
 
 Test(file, durable_write_and_flush_succeed)
 {
-	struct fixture fixture;
-	struct trial trial;
+	struct image image;
 	uint8_t bytes[4096] = { 1, 2, 3 };
+	struct trial trial = { .request = { .command = VOLUME_COMMAND_WRITE,
+					    .offset = 4096,
+					    .length = sizeof(bytes) } };
 
-	fixture_start(&fixture, 1 << 20);
-	trial_begin(&trial, &fixture, 1, VOLUME_COMMAND_WRITE, 4096, sizeof(bytes), bytes);
+	image_start(&image, MEDIUM_HERE, 1 << 20);
+	trial_begin(&image.fixture, &trial, 1, bytes);
 	cr_assert_eq(trial_wait(&trial), 0);
 	trial_end(&trial);
-	cr_assert_eq(run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), 0);
-	fixture_stop(&fixture);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), 0);
+	image_stop(&image);
 }
 
 /* What is behind the last block goes by the page cache and is synced at once: of earlier writes, too, such a sync may have been told that
@@ -330,15 +182,15 @@ check_tail_that_is_not_synced(enum volume_command command, int fault, int flush_
 {
 	const uint64_t size_bytes = 8192 + 5;
 	uint8_t bytes[4096] = { 1 };
-	struct fixture fixture;
+	struct image image;
 
-	fixture_start(&fixture, size_bytes);
-	cr_assert_eq(run(&fixture, VOLUME_COMMAND_WRITE, 0, sizeof(bytes), bytes), 0);
+	image_start(&image, MEDIUM_HERE, size_bytes);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 0, sizeof(bytes), bytes), 0);
 	sync_write_fault = fault;
-	cr_assert_eq(run(&fixture, command, size_bytes - 3, 3, bytes), -fault);
+	cr_assert_eq(volume_run(&image.fixture, command, size_bytes - 3, 3, bytes), -fault);
 	sync_write_fault = 0;
-	cr_assert_eq(run(&fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), flush_error);
-	fixture_stop(&fixture);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_FLUSH, 0, 0, NULL), flush_error);
+	image_stop(&image);
 }
 
 Test(file, tail_that_is_not_synced_fails_later_flushes)
@@ -356,15 +208,15 @@ Test(file, tail_that_there_is_no_room_for_fails_alone)
 
 Test(file, read_behind_a_cut_file_fails_and_others_go_on)
 {
-	struct fixture fixture;
+	struct image image;
 	uint8_t bytes[4096];
 
-	fixture_start(&fixture, 1 << 20);
-	cr_assert_eq(truncate(fixture.path, 8192 + 100), 0);
-	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 65536, 4096, bytes), -EIO);
-	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 8192, 4096, bytes), -EIO);
-	cr_assert_eq(run(&fixture, VOLUME_COMMAND_READ, 4096, 4096, bytes), 0);
-	fixture_stop(&fixture);
+	image_start(&image, MEDIUM_HERE, 1 << 20);
+	cr_assert_eq(truncate(image.path, 8192 + 100), 0);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 65536, 4096, bytes), -EIO);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 8192, 4096, bytes), -EIO);
+	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 4096, 4096, bytes), 0);
+	image_stop(&image);
 }
 
 Test(file, buffer_has_room_for_the_blocks_beside_an_unaligned_write)

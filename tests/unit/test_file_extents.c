@@ -5,54 +5,10 @@
 
 #include "disk/file_volume.h"
 #include "reactor/kernel.h"
-#include "tests/unit/medium.h"
-#include "tests/unit/volume_fixture.h"
+#include "tests/unit/image_fixture.h"
+#include "tests/unit/seed.h"
 
 #define MIB ((uint64_t)1 << 20)
-
-struct image {
-	struct volume_fixture fixture;
-	enum medium_kind kind;
-	char path[64];
-};
-
-static void
-image_start_cached(struct image *image, enum medium_kind kind, enum volume_cache cache,
-		   uint64_t size_bytes)
-{
-	const char *missing = medium_create(kind, size_bytes, image->path);
-
-	if (missing != NULL)
-		cr_skip_test("%s: %s", medium_names[kind], missing);
-	image->kind = kind;
-	volume_fixture_start(&image->fixture,
-			     &(struct volume_options){ .path = image->path, .cache = cache });
-}
-
-static void
-image_start(struct image *image, enum medium_kind kind, uint64_t size_bytes)
-{
-	image_start_cached(image, kind, VOLUME_CACHE_NONE, size_bytes);
-}
-
-static void
-image_stop(struct image *image)
-{
-	volume_fixture_stop(&image->fixture);
-	medium_remove(image->kind, image->path);
-}
-
-static int
-run_request(struct image *image, struct volume_request request)
-{
-	struct trial trial = { .request = request };
-	int error;
-
-	trial_begin(&image->fixture, &trial, 0, NULL);
-	error = trial_wait(&trial);
-	trial_end(&trial);
-	return error;
-}
 
 /* Ask for all of the volume, part by part.  Returns how many extents, of which the first MAX are at EXTENTS. */
 static unsigned
@@ -104,10 +60,10 @@ check_extents(enum medium_kind kind, enum volume_cache cache)
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, MIB, 64 << 10, data), 0);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 4 * MIB, MIB, data), 0);
 	cr_assert_eq(
-		run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
-							     .no_hole = true,
-							     .offset = 3 * MIB,
-							     .length = MIB }),
+		image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							   .no_hole = true,
+							   .offset = 3 * MIB,
+							   .length = MIB }),
 		0);
 	/* As the file system says, and as is remembered of that. */
 	for (unsigned round = 0; round < 2; round++) {
@@ -121,9 +77,9 @@ check_extents(enum medium_kind kind, enum volume_cache cache)
 	cr_assert_eq(volume_peek(image.fixture.volume, 3 * MIB, MIB), VOLUME_PEEK_ZERO);
 	cr_assert_eq(volume_peek(image.fixture.volume, 4 * MIB, MIB), VOLUME_PEEK_DATA);
 	cr_assert_eq(volume_peek(image.fixture.volume, 0, 8 * MIB), VOLUME_PEEK_MIXED);
-	cr_assert_eq(run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
-								  .offset = 4 * MIB,
-								  .length = MIB }),
+	cr_assert_eq(image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
+								.offset = 4 * MIB,
+								.length = MIB }),
 		     0);
 	cr_assert_eq(volume_peek(image.fixture.volume, 4 * MIB, 4 * MIB), VOLUME_PEEK_ZERO);
 	image_stop(&image);
@@ -157,16 +113,16 @@ Test(file_extents, of_a_device_are_data_but_for_zeros_made_here)
 	cr_assert_eq(ask_extents(&image, got, 4), 1);
 	cr_assert_eq(got[0].flags, 0);
 	cr_assert_eq(
-		run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
-							     .offset = MIB,
-							     .length = 2 * MIB }),
+		image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							   .offset = MIB,
+							   .length = 2 * MIB }),
 		0);
 	cr_assert_eq(ask_extents(&image, got, 4), 3);
 	cr_assert_eq(got[1].flags, VOLUME_EXTENT_ZERO);
 	cr_assert_eq(got[1].length, 2 * MIB);
-	cr_assert_eq(run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
-								  .offset = MIB,
-								  .length = MIB }),
+	cr_assert_eq(image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
+								.offset = MIB,
+								.length = MIB }),
 		     0);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 3 * MIB - 1, 1, &byte), 0);
 	cr_assert_eq(ask_extents(&image, got, 4), 3);
@@ -214,7 +170,7 @@ write_while_asked(enum volume_cache cache)
 		SIZE = 1 << 20,
 		ASKING = 4
 	};
-	unsigned seed = volume_seed();
+	unsigned seed = (unsigned)test_seed();
 	struct volume_extent extents[ASKING][8];
 	static uint8_t data[65536];
 	struct trial asking[ASKING];

@@ -5,30 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/unit/medium.h"
-#include "tests/unit/volume_fixture.h"
-
-struct image {
-	struct volume_fixture fixture;
-	char path[64];
-};
-
-static void
-image_start(struct image *image, uint64_t size_bytes)
-{
-	cr_assert_null(medium_create(MEDIUM_HERE, size_bytes, image->path));
-	volume_fixture_start(&image->fixture, &(struct volume_options){ .path = image->path });
-}
-
-static void
-image_stop(struct image *image)
-{
-	volume_fixture_stop(&image->fixture);
-	medium_remove(MEDIUM_HERE, image->path);
-}
+#include "tests/unit/image_fixture.h"
+#include "tests/unit/seed.h"
 
 /* Change the file's size, and look.  Returns what volume_refresh does. */
 static int
@@ -38,22 +18,13 @@ resize(struct image *image, uint64_t size_bytes, uint64_t *found_bytes)
 	return volume_refresh(image->fixture.volume, found_bytes);
 }
 
-static uint64_t
-file_bytes(const char *path)
-{
-	struct stat status;
-
-	cr_assert_eq(stat(path, &status), 0);
-	return (uint64_t)status.st_size;
-}
-
 Test(file_grow, what_came_to_the_file_can_be_used)
 {
 	uint8_t bytes[4096], wanted[4096];
 	uint64_t found_bytes;
 	struct image image;
 
-	image_start(&image, 8192);
+	image_start(&image, MEDIUM_HERE, 8192);
 	cr_assert_eq(resize(&image, 65536, &found_bytes), 0);
 	cr_assert_eq(found_bytes, 65536);
 	cr_assert_eq(volume_size(image.fixture.volume), 65536);
@@ -69,7 +40,7 @@ Test(file_grow, same_size_changes_nothing)
 	uint64_t found_bytes = 0;
 	struct image image;
 
-	image_start(&image, 8192);
+	image_start(&image, MEDIUM_HERE, 8192);
 	cr_assert_eq(resize(&image, 8192, &found_bytes), 0);
 	cr_assert_eq(found_bytes, 8192);
 	cr_assert_eq(volume_size(image.fixture.volume), 8192);
@@ -82,7 +53,7 @@ Test(file_grow, smaller_file_is_told_and_the_size_stays)
 	uint64_t found_bytes = 0;
 	struct image image;
 
-	image_start(&image, 65536);
+	image_start(&image, MEDIUM_HERE, 65536);
 	cr_assert_eq(resize(&image, 8192, &found_bytes), 0);
 	cr_assert_eq(found_bytes, 8192);
 	cr_assert_eq(volume_size(image.fixture.volume), 65536);
@@ -103,7 +74,7 @@ Test(file_grow, data_behind_a_hole_that_had_the_end_is_found)
 	struct image image;
 	int fd;
 
-	image_start(&image, 65536 + 4096);
+	image_start(&image, MEDIUM_HERE, 65536 + 4096);
 	trial.request.length = 65536 + 4096;
 	trial_begin(&image.fixture, &trial, 0, NULL);
 	cr_assert_eq(trial_wait(&trial), 0);
@@ -144,7 +115,7 @@ Test(file_grow, odd_size_is_refused_where_its_tail_cannot_be_opened)
 	char away[80];
 	int fd;
 
-	image_start(&image, 8192);
+	image_start(&image, MEDIUM_HERE, 8192);
 	(void)snprintf(away, sizeof(away), "%s.away", image.path);
 	cr_assert_eq(rename(image.path, away), 0);
 	cr_assert_eq(truncate(away, 9000), 0);
@@ -169,9 +140,7 @@ Test(file_grow, grows_behind_faults)
 	struct image image;
 	uint8_t byte = 1;
 
-	cr_assert_null(medium_create(MEDIUM_HERE, 4096, image.path));
-	options.path = image.path;
-	volume_fixture_start(&image.fixture, &options);
+	image_start_with(&image, MEDIUM_HERE, 4096, options);
 	cr_assert_eq(resize(&image, 8192, &found_bytes), 0);
 	cr_assert_eq(volume_size(image.fixture.volume), 8192);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_WRITE, 8191, 1, &byte), 0);
@@ -227,7 +196,7 @@ check_model(struct growth *growth, uint64_t size_bytes)
 	cr_assert_eq(volume_run(&growth->image.fixture, VOLUME_COMMAND_READ, 0, size_bytes, got),
 		     0);
 	cr_assert_eq(memcmp(got, growth->model, size_bytes), 0);
-	cr_assert_eq(file_bytes(growth->image.path), size_bytes);
+	cr_assert_eq(image_file_bytes(&growth->image), size_bytes);
 	free(got);
 }
 
@@ -238,9 +207,9 @@ check_growth(uint64_t first_bytes, unsigned rounds, unsigned step_max, uint64_t 
 	struct growth *growth = calloc(1, sizeof(*growth));
 	uint64_t size_bytes = first_bytes, found_bytes;
 
-	growth->seed = volume_seed();
+	growth->seed = (unsigned)test_seed();
 	growth->model = calloc(1, MODEL_BYTES);
-	image_start(&growth->image, size_bytes);
+	image_start(&growth->image, MEDIUM_HERE, size_bytes);
 	for (unsigned round = 0; round < rounds; round++) {
 		int64_t last = (int64_t)((size_bytes - 1) / SLOT_BYTES), new_last;
 

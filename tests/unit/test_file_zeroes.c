@@ -9,42 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/unit/medium.h"
-#include "tests/unit/volume_fixture.h"
+#include "tests/unit/image_fixture.h"
+#include "tests/unit/seed.h"
 
 #define MIB ((uint64_t)1 << 20)
-
-struct image {
-	struct volume_fixture fixture;
-	enum medium_kind kind;
-	char path[64];
-};
-
-static void
-image_start_cached(struct image *image, enum medium_kind kind, enum volume_cache cache,
-		   uint64_t size_bytes)
-{
-	const char *missing = medium_create(kind, size_bytes, image->path);
-
-	if (missing != NULL)
-		cr_skip_test("%s: %s", medium_names[kind], missing);
-	image->kind = kind;
-	volume_fixture_start(&image->fixture,
-			     &(struct volume_options){ .path = image->path, .cache = cache });
-}
-
-static void
-image_start(struct image *image, enum medium_kind kind, uint64_t size_bytes)
-{
-	image_start_cached(image, kind, VOLUME_CACHE_NONE, size_bytes);
-}
-
-static void
-image_stop(struct image *image)
-{
-	volume_fixture_stop(&image->fixture);
-	medium_remove(image->kind, image->path);
-}
 
 static uint64_t
 used_bytes(const struct image *image)
@@ -53,18 +21,6 @@ used_bytes(const struct image *image)
 
 	cr_assert_eq(stat(image->path, &status), 0);
 	return (uint64_t)status.st_blocks * 512;
-}
-
-static int
-run_request(struct image *image, struct volume_request request)
-{
-	struct trial trial = { .request = request };
-	int error;
-
-	trial_begin(&image->fixture, &trial, 0, NULL);
-	error = trial_wait(&trial);
-	trial_end(&trial);
-	return error;
 }
 
 /* ---- the model ---- */
@@ -201,7 +157,7 @@ static void
 check_model(enum medium_kind kind, enum volume_cache cache, uint64_t size_bytes, unsigned rounds)
 {
 	struct model *model = model_create(size_bytes);
-	unsigned seed = volume_seed();
+	unsigned seed = (unsigned)test_seed();
 	struct image image;
 
 	image_start_cached(&image, kind, cache, size_bytes);
@@ -219,12 +175,8 @@ check_model(enum medium_kind kind, enum volume_cache cache, uint64_t size_bytes,
 		}
 	}
 	compare(&image, model);
-	if (kind < MEDIUM_LOOP512) {
-		struct stat status;
-
-		cr_assert_eq(stat(image.path, &status), 0);
-		cr_assert_eq((uint64_t)status.st_size, size_bytes);
-	}
+	if (kind < MEDIUM_LOOP512)
+		cr_assert_eq(image_file_bytes(&image), size_bytes);
 	image_stop(&image);
 	model_destroy(model);
 }
@@ -263,7 +215,7 @@ Test(file_zeroes, zeros_are_not_undone_by_a_write_beside_them, .timeout = 120)
 	};
 	struct volume_request zeros = { .command = VOLUME_COMMAND_WRITE_ZEROES, .length = BYTES };
 	static uint8_t old[BYTES], got[BYTES];
-	unsigned seed = volume_seed();
+	unsigned seed = (unsigned)test_seed();
 	struct trial trials[2];
 	struct image image;
 
@@ -372,20 +324,20 @@ Test(file_zeroes, trim_and_zeros_give_room_back_unless_told_not_to)
 	fill(&image, 8 * MIB);
 	cr_assert_geq(used_bytes(&image), 8 * MIB);
 	cr_assert_eq(
-		run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
-							     .no_hole = true,
-							     .length = 2 * MIB }),
+		image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							   .no_hole = true,
+							   .length = 2 * MIB }),
 		0);
 	cr_assert_geq(used_bytes(&image), 8 * MIB);
-	cr_assert_eq(run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
-								  .length = 4 * MIB }),
+	cr_assert_eq(image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
+								.length = 4 * MIB }),
 		     0);
 	cr_assert_lt(used_bytes(&image), 5 * MIB);
 	cr_assert_eq(
-		run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
-							     .fast_only = true,
-							     .durable = true,
-							     .length = 8 * MIB }),
+		image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							   .fast_only = true,
+							   .durable = true,
+							   .length = 8 * MIB }),
 		0);
 	cr_assert_lt(used_bytes(&image), MIB);
 	image_stop(&image);
@@ -399,10 +351,10 @@ Test(file_zeroes, zeros_of_less_than_a_grain_are_not_fast)
 	image_start(&image, MEDIUM_HERE, MIB);
 	fill(&image, MIB);
 	cr_assert_eq(
-		run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
-							     .fast_only = true,
-							     .offset = 100,
-							     .length = 1000 }),
+		image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							   .fast_only = true,
+							   .offset = 100,
+							   .length = 1000 }),
 		-EOPNOTSUPP);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, 4096, bytes), 0);
 	cr_assert_eq(bytes[500], 0x5a);
@@ -415,8 +367,8 @@ Test(file_zeroes, a_trim_of_terabytes_ends, .timeout = 60)
 
 	image_start(&image, MEDIUM_HERE, (uint64_t)8 << 40);
 	fill(&image, MIB);
-	cr_assert_eq(run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
-								  .length = (uint64_t)8 << 40 }),
+	cr_assert_eq(image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
+								.length = (uint64_t)8 << 40 }),
 		     0);
 	cr_assert_lt(used_bytes(&image), MIB / 2);
 	image_stop(&image);
@@ -430,9 +382,9 @@ Test(file_zeroes, what_is_abandoned_ends_between_slices)
 
 	image_start(&image, MEDIUM_HERE, (uint64_t)8 << 40);
 	fill(&image, MIB);
-	cr_assert_eq(run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
-								  .length = (uint64_t)8 << 40,
-								  .abandoned = &abandoned }),
+	cr_assert_eq(image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_TRIM,
+								.length = (uint64_t)8 << 40,
+								.abandoned = &abandoned }),
 		     0);
 	cr_assert_geq(used_bytes(&image), MIB);
 	image_stop(&image);
@@ -466,8 +418,8 @@ Test(file_zeroes, zeros_that_fail_are_data_still)
 		image_stop(&image);
 		cr_skip_test("this file system can't be told to refuse, or by root only");
 	}
-	error = run_request(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
-							     .length = MIB });
+	error = image_run(&image, (struct volume_request){ .command = VOLUME_COMMAND_WRITE_ZEROES,
+							   .length = MIB });
 	cr_assert(set_refusing(&image, false));
 	cr_assert_eq(error, -EPERM);
 	cr_assert_neq(volume_peek(image.fixture.volume, 0, MIB), VOLUME_PEEK_ZERO);

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "net/handshake.h"
 #include "net/nbd.h"
+#include "tests/unit/seed.h"
 
 static struct volume volume = { .size_bytes = 10000003, .block_bytes = 512 };
 static struct volume volume_4k = { .size_bytes = 1 << 20, .block_bytes = 8192, .read_only = true };
@@ -743,10 +743,8 @@ Test(handshake, byte_by_byte_gives_the_same)
 /* Mostly valid messages with random damage. */
 Test(handshake, random_bytes_never_take_more_than_there_are)
 {
-	const char *text = getenv("SEED");
-	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 0) : (unsigned)time(NULL);
+	unsigned seed = (unsigned)test_seed();
 
-	printf("SEED=%u\n", seed);
 	for (unsigned i = 0; i < 20000; i++) {
 		struct trial trial;
 		enum handshake_result result;

@@ -142,6 +142,32 @@ Test(listener, stale_unix_socket_is_replaced)
 	listener_close(&listener);
 }
 
+Test(listener, stale_unix_socket_that_may_not_be_removed_is_not_said_to_be_in_use)
+{
+	static const char directory[] = "build/unit-listener-sticky",
+			  path[] = "build/unit-listener-sticky/socket";
+	struct address address = address_of("unix:build/unit-listener-sticky/socket");
+	struct listener gone, listener;
+
+	if (geteuid() != 0)
+		cr_skip_test("needs root to be somebody else");
+	cr_assert_eq(mkdir(directory, 0755), 0);
+	cr_assert_eq(listener_open(&gone, &address), 0);
+	(void)close(gone.fd);
+	cr_assert_eq(chmod(directory, 01777), 0);
+	cr_assert_eq(chmod(path, 0777), 0);
+	cr_assert_eq(seteuid(65534), 0); /* in this test's own process */
+	cr_assert_eq(listener_open(&listener, &address), -EPERM);
+	cr_assert_eq(seteuid(0), 0);
+	cr_assert_eq(chmod(path, 0755), 0);
+	cr_assert_eq(seteuid(65534), 0);
+	cr_assert_eq(listener_open(&listener, &address), -EACCES);
+	cr_assert_eq(seteuid(0), 0);
+	cr_assert(exists(path));
+	cr_assert_eq(unlink(path), 0);
+	cr_assert_eq(rmdir(directory), 0);
+}
+
 Test(listener, unix_socket_that_answers_is_left_alone)
 {
 	struct address address = address_of("unix:build/unit-listener-alive");

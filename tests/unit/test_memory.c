@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "tests/unit/seed.h"
 #include "tests/unit/volume_fixture.h"
 
 static struct volume_options
@@ -113,7 +114,7 @@ check_extents(struct volume_fixture *fixture, const uint8_t *model, uint64_t siz
 Test(memory, random_requests_leave_what_the_model_says, .timeout = 120)
 {
 	const uint64_t size_bytes = 1000001;
-	unsigned seed = volume_seed();
+	unsigned seed = (unsigned)test_seed();
 	uint8_t *model = calloc(1, size_bytes), *bytes = malloc(size_bytes);
 	struct volume_fixture fixture;
 

@@ -2,21 +2,19 @@
 #include "disk/page_map.h"
 
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "tests/unit/seed.h"
 
 #define PAGES 1000u
 
 Test(page_map, does_what_an_array_does)
 {
-	const char *text = getenv("SEED");
-	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 0) : (unsigned)time(NULL);
+	unsigned seed = (unsigned)test_seed();
 	struct page_map *map;
 	bool model[PAGES] = { false };
 
-	printf("SEED=%u\n", seed);
 	cr_assert_eq(page_map_create(PAGES, &map), 0);
 	for (unsigned round = 0; round < 20000; round++) {
 		unsigned first = (unsigned)rand_r(&seed) % PAGES;

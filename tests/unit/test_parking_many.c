@@ -1,6 +1,7 @@
 /* reactor/parking.h on the real kernel, with many descriptors: each is reported once, whatever the calls of a batch do to the others,
  * and thousands of idle ones cost one poll and no turn. */
 #include "tests/unit/parking_fixture.h"
+#include "tests/unit/seed.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 TestSuite(parking_many, .init = reactor_fixture_init, .fini = reactor_fixture_fini, .timeout = 60);
@@ -208,17 +208,6 @@ Test(parking_many, exactly_one_full_batch_arms_the_poll_again)
 	parking_end();
 }
 
-/* One seed repeats a test: SEED=n. */
-static void
-seed_random(void)
-{
-	const char *text = getenv("SEED");
-	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 10) : (unsigned)time(NULL);
-
-	cr_log_info("SEED=%u", seed);
-	srandom(seed);
-}
-
 /* With one slot for polls: the set's poll is the only one that any of this takes. */
 static void
 create_with_one_poll_slot(void)
@@ -233,7 +222,7 @@ Test(parking_many, random_subsets_of_many_are_each_reported_once)
 	const struct reactor_counters *counters;
 	unsigned expected = 0;
 
-	seed_random();
+	srandom((unsigned)test_seed());
 	create_with_one_poll_slot();
 	park_many(IDLE_COUNT, 0);
 	turn_until_idle();

@@ -1,12 +1,12 @@
 /* Ranges locked across two real cores. */
 #include <criterion/criterion.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "disk/range_lock.h"
+#include "tests/unit/seed.h"
 
 #define CORES  2
 #define BLOCKS 16 /* of the random trial: few, so that holders meet */
@@ -559,12 +559,10 @@ random_start(struct message *message)
 
 Test(range_lock, random_holders_never_share_what_one_has_alone, .timeout = 120)
 {
-	const char *text = getenv("SEED");
-	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 0) : (unsigned)time(NULL);
+	unsigned seed = (unsigned)test_seed();
 	struct random_holder *holders = calloc(CORES * HOLDERS_PER_CORE, sizeof(*holders));
 	struct fixture fixture;
 
-	printf("SEED=%u\n", seed);
 	fixture_start(&fixture);
 	for (unsigned i = 0; i < CORES * HOLDERS_PER_CORE; i++) {
 		holders[i].fixture = &fixture;

@@ -5,14 +5,13 @@
  * on a machine that is as busy as it likes; how long it takes is for test_reactor_priority.c. */
 #include "tests/unit/kernel_faults.h"
 #include "tests/unit/reactor_fixture.h"
+#include "tests/unit/seed.h"
 
 #include <criterion/criterion.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #define FLOOD_CALLS 100
@@ -147,10 +146,8 @@ static void start_flood(enum priority class)
 
 static void assert_nothing_before_the_answer(enum priority class)
 {
-	const char *text = getenv("SEED");
-	uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : (uint64_t)time(NULL);
+	uint64_t seed = test_seed();
 
-	printf("SEED=%llu\n", (unsigned long long)seed);
 	chance[0] = (unsigned short)seed;
 	chance[1] = (unsigned short)(seed >> 16);
 	apart = 1;

@@ -4,9 +4,9 @@
 #include "reactor/op.h"
 #include "reactor/op_queue.h"
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "tests/unit/seed.h"
 
 #define SLOTS 50
 
@@ -107,12 +107,10 @@ Test(slot_table, tags_that_were_never_given_find_nothing)
 /* Random taking and releasing, and numbers from nowhere: what is found is what was taken for that very tag. */
 Test(slot_table, any_number_finds_what_it_names_or_nothing)
 {
-	const char *text = getenv("SEED");
-	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 10) : (unsigned)time(NULL);
+	unsigned seed = (unsigned)test_seed();
 	uint64_t tags[SLOTS];
 	bool taken[SLOTS] = { false };
 
-	printf("SEED=%u\n", seed);
 	srandom(seed);
 	for (unsigned round = 0; round < 200000; round++) {
 		unsigned i = (unsigned)random() % SLOTS;

@@ -70,6 +70,27 @@ Test(target, percent_encoding_is_decoded_and_slashes_belong_to_the_name)
 	check_target("nbd://127.0.0.1/a%20b/c%2Fd", "127.0.0.1:10809", "a b/c/d");
 }
 
+Test(target, slashes_at_the_ends_and_in_a_row_belong_to_the_name)
+{
+	static const struct {
+		const char *path, *name;
+	} paths[] = {
+		{ "//abs", "/abs" }, { "/a/", "a/" },	    { "/a/?tls-hostname=x", "a/" },
+		{ "/a//b", "a//b" }, { "//", "/" },	    { "///", "//" },
+		{ "/?x=1", "" },     { "//%2F%20", "// " },
+	};
+	char uri[80];
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+		snprintf(uri, sizeof(uri), "nbd://127.0.0.1%s", paths[i].path);
+		check_target(uri, "127.0.0.1:10809", paths[i].name);
+	}
+	check_target("nbd+unix:////abs?socket=/s", "unix:/s", "/abs");
+	check_target("nbd+unix:///a/?socket=/s", "unix:/s", "a/");
+	check_target("nbd+unix:///a//b?socket=/s", "unix:/s", "a//b");
+	check_target("nbd+unix:////?socket=/s", "unix:/s", "/");
+}
+
 Test(target, a_unix_socket_is_in_the_query)
 {
 	check_target("nbd+unix:///disk?socket=/run/my%20nbd.sock", "unix:/run/my nbd.sock", "disk");

@@ -4,9 +4,9 @@
 
 #include "reactor/check.h"
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "tests/unit/seed.h"
 
 #define TICK TIMER_TICK_NS
 
@@ -330,13 +330,11 @@ static unsigned short random_state[3];
 static void
 seed_random(void)
 {
-	const char *text = getenv("SEED");
-	unsigned long seed = text != NULL ? strtoul(text, NULL, 0) : (unsigned long)time(NULL);
+	uint64_t seed = test_seed();
 
 	random_state[0] = (unsigned short)seed;
 	random_state[1] = (unsigned short)(seed >> 16);
 	random_state[2] = (unsigned short)(seed >> 32);
-	fprintf(stderr, "test_timer: SEED=%lu\n", seed);
 }
 
 static uint64_t

@@ -3,10 +3,8 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 void
@@ -154,14 +152,4 @@ volume_run(struct volume_fixture *fixture, enum volume_command command, uint64_t
 	   uint64_t length, uint8_t *bytes)
 {
 	return volume_run_on(fixture, 0, command, offset, length, bytes);
-}
-
-unsigned
-volume_seed(void)
-{
-	const char *text = getenv("SEED");
-	unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 0) : (unsigned)time(NULL);
-
-	printf("SEED=%u\n", seed);
-	return seed;
 }

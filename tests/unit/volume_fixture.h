@@ -50,7 +50,4 @@ int volume_run(struct volume_fixture *fixture, enum volume_command command, uint
 int volume_run_on(struct volume_fixture *fixture, unsigned core, enum volume_command command,
 		  uint64_t offset, uint64_t length, uint8_t *bytes);
 
-/* SEED of the environment, or a new one; printed. */
-unsigned volume_seed(void);
-
 #endif

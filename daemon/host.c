@@ -26,16 +26,13 @@ host_read_line(const char *root, char *line, size_t line_bytes, const char *form
 	return read_first_line(path, line, line_bytes);
 }
 
-uint64_t
-host_read_number(const char *root, const char *path)
+bool
+host_read_number(const char *root, const char *path, uint64_t *number)
 {
 	char line[64];
-	uint64_t number;
 
-	if (!host_read_line(root, line, sizeof(line), "%s", path) ||
-	    sscanf(line, "%" SCNu64, &number) != 1)
-		return 0;
-	return number;
+	return host_read_line(root, line, sizeof(line), "%s", path) &&
+	       sscanf(line, "%" SCNu64, number) == 1;
 }
 
 unsigned

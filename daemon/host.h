@@ -13,8 +13,9 @@
 bool host_read_line(const char *root, char *line, size_t line_bytes, const char *format,
 		    ...) MUST_USE PRINTF_LIKE(4, 5);
 
-/* The number that the file at PATH holds, or 0. */
-uint64_t host_read_number(const char *root, const char *path);
+/* Find the number that the file at PATH holds.  Returns false if there is none, or no such file; then
+ * *number is unchanged. */
+bool host_read_number(const char *root, const char *path, uint64_t *number) MUST_USE;
 
 /* The CPUs' worth of time that the process's cgroup and those above it (version 2) leave, rounded down, at least 1; or 0: no
  * limit.  Source: Documentation/admin-guide/cgroup-v2.rst, cpu.max. */

@@ -10,6 +10,7 @@
 #include "daemon/config.h"
 #include "daemon/config_tls.h"
 #include "daemon/core_choice.h"
+#include "daemon/image.h"
 #include "daemon/limits.h"
 #include "daemon/privileges.h"
 #include "disk/volume.h"
@@ -18,20 +19,11 @@
 
 #define RUN_DIRECTORY "/run/"
 
-/* What an export's path leads to. */
-struct image {
-	bool found, is_device;
-	dev_t device; /* itself, or that of its file system */
-	ino_t inode;  /* 0: it is a device */
-};
-
 static int check_tls(const struct config *config);
 static int check_listeners(const struct config *config);
 static bool is_made_at_start(const struct address *address);
 static int check_exports(const struct config *config, FILE *out);
-static void find_image(const char *path, struct image *image);
 static int check_other_names(const struct config *config, const struct image *images, size_t index);
-static bool is_same_image(const struct image *left, const struct image *right);
 
 int
 inspection_run(const struct config *config, FILE *out)
@@ -121,7 +113,7 @@ check_exports(const struct config *config, FILE *out)
 		uint64_t size_bytes;
 		int result = volume_check(&options, &size_bytes);
 
-		find_image(export->path, &images[i]);
+		image_find(export->path, &images[i]);
 		if (result == 0)
 			result = check_other_names(config, images, i);
 		if (result < 0) {
@@ -137,19 +129,6 @@ check_exports(const struct config *config, FILE *out)
 	return error;
 }
 
-static void
-find_image(const char *path, struct image *image)
-{
-	struct stat status;
-
-	if (!path || stat(path, &status) != 0)
-		return;
-	image->found = true;
-	image->is_device = S_ISBLK(status.st_mode);
-	image->device = image->is_device ? status.st_rdev : status.st_dev;
-	image->inode = image->is_device ? 0 : status.st_ino;
-}
-
 /* The image of the export at INDEX may be another one's before it, by a link or another way to write its path: one of them would find the
  * other's lock.  The same path twice is found when it is read. */
 static int
@@ -161,7 +140,7 @@ check_other_names(const struct config *config, const struct image *images, size_
 		const struct config_export *other = &config->exports[i];
 
 		if ((export->read_only && other->read_only) ||
-		    !is_same_image(&images[index], &images[i]))
+		    !image_is_same(&images[index], &images[i]))
 			continue;
 		log_error(
 			"%s: is the same image as %s of export \"%s\" (%s); give each its own, or "
@@ -170,11 +149,4 @@ check_other_names(const struct config *config, const struct image *images, size_
 		return -EBUSY;
 	}
 	return 0;
-}
-
-static bool
-is_same_image(const struct image *left, const struct image *right)
-{
-	return left->found && right->found && left->is_device == right->is_device &&
-	       left->device == right->device && left->inode == right->inode;
 }

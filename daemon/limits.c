@@ -49,18 +49,19 @@ struct aio_budget
 limits_aio_budget(const struct config *config)
 {
 	struct reactor_config reactor = limits_reactor_config(config);
-
-	return (struct aio_budget){
-		.limit = host_read_number("", "/proc/sys/fs/aio-max-nr"),
-		.used_by_others = host_read_number("", "/proc/sys/fs/aio-nr"),
-		.needed = (unsigned long)config->cores.count *
+	struct aio_budget budget = {
+		.needed = (uint64_t)config->cores.count *
 			  (reactor.disk_slots + reactor.poll_slots + REACTOR_OWN_SLOTS),
 	};
+
+	budget.known = host_read_number("", "/proc/sys/fs/aio-max-nr", &budget.limit) &&
+		       host_read_number("", "/proc/sys/fs/aio-nr", &budget.used_by_others);
+	return budget;
 }
 
 /* SLOTS times ROOM / NEEDED, but not too few. */
 static unsigned
-scale_slots(unsigned slots, unsigned long room, unsigned long needed)
+scale_slots(unsigned slots, uint64_t room, uint64_t needed)
 {
 	unsigned scaled = (unsigned)(slots * room / needed);
 
@@ -71,8 +72,11 @@ void
 limits_share_aio(struct reactor_config *reactor, const struct aio_budget *budget,
 		 unsigned core_count)
 {
-	unsigned long needed = reactor->disk_slots + reactor->poll_slots, room = 0;
+	uint64_t needed = reactor->disk_slots + reactor->poll_slots, room = 0;
 
+	/* Then the kernel says what is too much, and each core makes do with half, a quarter and so on. */
+	if (!budget->known)
+		return;
 	if (budget->limit > budget->used_by_others)
 		room = (budget->limit - budget->used_by_others) / core_count;
 	room = room > REACTOR_OWN_SLOTS ? room - REACTOR_OWN_SLOTS : 0;
@@ -123,14 +127,22 @@ void
 limits_describe(const struct config *config, FILE *out)
 {
 	struct aio_budget aio = limits_aio_budget(config);
+	uint64_t memory_bytes = host_memory_bytes("");
 
-	fprintf(out, "needs            %lu AIO slots (fs.aio-max-nr %lu, %lu in use)%s\n",
-		aio.needed, aio.limit, aio.used_by_others,
-		aio.used_by_others + aio.needed > aio.limit ? ": each core gets its share" : "");
+	fprintf(out, "needs            %" PRIu64 " AIO slots (fs.aio-max-nr ", aio.needed);
+	if (aio.known)
+		fprintf(out, "%" PRIu64 ", %" PRIu64 " in use)%s\n", aio.limit, aio.used_by_others,
+			aio.used_by_others + aio.needed > aio.limit ? ": each core gets its share"
+								    : "");
+	else
+		fprintf(out, "unknown: it cannot be read here)\n");
 	fprintf(out, "                 %" PRIu64 " files (RLIMIT_NOFILE %" PRIu64 ")\n",
 		files_needed(config), hard_limit(RLIMIT_NOFILE));
-	fprintf(out, "                 %" PRIu64 " MiB of memory (%" PRIu64 " MiB in all)\n",
-		memory_needed(config) >> 20, host_memory_bytes("") >> 20);
+	fprintf(out, "                 %" PRIu64 " MiB of memory (", memory_needed(config) >> 20);
+	if (memory_bytes > 0)
+		fprintf(out, "%" PRIu64 " MiB in all)\n", memory_bytes >> 20);
+	else
+		fprintf(out, "of how many is unknown)\n");
 }
 
 static uint64_t

@@ -8,7 +8,9 @@
 
 /* What the host has of slots for asynchronous I/O, and what it would take to have what was asked for. */
 struct aio_budget {
-	unsigned long limit, used_by_others, needed;
+	bool known; /* else nothing is of the first two: /proc/sys is hidden */
+	uint64_t limit, used_by_others;
+	uint64_t needed;
 };
 
 /* The slots of each core that CONFIG asks for; all other fields as CONFIG says too. */
@@ -16,8 +18,8 @@ struct reactor_config limits_reactor_config(const struct config *config);
 
 struct aio_budget limits_aio_budget(const struct config *config);
 
-/* If the host has not enough slots for all cores, lower REACTOR's to each core's share: the first ones would leave nothing for
- * the last. */
+/* If the host is known to have not enough slots for all cores, lower REACTOR's to each core's share:
+ * the first ones would leave nothing for the last. */
 void limits_share_aio(struct reactor_config *reactor, const struct aio_budget *budget,
 		      unsigned core_count);
 

@@ -2,6 +2,7 @@
 #include "daemon/server.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,13 +77,35 @@ start_settings_of(const struct config *config)
 	return settings;
 }
 
+#define AIO_TEXT_BYTES 160
+
+/* What there is of slots, and how there would be enough. */
+static void
+describe_slots(const struct aio_budget *budget, char has[AIO_TEXT_BYTES], char fix[AIO_TEXT_BYTES])
+{
+	if (budget->known) {
+		snprintf(has, AIO_TEXT_BYTES, "is %" PRIu64 " and others use %" PRIu64,
+			 budget->limit, budget->used_by_others);
+		snprintf(fix, AIO_TEXT_BYTES, "run sysctl -w fs.aio-max-nr=%" PRIu64,
+			 budget->used_by_others + budget->needed);
+	} else {
+		snprintf(has, AIO_TEXT_BYTES, "is too small, and cannot be read here");
+		snprintf(fix, AIO_TEXT_BYTES,
+			 "set it on the host to %" PRIu64
+			 " more than its fs.aio-nr is without this daemon",
+			 budget->needed);
+	}
+}
+
 static void
 log_no_slots(const struct config *config, const struct aio_budget *budget)
 {
-	log_error("fs.aio-max-nr is %lu and others use %lu, but %u cores need %lu: run sysctl -w "
-		  "fs.aio-max-nr=%lu, or lower queue-depth or max-connections",
-		  budget->limit, budget->used_by_others, config->cores.count, budget->needed,
-		  budget->used_by_others + budget->needed);
+	char has[AIO_TEXT_BYTES], fix[AIO_TEXT_BYTES];
+
+	describe_slots(budget, has, fix);
+	log_error("fs.aio-max-nr %s, but %u cores need %" PRIu64
+		  ": %s, or lower queue-depth or max-connections",
+		  has, config->cores.count, budget->needed, fix);
 }
 
 /* Some core may have to do with less than it was to have: say so, once. */
@@ -91,6 +114,7 @@ log_fewer_slots(const struct cores *cores, const struct reactor_config *asked,
 		const struct aio_budget *budget)
 {
 	unsigned disk = asked->disk_slots, polls = asked->poll_slots;
+	char has[AIO_TEXT_BYTES], fix[AIO_TEXT_BYTES];
 
 	for (unsigned i = 0; i < cores->count; i++) {
 		const struct reactor *reactor = cores->cores[i].reactor;
@@ -102,11 +126,11 @@ log_fewer_slots(const struct cores *cores, const struct reactor_config *asked,
 	}
 	if (disk == asked->disk_slots && polls == asked->poll_slots)
 		return;
-	log_warning("fs.aio-max-nr is %lu and others use %lu: a core has only %u slots for disk "
-		    "requests instead of queue-depth = %u, and %u for polls instead of %u; for "
-		    "all of them run sysctl -w fs.aio-max-nr=%lu and start again",
-		    budget->limit, budget->used_by_others, disk, asked->disk_slots, polls,
-		    asked->poll_slots, budget->used_by_others + budget->needed);
+	describe_slots(budget, has, fix);
+	log_warning("fs.aio-max-nr %s: a core has only %u slots for disk requests instead of "
+		    "queue-depth = %u, and %u for polls instead of %u; for all of them %s and "
+		    "start again",
+		    has, disk, asked->disk_slots, polls, asked->poll_slots, fix);
 }
 
 static int

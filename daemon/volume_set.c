@@ -58,11 +58,21 @@ does_for(const struct volume_options *open, const struct volume_options *wanted)
 	return volume_options_equal(open, &with_access);
 }
 
+/* Whether an export of the configuration OFFER has ENTRY, and leaves nothing of it for another with
+ * OPTIONS.  Only readers share what was open for writing before: alone each would meet its lock. */
+static bool
+is_taken(const struct volume_entry *entry, unsigned offer, const struct volume_options *options)
+{
+	bool for_readers = !entry->options.read_only && entry->last_reads && options->read_only;
+
+	return entry->last_offer == offer && !for_readers;
+}
+
 static bool
 may_share(const struct volume_entry *entry, unsigned offer, const char *name,
 	  const struct volume_options *options)
 {
-	return !entry->unlocked && entry->last_offer != offer &&
+	return !entry->unlocked && !is_taken(entry, offer, options) &&
 	       does_for(&entry->options, options) &&
 	       (!has_own_content(options) || strcmp(entry->name, name) == 0);
 }
@@ -124,6 +134,27 @@ lock_readers_again(const struct volume_entry *writer)
 	}
 }
 
+/* The export whose volume, of another configuration or kept from one, is of the image at OPTIONS'
+ * path and keeps it from being opened; NULL: none.  One that this configuration has taken may just
+ * as well make way itself, which is what the lock's own message says. */
+static const char *
+find_holder(const struct volume_set *set, unsigned offer, const struct volume_options *options)
+{
+	const struct list_node *node;
+	struct image image;
+
+	image_find(options->path, &image);
+	list_for_each(node, &set->entries) {
+		const struct volume_entry *entry = container_of(node, struct volume_entry, node);
+		bool both_read = entry->options.read_only && options->read_only;
+
+		if (!entry->unlocked && !both_read && !is_taken(entry, offer, options) &&
+		    image_is_same(&entry->image, &image))
+			return entry->name;
+	}
+	return NULL;
+}
+
 /* Open WRITER's volume beside those who read it, whose locks would be in the way.  They keep to reading, and from now on under the
  * writer's lock.  If any reads through the page cache WRITER writes there, too: direct writes to a device leave in it what is read meanwhile. */
 static int
@@ -144,7 +175,12 @@ open_beside_readers(struct volume_entry *writer, unsigned offer)
 		reader->unlocked = true;
 		reader->writer = writer;
 	}
-	return error < 0 ? error : volume_open(&writer->options, &writer->volume);
+	if (error < 0)
+		return error;
+	writer->options.holder = find_holder(writer->set, offer, &writer->options);
+	error = volume_open(&writer->options, &writer->volume);
+	writer->options.holder = NULL; /* it may be gone before this one */
+	return error;
 }
 
 /* Memory is not carried over from one size to another: whoever expected that is told. */
@@ -183,6 +219,7 @@ open_entry(struct volume_set *set, unsigned offer, const char *name,
 	error = open_beside_readers(entry, offer);
 	if (error < 0)
 		goto err_after_options;
+	image_find(options->path, &entry->image);
 	entry->volume->export_name = entry->name;
 	if (set->cores != NULL)
 		error = start(set, entry->volume);
@@ -222,6 +259,7 @@ volume_set_acquire(struct volume_set *set, unsigned offer, const char *name,
 			    name, entry->volume->path, volume_cache_names[entry->options.cache]);
 	entry->users++;
 	entry->last_offer = offer;
+	entry->last_reads = options->read_only;
 	*result = entry;
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include "disk/device_limits.h"
 #include "disk/file_create.h"
 #include "disk/file_volume.h"
+#include "disk/image_format.h"
 #include "disk/volume_kinds.h"
 #include "reactor/log.h"
 
@@ -64,6 +65,18 @@ log_open_error(const char *path, bool read_only, int error)
 	log_error("%s: cannot be opened for %s: %s%s", path,
 		  read_only ? "reading" : "reading and writing", strerror(-error), fix);
 	return error;
+}
+
+/* It is this process that has the image, for the export HOLDER: to stop others would not help. */
+static int
+log_held(const char *path, const char *holder)
+{
+	log_error("%s: this daemon has it open for export \"%s\", by another path or with other "
+		  "settings: reload without any export of it and, when their clients have gone, "
+		  "with them, or restart the daemon; two exports of one image must both be "
+		  "read-only",
+		  path, holder);
+	return -EBUSY;
 }
 
 /* Find the unit of direct I/O for the opened file.  Source: statx(2), STATX_DIOALIGN. */
@@ -183,15 +196,18 @@ find_size(const char *path, int fd, const struct stat *status, uint64_t *size_by
 }
 
 /* Keep other processes, and other exports of this one, from writing what is served here.
+ * HOLDER: as in volume_options.
  * The lock belongs to the open file: it ends with its last descriptor.  Source: fcntl(2), F_OFD_SETLK. */
 static int
-lock_file(const char *path, int fd, short type)
+lock_file(const char *path, const char *holder, int fd, short type)
 {
 	struct flock whole = { .l_type = type, .l_whence = SEEK_SET };
 
 	if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
 		return 0;
 	if (errno == EAGAIN || errno == EACCES) {
+		if (holder != NULL)
+			return log_held(path, holder);
 		log_error("%s: is in use by another process or export; stop that, or make both "
 			  "read-only",
 			  path);
@@ -211,7 +227,7 @@ file_lock(struct volume *volume, bool locked)
 	/* A writer's volume of the same file has a map of its own, and this one hears nothing of its writes. */
 	if (!locked)
 		extent_map_doubt(&file->map, true);
-	error = lock_file(volume->path, file->fd, locked ? F_RDLCK : F_UNLCK);
+	error = lock_file(volume->path, NULL, file->fd, locked ? F_RDLCK : F_UNLCK);
 	if (locked && error == 0)
 		extent_map_doubt(&file->map, false);
 	return error;
@@ -336,6 +352,8 @@ open_image(const struct volume_options *options, bool claimed, uint64_t *size_by
 	if (S_ISBLK(status.st_mode) && claimed && !read_only)
 		flags |= O_EXCL;
 	fd = open(path, flags);
+	if (fd < 0 && errno == EBUSY && options->holder != NULL)
+		return log_held(path, options->holder);
 	if (fd < 0)
 		return log_open_error(path, read_only, -errno);
 	if (fstat(fd, &status) != 0)
@@ -344,10 +362,14 @@ open_image(const struct volume_options *options, bool claimed, uint64_t *size_by
 		error = find_size(path, fd, &status, size_bytes);
 	if (error == 0)
 		error = find_block_bytes(path, fd, &status, unit_bytes);
-	if (error == 0)
-		return fd;
-	(void)close(fd);
-	return error;
+	if (error < 0) {
+		(void)close(fd);
+		return error;
+	}
+	/* Not of a device: of one that hangs all can be found out but what is in it. */
+	if (S_ISREG(status.st_mode))
+		image_format_warn(path, fd, *unit_bytes);
+	return fd;
 }
 
 int
@@ -416,7 +438,7 @@ file_open(const struct volume_options *options, struct volume **result)
 	file->cached = options->cache == VOLUME_CACHE_HOST;
 	volume->block_bytes = file->cached ? 1 : unit_bytes;
 	volume->prefetches = file->cached;
-	error = lock_file(path, file->fd, read_only ? F_RDLCK : F_WRLCK);
+	error = lock_file(path, options->holder, file->fd, read_only ? F_RDLCK : F_WRLCK);
 	if (error == 0)
 		error = find_abilities(file);
 	file->grain_bytes = find_grain_bytes(file, unit_bytes);

@@ -151,6 +151,7 @@ volume_options_copy(const struct volume_options *from, struct volume_options *to
 
 	copy.path = from->path == NULL ? NULL : strdup(from->path);
 	copy.fault = from->fault == NULL ? NULL : strdup(from->fault);
+	copy.holder = NULL;
 	if ((from->path != NULL && copy.path == NULL) ||
 	    (from->fault != NULL && copy.fault == NULL)) {
 		volume_options_clear(&copy);

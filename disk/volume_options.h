@@ -41,12 +41,17 @@ struct volume_options {
 	/* Called now and then while a file is made, which can take long; returns whether to go on: else there is none, and -ECANCELED.
 	 * NULL: nobody is. */
 	bool (*progress)(const struct volume_options *options, uint64_t done_bytes);
+	/* The export that has the same image open in this process, with which it may collide: then it
+	 * is named.  NULL: none. */
+	const char *holder;
 };
 
-/* Whether both open the same volume in the same way.  Every option counts, but not what is for making a file: it is there. */
+/* Whether both open the same volume in the same way.  Every option counts, but not the holder,
+ * nor what is for making a file: it is there. */
 bool volume_options_equal(const struct volume_options *left, const struct volume_options *right);
 
-/* Copy FROM, with strings of its own; and free those.  Returns 0 or -ENOMEM; then *to is unchanged. */
+/* Copy FROM, with strings of its own, but no holder; and free those.  Returns 0 or -ENOMEM; then
+ * *to is unchanged. */
 int volume_options_copy(const struct volume_options *from, struct volume_options *to) MUST_USE;
 void volume_options_clear(struct volume_options *options);
 

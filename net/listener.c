@@ -69,25 +69,43 @@ is_unix(const struct address *address)
 	return address->storage.ss_family == AF_UNIX;
 }
 
+/* Say WHAT is in the way at ADDRESS, with ERROR, and how to FIX that.  Returns ERROR. */
+static int
+log_in_the_way(const struct address *address, const char *what, int error, const char *fix)
+{
+	char text[ADDRESS_TEXT_BYTES];
+
+	address_format(address, text, sizeof(text));
+	log_error("listen %s: %s: %s; %s", text, what, strerror(-error), fix);
+	return error;
+}
+
 /* Remove the socket that a server which is gone left at ADDRESS.  One that answers, and any other kind of file, is left
- * alone: bind then refuses it. */
-static void
+ * alone: bind then refuses it.  Returns 0, or, where bind would not know why it has to, a negative errno, logged. */
+static int
 remove_stale_socket(const struct address *address)
 {
 	const struct sockaddr_un *name = (const struct sockaddr_un *)&address->storage;
 	struct stat status;
-	int fd;
+	int fd, error;
 
 	if (lstat(name->sun_path, &status) != 0 || !S_ISSOCK(status.st_mode))
-		return;
+		return 0;
 	/* Non-blocking: the queue of one that hangs may be full. */
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return;
-	if (connect(fd, (const struct sockaddr *)name, address->bytes) != 0 &&
-	    errno == ECONNREFUSED)
-		(void)unlink(name->sun_path);
+		return 0; /* UNTESTED: the one that is to listen was just made */
+	error = connect(fd, (const struct sockaddr *)name, address->bytes) == 0 ? 0 : -errno;
 	(void)close(fd);
+	if (error == -EACCES)
+		return log_in_the_way(address,
+				      "a socket is there that this user may not connect to", error,
+				      "remove it, if nobody listens there");
+	if (error != -ECONNREFUSED || unlink(name->sun_path) == 0 || errno == ENOENT)
+		return 0;
+	return log_in_the_way(address,
+			      "a socket that nobody listens on is there and cannot be removed",
+			      -errno, "remove it");
 }
 
 /* The directory of the socket at PATH may be entered and written.  Returns 0, or a negative errno. */
@@ -152,9 +170,11 @@ open_socket(struct listener *listener, const struct address *address, bool share
 	if (listener->fd < 0)
 		return log_open_error(address, -errno);
 	if (is_unix(address))
-		remove_stale_socket(address);
+		error = remove_stale_socket(address);
 	else
 		(void)setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (error < 0)
+		goto err_after_socket;
 	if (shares)
 		listener_share(listener, true);
 	if (family == AF_INET6)
@@ -163,8 +183,7 @@ open_socket(struct listener *listener, const struct address *address, bool share
 	if (bind(listener->fd, (const struct sockaddr *)&address->storage, address->bytes) != 0 ||
 	    listen(listener->fd, BACKLOG) != 0) {
 		error = log_open_error(address, -errno);
-		(void)close(listener->fd);
-		return error;
+		goto err_after_socket;
 	}
 	listener->adopted = false;
 	listener->address = *address;
@@ -174,6 +193,10 @@ open_socket(struct listener *listener, const struct address *address, bool share
 			&listener->address.bytes) != 0)
 		listener->address = *address;
 	return 0;
+
+err_after_socket:
+	(void)close(listener->fd);
+	return error;
 }
 
 static bool

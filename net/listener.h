@@ -33,7 +33,8 @@ int listener_check(const struct address *address) MUST_USE;
 /* Open a socket that listens on ADDRESS.  A stale Unix socket is replaced.  Not yet accepting; the callbacks may
  * be set before or after.  On failure the reason is logged, with the address and what to do.
  * Returns 0, or a negative errno; then LISTENER is not usable.
- * Errors: those of listener_check; -EADDRINUSE, -EACCES, -EADDRNOTAVAIL and others of bind(2). */
+ * Errors: those of listener_check; -EADDRINUSE, -EACCES, -EADDRNOTAVAIL and others of bind(2); those
+ * of connect(2) and unlink(2) for a Unix socket that is there and that this user may not replace. */
 int listener_open(struct listener *listener, const struct address *address) MUST_USE;
 
 /* The same, where other listeners of this process collide with ADDRESS (see address_collides) that share with it until this returns: until all of

@@ -3,14 +3,16 @@
 import contextlib
 import os
 import re
+import shutil
 import socket
 import stat
+import tempfile
 import time
 
 import nbd
 
 from harness import MIB, Skip
-from harness import check, equal, is_sanitized, random_bytes, read_text, same_bytes, test, write_text
+from harness import check, equal, is_sanitized, random_bytes, read_text, same_bytes, test, two_cores, write_text
 
 EXIT_SECONDS = 15
 EXIT_SECONDS_SLOW = 30  # under the sanitizers
@@ -234,6 +236,30 @@ def unix_socket_in_use_is_named_and_its_owner_left_alone(env):
     equal(env.run(["nbdinfo", "--size", daemon.uri()]).out.strip(), str(MIB), "size from the owner")
 
 
+@test(quick=True)
+def dead_unix_socket_of_another_user_is_not_said_to_be_in_use(env):
+    """In a directory like /tmp only its owner may remove it; without write permission nobody can see that it is dead."""
+    if os.geteuid() != 0:
+        raise Skip("needs root to leave a socket to somebody else")
+    directory = tempfile.mkdtemp(prefix="millrace-e2e-")
+    env.stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    os.chmod(directory, 0o1777)
+    path = os.path.join(directory, "sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    arguments = ["--export", "disk=null:1M", "--listen", f"unix:{path}"]
+    prefix = ("setpriv", "--reuid=65534", "--clear-groups")
+    for mode, said in (
+        (0o777, "a socket that nobody listens on is there and cannot be removed: Operation not permitted; remove it"),
+        (0o755, "a socket is there that this user may not connect to: Permission denied; remove it"),
+    ):
+        os.chmod(path, mode)
+        log = expect_refusal(env, arguments, f"listen unix:{path}: {said}", prefix=prefix)
+        check("another program" not in log, f"another program is blamed: {log}")
+    check(os.path.exists(path), "the socket is gone")
+    env.serve(*arguments)  # as its owner
+
+
 @test()
 def file_in_the_way_of_a_unix_socket_is_not_removed(env):
     path = env.file(100, b"precious")
@@ -315,6 +341,41 @@ def few_aio_slots_are_shared_and_named(env):
     handle.pwrite(b"x" * 4096, 0)
     same_bytes(handle.pread(4096, 0), b"x" * 4096, "what was written")
     handle.shutdown()
+
+
+# A command whose program finds processes in /proc, and nothing else: as with ProcSubset=pid of a unit, or in a container.
+HIDDEN = ("unshare", "--mount", "sh", "-c", 'mount -t proc -o subset=pid proc /proc && exec "$0" "$@"')
+
+
+def need_hiding(env):
+    if os.geteuid() != 0:
+        raise Skip("needs root to hide /proc/sys")
+    if env.run([*HIDDEN, "test", "!", "-e", AIO_MAX], expect=None).code != 0:
+        raise Skip("/proc/sys can't be hidden here")
+
+
+@test(quick=True)
+def all_aio_slots_are_there_where_their_limit_cannot_be_read(env):
+    need_hiding(env)
+    arguments = ["--export", "disk=null:1M", "--listen", "127.0.0.1:0", "--cores", two_cores()]
+    daemon = env.serve(*arguments, prefix=HIDDEN)
+    check("slots" not in daemon.log(), f"it says to have fewer: {daemon.log()}")
+    described = env.run([*HIDDEN, env.binary, *arguments, "--check"]).out
+    check("(fs.aio-max-nr unknown" in described, f"not described as unknown: {described}")
+    check("of how many is unknown" in described, f"memory is described as known: {described}")
+
+
+@test(quick=True, alone=True)
+def few_aio_slots_whose_limit_cannot_be_read_are_used_and_named(env):
+    need_hiding(env)
+    arguments = ["--export", "disk=null:1M", "--listen", "127.0.0.1:0", "--cores", two_cores()]
+    said = "fs.aio-max-nr is too small, and cannot be read here"
+    with aio_slots_left(1):
+        log = expect_refusal(env, arguments, f"error: {said}", "set it on the host to", prefix=HIDDEN)
+    check("sysctl" not in log, f"the fix is one for another place: {log}")
+    with aio_slots_left(1200):
+        daemon = env.serve(*arguments, prefix=HIDDEN)
+    equal(daemon.log().count(f"warning: {said}: a core has only"), 1, f"warnings in {daemon.log()}")
 
 
 def digits_of(text):

@@ -112,6 +112,30 @@ def check_does_not_listen_or_touch_the_image(env):
         same_bytes(file.read(), content, "the image")
 
 
+FORMATS = {"qcow2": b"QFI\xfb\0\0\0\3", "VMDK": b"KDMV\1\0\0\0", "VHDX": b"vhdxfile"}
+
+
+@test(over=(("none",), ("host",)), quick=True)
+def image_that_is_not_raw_is_served_with_a_warning(env, cache):
+    """Not refused: a raw disk may hold anything.  Of what only begins in part like one nothing is said."""
+    images = [(name, env.file(MIB, head)) for name, head in FORMATS.items()]
+    images.append(("qcow2", env.file(512, FORMATS["qcow2"])))
+    others = [env.file(MIB), env.file(MIB, random_bytes(MIB)), env.file(MIB, b"QFI\xfa"), env.file(3, b"QFI")]
+    others.append(env.file(MIB, b"\0" + FORMATS["qcow2"]))
+    text = "[server]\nlisten = 127.0.0.1:0\n"
+    for index, path in enumerate([*(image for _, image in images), *others]):
+        text += f"[export {index}]\npath = {path}\ncache = {cache}\n"
+    path = env.config(text)
+    log = check_config(env, path)
+    daemon = env.serve("--config", path)
+    for said in (log, daemon.log()):
+        for name, image in images:
+            words = f"warning: {image}: looks like a {name} image: its bytes are served as they are; qemu-img"
+            equal(said.count(words), 1, f"{words!r} in {said}")
+        equal(said.count("looks like"), len(images), f"warnings in {said}")
+    equal(env.run(["nbdinfo", "--size", daemon.uri("0")]).out.strip(), str(MIB), "size of what is served")
+
+
 @test(quick=True)
 def check_looks_at_each_image_once_however_many_there_are(env):
     """It is part of each reload of the unit.  That two names are one image is found all the same."""

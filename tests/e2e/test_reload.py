@@ -16,7 +16,7 @@ import time
 import nbd
 
 import wire
-from harness import MIB, READY_SECONDS, Address
+from harness import FILE, LOOP512, MIB, READY_SECONDS, Address
 from harness import Failure, Skip, check, equal, random_bytes, same_bytes, start_process, test, wait_until
 from wire import Wire
 
@@ -420,6 +420,32 @@ def two_read_only_exports_of_an_image_can_become_one_that_is_written(env):
     check(lock_is_held(path), "nothing keeps others from writing the image")
 
 
+@test(over=((False,), (True,)), quick=True)
+def an_export_that_is_written_can_become_two_read_only_ones_of_its_image(env, goes_wrong):
+    """While it is open for writing neither could be opened beside it: both have its volume."""
+    first = image(env)
+    if goes_wrong:
+        first += "\ntype = fault\nfault = read-error=0"
+    reading = f"{first}\nread-only = yes"
+    server = Server(env, {"first": first})
+    writer = server.connect("first")
+    server.change({"first": reading, "second": reading})
+    readers = [server.connect(name) for name in ("first", "second")]
+    equal([reader.is_read_only() for reader in readers], [True, True], "read-only")
+    writer.pwrite(b"z" * 512, 0)
+    for reader in readers:
+        equal(reader.pread(1, 0), b"z", "what a reader sees of a writer from before")
+    # A reload that keeps them, one whose names are other ones, with a wish that they cannot have, and back.
+    server.change({"first": reading, "second": reading})
+    server.change({"third": reading, "second": f"{reading}\ncache = host"})
+    equal(server.connect("third").pread(1, 0), b"z", "what a reader sees")
+    check('export "second":' in server.daemon.log() and "which stays" in server.daemon.log(), "no word of the cache")
+    server.change({"first": first})
+    server.connect("first").pwrite(b"y" * 512, 0)
+    for reader in readers:
+        equal(reader.pread(1, 0), b"y", "what a reader from before sees of a writer")
+
+
 @test(quick=True)
 def what_was_a_hole_is_read_when_somebody_else_writes_it(env):
     """A reader from when the export was read-only must not go on from what it remembers of an image that others write now."""
@@ -515,6 +541,39 @@ def two_exports_of_one_image_are_refused(env):
     check("is in use by another process or export" in server.daemon.log(), "no reason is given")
     check(f"{server.path}:7: [export second] path = {link}: " in server.daemon.log(), "no line is given")
     equal(server.names(), ["first"], "exports")
+
+
+@test(over=((FILE,), (LOOP512,)), quick=((FILE,),))
+def an_image_that_is_open_with_other_settings_is_not_blamed_on_others(env, medium):
+    """It is this daemon that has it; what the message says to do about it works."""
+    path, link, other = env.image(medium, MIB, b"x" * MIB).path, env.path("link"), image(env)
+    first = f"path = {path}"
+    os.symlink(path, link)
+    server = Server(env, {"first": first})
+    client = server.connect("first")
+    faulty = f"{first}\ntype = fault\nfault = read-error=0"
+    for count, (wanted, said) in enumerate(
+        ((f"path = {link}", link), (f"path = /.{path}\nread-only = yes", f"/.{path}"), (faulty, path)), 1
+    ):
+        server.change({"first": wanted}, works=False)
+        words = f'error: {said}: this daemon has it open for export "first", by another path or with other settings: '
+        check(words in server.daemon.log(), f"{words!r} is not in {server.daemon.log()}")
+        equal(server.daemon.log().count("this daemon has it open"), count, "how often it is said")
+        equal(len(client.pread(512, 0)), 512, "bytes read")
+    # Two that read: the first has what was open for writing, for the second there is nothing left to open.
+    server.change({"first": f"{first}\nread-only = yes", "second": f"path = {link}\nread-only = yes"}, works=False)
+    equal(server.daemon.log().count("this daemon has it open"), 4, "how often it is said")
+    check("another process" not in server.daemon.log(), "others are blamed")
+    server.change({"other": other})
+    client.shutdown()
+    wait_until(lambda: not lock_is_held(path), 10, "the image is closed")
+    server.change({"other": other, "first": f"path = {link}"})
+    equal(server.connect("first").pread(1, 0), b"x", "what is in it")
+    # What others have is theirs.
+    theirs = env.file(MIB)
+    env.serve("--export", f"theirs={theirs}", "--listen", "127.0.0.1:0")
+    server.change({"other": other, "theirs": f"path = {theirs}"}, works=False)
+    check(f"{theirs}: is in use by another process or export" in server.daemon.log(), "no reason is given")
 
 
 @test(quick=True)

@@ -56,13 +56,20 @@ put(const char *path, const char *text)
 	fclose(file);
 }
 
-Test(host, a_number_is_read_or_0)
+Test(host, a_number_is_read_or_there_is_none)
 {
+	uint64_t number = 7;
+
 	put("/proc/a", "65536\n");
 	put("/proc/b", "no number\n");
-	cr_assert_eq(host_read_number(root, "/proc/a"), 65536);
-	cr_assert_eq(host_read_number(root, "/proc/b"), 0);
-	cr_assert_eq(host_read_number(root, "/proc/c"), 0);
+	put("/proc/d", "0\n");
+	cr_assert_not(host_read_number(root, "/proc/b", &number));
+	cr_assert_not(host_read_number(root, "/proc/c", &number));
+	cr_assert_eq(number, 7);
+	cr_assert(host_read_number(root, "/proc/a", &number));
+	cr_assert_eq(number, 65536);
+	cr_assert(host_read_number(root, "/proc/d", &number));
+	cr_assert_eq(number, 0);
 }
 
 Test(host, the_quota_is_the_least_of_all_groups_above)

@@ -190,6 +190,18 @@ set_mix(struct bench_options *options, const char *value)
 	return NULL;
 }
 
+static uint32_t
+common_divisor(uint32_t a, uint32_t b)
+{
+	while (b != 0) {
+		uint32_t rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	return a;
+}
+
 static const char *
 set_sizes(struct bench_options *options, const char *value)
 {
@@ -197,10 +209,11 @@ set_sizes(struct bench_options *options, const char *value)
 				      "shares such as 4k:80,64k:20; multiples of 512, or of the "
 				      "smallest";
 	struct pattern_mix *mix = &options->load.mix;
+	uint32_t smallest = UINT32_MAX;
 
 	options->sizes = value;
 	mix->size_count = 0;
-	mix->align_bytes = UINT32_MAX;
+	mix->align_bytes = 0;
 	do {
 		uint64_t bytes;
 		unsigned long share = 1;
@@ -220,18 +233,13 @@ set_sizes(struct bench_options *options, const char *value)
 		}
 		mix->sizes[mix->size_count].bytes = (uint32_t)bytes;
 		mix->sizes[mix->size_count++].share = (unsigned)share;
-		if (bytes < mix->align_bytes)
-			mix->align_bytes = (uint32_t)bytes;
+		if (bytes < smallest)
+			smallest = (uint32_t)bytes;
+		/* The largest that all sizes are multiples of: what takes each of them takes these offsets. */
+		mix->align_bytes = common_divisor((uint32_t)bytes, mix->align_bytes);
 	} while (*value == ',');
-	/* The smallest that all sizes are multiples of: the smallest size, or a sector. */
-	for (unsigned i = 0; i < mix->size_count; i++) {
-		if (mix->sizes[i].bytes % mix->align_bytes != 0)
-			mix->align_bytes = 512;
-	}
-	for (unsigned i = 0; i < mix->size_count; i++) {
-		if (mix->sizes[i].bytes % mix->align_bytes != 0)
-			return allowed;
-	}
+	if (mix->align_bytes != smallest && mix->align_bytes % 512 != 0)
+		return allowed;
 	return *value == '\0' ? NULL : allowed;
 }
 
@@ -453,7 +461,8 @@ static const struct option_row rows[] = {
 	{ "zipf-theta", "T", ON_LOAD, set_theta, "how uneven zipf is, 0.01 to 0.99; default 0.9" },
 	{ "depth", "N", ON_ALL, set_depth, "requests under way per connection; default 32" },
 	{ "connections", "N", ON_ALL, set_connections, "default 1" },
-	{ "cores", "LIST", ON_ALL, set_cores, "to run on, such as 0-3; default: the last one" },
+	{ "cores", "LIST", ON_ALL, set_cores,
+	  "to run on, such as 0-3; verify takes one; default: the last one" },
 	{ "rate", "N", ON_RUN, set_rate,
 	  "requests a second in all, made when they are due whether or not the\n"
 	  "server keeps up; default: the next when one is answered" },
@@ -534,6 +543,8 @@ check(enum bench_command command, const struct bench_options *options, FILE *err
 	}
 	if (load->duration_ns == 0)
 		return mistake(errors, "time", "0", "expected more than 0 seconds");
+	if (command == BENCH_COMMAND_VERIFY && load->cores.count > 1)
+		return mistake(errors, "cores", NULL, "verify runs on one; give one CPU");
 	if (load->cores.count > load->connections)
 		return mistake(errors, "cores", NULL,
 			       "there are more than connections; raise --connections");
@@ -617,8 +628,11 @@ bench_options_print_help(enum bench_command command, FILE *out)
 		[BENCH_COMMAND_VERIFY] =
 			"verify URI [OPTION]...\nWrite blocks that say what they are, over several "
 			"connections, and read them back.\nOverwrites the export.",
-		[BENCH_COMMAND_RAMP] = "ramp URI [OPTION]...\nRaise the rate step by step until "
-				       "the p99 latency passes a limit.",
+		[BENCH_COMMAND_RAMP] =
+			"ramp URI [OPTION]...\nRaise the rate step by step until the p99 latency "
+			"passes a limit, twice in a row; then look\nbetween the last two rates, "
+			"twice: the result is right within a quarter of their distance,\nan "
+			"eighth of the last good rate if --rate-factor is 1.5.",
 	};
 
 	fprintf(out, "Usage: millrace-bench %s\n\n", what[command]);

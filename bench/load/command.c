@@ -1,9 +1,13 @@
 /* The subcommands that measure: run and ramp; and compare. */
 #include "bench/load/command.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "bench/load/bench_options.h"
 #include "bench/load/report.h"
@@ -47,6 +51,43 @@ write_reports(const struct bench_options *options, const struct load_result *res
 	return error;
 }
 
+/* Find out before a load has run for nothing.  A pipe is left alone: its reader would see the end of it. */
+static int
+check_path(const char *path)
+{
+	struct stat status;
+	bool was_there = lstat(path, &status) == 0;
+	int file, error = 0;
+
+	if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
+		if (S_ISDIR(status.st_mode))
+			error = -EISDIR;
+		else if (access(path, W_OK) != 0)
+			error = -errno;
+	} else {
+		file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+		if (file < 0)
+			error = -errno;
+		else
+			(void)close(file);
+		if (file >= 0 && !was_there)
+			(void)unlink(path);
+	}
+	if (error < 0)
+		fprintf(stderr, "%s: cannot be written: %s\n", path, strerror(-error));
+	return error;
+}
+
+static int
+check_reports(const struct bench_options *options)
+{
+	const char *json = options->json_path, *html = options->html_path;
+
+	if (json != NULL && strcmp(json, "-") != 0 && check_path(json) < 0)
+		return -1;
+	return html != NULL ? check_path(html) : 0;
+}
+
 /* Then nothing else may be there. */
 static bool
 json_on_stdout(const struct bench_options *options)
@@ -69,7 +110,7 @@ command_run(int argc, char **argv)
 	target.replies = options.replies;
 	options.load.target = &target;
 	status = EXIT_FAILURE;
-	if (run_once(&options, &result) == 0) {
+	if (check_reports(&options) == 0 && run_once(&options, &result) == 0) {
 		report_table(&options, &result, json_on_stdout(&options) ? stderr : stdout);
 		if (write_reports(&options, &result) == 0 && !result.partial && result.errors == 0)
 			status = EXIT_SUCCESS;
@@ -118,7 +159,8 @@ ramp_step(const struct bench_options *options)
 	return held;
 }
 
-/* Raise the rate until it does not hold; then look between the last two, twice. */
+/* Raise the rate until it does not hold; then look between the last two, twice.  A rate that does not hold has a second try: what comes above
+ * it is never asked for again, and a stall is not the rate's fault. */
 static int
 ramp(struct bench_options *options, double *best)
 {
@@ -128,6 +170,8 @@ ramp(struct bench_options *options, double *best)
 	for (unsigned closer = 0; closer < 3;) {
 		options->load.rate = rate;
 		held = ramp_step(options);
+		if (held == 0)
+			held = ramp_step(options);
 		*best = low;
 		if (held < 0)
 			return -1;

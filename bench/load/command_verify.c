@@ -192,6 +192,17 @@ verify(struct bench_options *options, struct ledger *ledger)
 	return all_right(&report) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/* Before anything is overwritten, whatever keeps the record of it from being kept must be found. */
+static int
+make_ledger(const struct bench_options *options, struct ledger *ledger)
+{
+	if (options->check_only)
+		return ledger_load(ledger, options->state_path, stderr);
+	if (options->state_path != NULL && ledger_check_path(options->state_path, stderr) < 0)
+		return -1;
+	return begin_ledger(options, ledger);
+}
+
 int
 command_verify(int argc, char **argv)
 {
@@ -212,8 +223,7 @@ command_verify(int argc, char **argv)
 	options.load.target = &target;
 	if (options.check_only)
 		options.rounds = 1;
-	if ((options.check_only ? ledger_load(&ledger, options.state_path, stderr)
-				: begin_ledger(&options, &ledger)) == 0) {
+	if (make_ledger(&options, &ledger) == 0) {
 		status = verify(&options, &ledger);
 		ledger_fini(&ledger);
 	}

@@ -2,8 +2,10 @@
 #include "bench/load/ledger.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -75,6 +77,30 @@ write_file(const struct ledger *ledger, FILE *file)
 	    fsync(fileno(file)) != 0)
 		return errno != 0 ? -errno : -EIO;
 	return 0;
+}
+
+int
+ledger_check_path(const char *path, FILE *errors)
+{
+	char *temporary;
+	struct stat status;
+	int file, error = 0;
+
+	if (asprintf(&temporary, "%s.new", path) < 0)
+		return -ENOMEM;
+	file = open(temporary, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (file < 0) {
+		error = -errno;
+	} else {
+		(void)close(file);
+		(void)unlink(temporary);
+		if (stat(path, &status) == 0 && S_ISDIR(status.st_mode))
+			error = -EISDIR;
+	}
+	free(temporary);
+	if (error < 0)
+		fprintf(errors, "%s: cannot be written: %s\n", path, strerror(-error));
+	return error;
 }
 
 int

@@ -31,6 +31,9 @@ void ledger_fini(struct ledger *ledger);
 /* All that was acknowledged is durable now. */
 void ledger_flushed(struct ledger *ledger);
 
+/* Find out whether ledger_save could write to PATH, and leave no trace.  Returns 0 or a negative errno, said on ERRORS. */
+int ledger_check_path(const char *path, FILE *errors) MUST_USE;
+
 /* Write LEDGER to the file at PATH, which is replaced only when all is written.  Returns 0 or a negative errno, said on ERRORS. */
 int ledger_save(const struct ledger *ledger, const char *path, FILE *errors) MUST_USE;
 

@@ -33,8 +33,7 @@ struct load {
 	struct worker *workers; /* [cores.count] */
 	sem_t stopped;
 	struct worker_schedule schedule;
-	bool interrupted;  /* the workers were stopped for that */
-	uint64_t ended_ns; /* when the last one stopped */
+	bool interrupted; /* the workers were stopped for that */
 };
 
 const char *
@@ -302,10 +301,12 @@ add_worker(const struct worker *worker, struct load_result *result)
 		result->first_error = worker->first_error;
 		memcpy(result->first_message, worker->first_message, sizeof(result->first_message));
 	}
+	result->read_bytes += worker->read_bytes;
 	result->hole_bytes += worker->hole_bytes;
 	result->errors += worker->errors;
 	result->requests_made += worker->live_requests;
 	result->rate_missed += worker->rate_missed;
+	result->unanswered += worker->unanswered;
 	if (worker->failed && !result->partial) {
 		result->partial = true;
 		memcpy(result->why, worker->why, sizeof(result->why));
@@ -325,10 +326,16 @@ show_silence(struct load_result *result)
 		result->interval_count = (unsigned)count;
 }
 
+static uint64_t
+ns_since(uint64_t begin_ns, uint64_t end_ns)
+{
+	return end_ns > begin_ns ? end_ns - begin_ns : 0;
+}
+
 static void
 add_up(const struct load *load, struct load_result *result)
 {
-	uint64_t last_ns = 0;
+	uint64_t last_ns = 0, ended_ns = 0;
 	bool all_made = true;
 
 	for (unsigned i = 0; i < load->cores.count; i++) {
@@ -336,20 +343,23 @@ add_up(const struct load *load, struct load_result *result)
 		all_made &= load->workers[i].requests_left == 0;
 		if (load->workers[i].last_done_ns > last_ns)
 			last_ns = load->workers[i].last_done_ns;
+		if (load->workers[i].ended_ns > ended_ns)
+			ended_ns = load->workers[i].ended_ns;
 	}
 	if (load->interrupted && !result->partial) {
 		result->partial = true;
 		snprintf(result->why, sizeof(result->why), "interrupted");
 	}
 	result->measured_ns = load->options->duration_ns;
-	/* Ended by the number of requests; or, before its time, by a failure or a signal. */
-	if (all_made || (result->partial && load->ended_ns < load->schedule.end_ns))
-		result->measured_ns = last_ns > load->schedule.measure_ns
-					      ? last_ns - load->schedule.measure_ns
-					      : 0;
+	/* Ended by the number of requests; or, before its time, by a failure or a signal: then what passed since the last answer is part of it. */
+	if (all_made && result->unanswered == 0)
+		result->measured_ns = ns_since(load->schedule.measure_ns, last_ns);
+	else if (result->partial && ended_ns < load->schedule.end_ns)
+		result->measured_ns = ns_since(load->schedule.measure_ns, ended_ns);
 	result->interval_ns = load->schedule.interval_ns;
 	show_silence(result);
 	result->style = load->sessions[0].style;
+	result->export_bytes = load->sessions[0].size_bytes;
 }
 
 /* ---- the whole ---- */
@@ -372,7 +382,6 @@ run_workers(struct load *load, uint64_t region_bytes, struct load_progress *prog
 		for (unsigned i = 0; i < worker_count; i++)
 			worker_start(&load->workers[i], &load->schedule);
 		wait_for_workers(load, progress);
-		load->ended_ns = kernel_clock_ns();
 		result->cpu_ns = process_cpu_ns() - cpu_ns;
 		add_up(load, result);
 	} else {

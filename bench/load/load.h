@@ -57,15 +57,16 @@ struct load_interval {
 #define LOAD_INTERVALS_MAX 1200u /* what is later goes into the last one */
 
 struct load_result {
-	/* Of successful requests that began in the measured time, and see rate_missed. */
+	/* Of successful requests that began in the measured time, and see rate_missed and unanswered. */
 	struct histogram latency[LOAD_KIND_COUNT];
 	uint64_t requests[LOAD_KIND_COUNT]; /* that ended within the measured time */
 	uint64_t bytes[LOAD_KIND_COUNT];
 	uint64_t errors;			      /* replies with an error, at any time */
 	uint32_t first_error;			      /* NBD's */
 	char first_message[CLIENT_MESSAGE_BYTES_MAX]; /* of the server, about that; or "" */
-	/* Of the bytes that were read, at any time: zeros, that the server did not send. */
-	uint64_t hole_bytes;
+	uint64_t read_bytes;			      /* at any time */
+	uint64_t hole_bytes;   /* of these: zeros, that the server did not send */
+	uint64_t export_bytes; /* its size */
 	enum nbd_style style;
 	uint64_t measured_ns;
 	uint64_t cpu_ns;	/* this process's, user and system, from beginning to end */
@@ -77,6 +78,8 @@ struct load_result {
 	char why[160];
 	/* Open loop: requests that were due and not made within a second of the end; their latency is how long they had waited then. */
 	uint64_t rate_missed;
+	/* Of a partial result: requests of the measured time that were under way at its end; their latency is how long they had waited then. */
+	uint64_t unanswered;
 };
 
 /* Called about once a second while a load runs. */

@@ -97,25 +97,52 @@ label_x(const struct axis *axis, double value, const char *text, FILE *out)
 		x_of(axis, value), HEIGHT - BOTTOM + 18, text);
 }
 
-/* Powers of ten on a logarithmic axis of microseconds. */
-static void
-label_decades(const struct axis *axis, FILE *out)
+static double
+decade_of(double value)
 {
-	for (double value = pow(10, ceil(log10(axis->min))); value <= axis->max; value *= 10)
-		label_y(axis, value, "%.0f us", out);
+	return pow(10, floor(log10(value) + 1e-9));
 }
 
+/* Steps are 1, 2 and 5 times powers of ten: the last one up to VALUE, and the one behind STEP. */
+static double
+step_of(double value)
+{
+	double decade = decade_of(value);
+
+	return value >= 5 * decade ? 5 * decade : value >= 2 * decade ? 2 * decade : decade;
+}
+
+static double
+next_step(double step)
+{
+	double decade = decade_of(step), lead = step / decade;
+
+	return decade * (lead < 1.5 ? 2 : lead < 3 ? 5 : 10);
+}
+
+/* All steps on a logarithmic axis of microseconds; only the powers of ten if there are many. */
+static void
+label_us(const struct axis *axis, FILE *out)
+{
+	bool many = axis->max / axis->min >= 1000;
+
+	for (double value = step_of(axis->min); value <= axis->max * 1.001;
+	     value = next_step(value)) {
+		if (!many || value / decade_of(value) < 1.5)
+			label_y(axis, value, value < 0.9 ? "%.1f us" : "%.0f us", out);
+	}
+}
+
+/* From step to step, so that at least both ends can be labelled. */
 static struct axis
 latency_axis(const struct histogram *latency)
 {
-	struct axis axis = { .min = (double)latency->min_ns / 1000,
-			     .max = (double)latency->max_ns / 1000,
-			     .logarithmic = true };
+	double min = (double)latency->min_ns / 1000, max = (double)latency->max_ns / 1000;
+	struct axis axis = { .min = step_of(min < 0.1 ? 0.1 : min), .logarithmic = true };
 
-	if (axis.min < 0.1)
-		axis.min = 0.1;
-	if (axis.max < axis.min * 2)
-		axis.max = axis.min * 2;
+	axis.max = next_step(axis.min);
+	while (axis.max < max)
+		axis.max = next_step(axis.max);
 	return axis;
 }
 
@@ -144,7 +171,7 @@ draw_percentiles(const struct load_result *result, const struct histogram *all, 
 	struct axis nines = { .max = NINES_MAX }, us = latency_axis(all);
 
 	begin_picture("Latency by percentile", out);
-	label_decades(&us, out);
+	label_us(&us, out);
 	for (size_t i = 0; i < sizeof(labels) / sizeof(labels[0]); i++)
 		label_x(&nines, (double)i, labels[i], out);
 	for (unsigned kind = 0; kind < LOAD_KIND_COUNT; kind++) {
@@ -263,7 +290,7 @@ draw_heat(const struct load_result *result, const struct histogram *all, FILE *o
 				y_of(&us, low) - y_of(&us, high), log1p(number) / most);
 		}
 	}
-	label_decades(&us, out);
+	label_us(&us, out);
 	label_time(&time, out);
 	fputs("</svg>\n", out);
 }

@@ -49,21 +49,22 @@ figures_json(const struct histogram *latency, uint64_t requests, uint64_t bytes,
 }
 
 static json_t *
-load_json(const struct bench_options *options)
+load_json(const struct bench_options *options, const struct load_result *result)
 {
 	const struct load_options *load = &options->load;
 	char cores[64];
 
 	cpu_list_format(&load->cores, cores, sizeof(cores));
 	return json_pack(
-		"{s:s s:s s:s* s:s s:i s:i s:f s:f s:f s:I s:I s:I s:I s:i s:f s:i s:s}", "uri",
+		"{s:s s:s s:s* s:s s:i s:i s:f s:f s:f s:I s:I s:I s:I s:i s:f s:i s:s s:I}", "uri",
 		options->uri, "rw", options->rw, "mix", options->mix, "bs", options->sizes, "depth",
 		(int)load->depth, "connections", (int)load->connections, "rate", load->rate,
 		"warmup_s", (double)load->warmup_ns * 1e-9, "time_s",
 		(double)load->duration_ns * 1e-9, "requests_max", (json_int_t)load->requests_max,
 		"offset", (json_int_t)load->region_start, "size", (json_int_t)load->region_bytes,
 		"seed", (json_int_t)load->seed, "fua_percent", (int)load->mix.fua_percent,
-		"zipf_theta", load->mix.zipf_theta, "poll_us", (int)load->poll_us, "cores", cores);
+		"zipf_theta", load->mix.zipf_theta, "poll_us", (int)load->poll_us, "cores", cores,
+		"export_bytes", (json_int_t)result->export_bytes);
 }
 
 static json_t *
@@ -94,12 +95,13 @@ result_json(const struct bench_options *options, const struct load_result *resul
 	}
 	load_result_latency(result, &all);
 	json_object_set_new(root, "format", json_integer(FORMAT));
-	json_object_set_new(root, "load", load_json(options));
+	json_object_set_new(root, "load", load_json(options, result));
 	json_object_set_new(root, "partial", json_boolean(result->partial));
 	if (result->partial)
 		json_object_set_new(root, "why", json_string(result->why));
 	json_object_set_new(root, "measured_s", json_real(seconds));
 	json_object_set_new(root, "replies", json_string(report_style_name(result->style)));
+	json_object_set_new(root, "read_bytes", json_integer((json_int_t)result->read_bytes));
 	json_object_set_new(root, "hole_bytes", json_integer((json_int_t)result->hole_bytes));
 	json_object_set_new(root, "errors", json_integer((json_int_t)result->errors));
 	if (result->errors > 0) {
@@ -107,6 +109,7 @@ result_json(const struct bench_options *options, const struct load_result *resul
 		json_object_set_new(root, "first_message", json_string(result->first_message));
 	}
 	json_object_set_new(root, "rate_missed", json_integer((json_int_t)result->rate_missed));
+	json_object_set_new(root, "unanswered", json_integer((json_int_t)result->unanswered));
 	json_object_set_new(
 		root, "client_cpu_us_per_request",
 		json_real(result->requests_made == 0
@@ -227,6 +230,7 @@ compare_flaws(const json_t *result, const char *name, FILE *out)
 {
 	json_int_t errors = json_integer_value(json_object_get(result, "errors"));
 	json_int_t missed = json_integer_value(json_object_get(result, "rate_missed"));
+	json_int_t unanswered = json_integer_value(json_object_get(result, "unanswered"));
 
 	if (json_is_true(json_object_get(result, "partial")))
 		fprintf(out, "note: %s is partial\n", name);
@@ -236,6 +240,31 @@ compare_flaws(const json_t *result, const char *name, FILE *out)
 	if (missed > 0)
 		fprintf(out, "note: %s has not kept its rate: %lld requests were never made\n",
 			name, (long long)missed);
+	if (unanswered > 0)
+		fprintf(out, "note: of %s %lld requests were not answered by the end\n", name,
+			(long long)unanswered);
+}
+
+/* How much of what RESULT's run read were holes; -1 if it does not say. */
+static double
+hole_share(const json_t *result)
+{
+	double read = json_number_value(json_object_get(result, "read_bytes"));
+	double share = json_number_value(json_object_get(result, "hole_bytes")) / read;
+
+	/* What was cut off at the end may have begun with holes. */
+	return read <= 0 ? -1 : share > 1 ? 1 : share;
+}
+
+/* Say so if one had much less to read than the other: holes cost a server next to nothing. */
+static void
+compare_holes(const json_t *a, const json_t *b, FILE *out)
+{
+	double left = hole_share(a), right = hole_share(b);
+
+	if (left >= 0 && right >= 0 && (left - right > 0.01 || right - left > 0.01))
+		fprintf(out, "note: of what A read, %.1f %% were holes, of B %.1f %%\n", left * 100,
+			right * 100);
 }
 
 int
@@ -253,6 +282,7 @@ report_compare(const char *path_a, const char *path_b, FILE *out, FILE *errors)
 		compare_loads(a, b, out);
 		compare_flaws(a, "A", out);
 		compare_flaws(b, "B", out);
+		compare_holes(a, b, out);
 		fprintf(out, "%-8s %-12s %14s %14s %8s\n", "", "", "A", "B", "B / A");
 		compare_kind(a, b, "all", out);
 		for (unsigned kind = 0; kind < LOAD_KIND_COUNT; kind++)

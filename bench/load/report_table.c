@@ -86,6 +86,11 @@ print_notes(const struct bench_options *options, const struct load_result *resul
 			"%llu requests were due and never made: the server did not keep up with "
 			"%.0f a second; they count with what they had waited\n",
 			(unsigned long long)result->rate_missed, options->load.rate);
+	if (result->unanswered > 0)
+		fprintf(out,
+			"%llu requests were not answered by the end; they count with what they had "
+			"waited\n",
+			(unsigned long long)result->unanswered);
 	if (result->hole_bytes > 0)
 		fprintf(out, "%.1f MiB of what was read were holes, which no data was sent for\n",
 			(double)result->hole_bytes / (1 << 20));

@@ -43,17 +43,30 @@ decoded(const UriTextRangeA *range)
 	return text;
 }
 
-/* The path without the slash in front is the export's name; further slashes are part of it. */
+/* The path without the slash in front is the export's name; further slashes are part of it.  Segment by segment: the text of an empty one
+ * may lie outside of the URI's. */
 static char *
 export_name_of(const UriUriA *uri)
 {
-	UriTextRangeA path = { NULL, NULL };
+	size_t bytes = 1;
+	char *name, *end;
 
-	if (uri->pathHead != NULL) {
-		path.first = uri->pathHead->text.first;
-		path.afterLast = uri->pathTail->text.afterLast;
+	for (const UriPathSegmentA *segment = uri->pathHead; segment != NULL;
+	     segment = segment->next)
+		bytes += 1 + (size_t)(segment->text.afterLast - segment->text.first);
+	name = end = malloc(bytes);
+	if (name == NULL)
+		return NULL;
+	for (const UriPathSegmentA *segment = uri->pathHead; segment != NULL;
+	     segment = segment->next) {
+		if (segment != uri->pathHead)
+			*end++ = '/';
+		for (const char *at = segment->text.first; at < segment->text.afterLast; at++)
+			*end++ = *at;
 	}
-	return decoded(&path);
+	*end = '\0';
+	uriUnescapeInPlaceA(name);
+	return name;
 }
 
 static const struct scheme *

@@ -20,6 +20,7 @@ struct worker_request {
 	struct list_node node; /* in connection->unused */
 	enum load_kind kind;
 	uint64_t intended_ns;
+	bool under_way;
 };
 
 static void start(struct message *message);
@@ -194,13 +195,34 @@ give_up_owed(struct worker *worker)
 	}
 }
 
+/* What was asked for and not answered counts with how long it has waited, too: else a server that stops would look as fast as before. */
+static void
+give_up_under_way(struct worker *worker)
+{
+	for (size_t i = 0; i < (size_t)worker->connection_count * worker->options->depth; i++) {
+		struct worker_request *request = &worker->requests[i];
+
+		if (!request->under_way)
+			continue;
+		request->under_way = false;
+		if (!is_measured(worker, request->intended_ns))
+			continue;
+		worker->unanswered++;
+		histogram_add(&worker->latency[request->kind],
+			      worker->ended_ns - request->intended_ns);
+	}
+}
+
 static void
 close_all(struct worker *worker)
 {
 	struct reactor *reactor = worker->core->reactor;
 
 	worker->catching_up = false;
+	if (worker->ended_ns == 0)
+		worker->ended_ns = kernel_clock_ns();
 	give_up_owed(worker);
+	give_up_under_way(worker);
 	reactor_timer_stop(reactor, &worker->end);
 	reactor_timer_stop(reactor, &worker->watch);
 	reactor_timer_stop(reactor, &worker->pace_later);
@@ -313,6 +335,7 @@ make_request(struct worker_connection *connection, uint64_t intended_ns)
 	request = container_of(node, struct worker_request, node);
 	request->kind = kind_of(next.command);
 	request->intended_ns = intended_ns;
+	request->under_way = true;
 	request->io.command = next.command;
 	request->io.flags = next.flags;
 	request->io.offset = next.offset;
@@ -456,6 +479,8 @@ count(struct worker *worker, const struct worker_request *request, uint64_t now_
 		snprintf(worker->first_message, sizeof(worker->first_message), "%s", message);
 		return;
 	}
+	if (request->kind == LOAD_KIND_READ)
+		worker->read_bytes += request->io.length;
 	if (is_measured(worker, request->intended_ns))
 		histogram_add(&worker->latency[request->kind], latency_ns);
 	if (now_ns < schedule->measure_ns || now_ns >= schedule->end_ns)
@@ -476,6 +501,7 @@ on_done(struct client *client, struct client_request *io, uint32_t error, const 
 	uint64_t now_ns = client->received_ns;
 
 	worker->in_flight--;
+	request->under_way = false;
 	count(worker, request, now_ns, error, message);
 	list_prepend(&connection->unused, &request->node);
 	if (worker->gap_ns > 0 && (!worker->stopping || worker->catching_up))

@@ -57,9 +57,11 @@ struct worker {
 	uint64_t errors;
 	uint32_t first_error;
 	char first_message[CLIENT_MESSAGE_BYTES_MAX];
-	uint64_t hole_bytes;
+	uint64_t read_bytes, hole_bytes;
 	uint64_t rate_missed; /* open loop: requests that were due and never made */
+	uint64_t unanswered;  /* requests that were made in the measured time */
 	uint64_t last_done_ns;
+	uint64_t ended_ns;		 /* when its connections were closed */
 	struct load_interval *intervals; /* [LOAD_INTERVALS_MAX] */
 	struct load_interval *interval;	 /* that of the last answer, until interval_end_ns */
 	uint64_t interval_end_ns;

@@ -260,6 +260,20 @@ def deep_queues_of_a_slow_server_are_waited_for(env):
     check(result["all"]["latency_us"]["max"] > 6_000_000, f"{result['all']['latency_us']}")
 
 
+@test(quick=True)
+def what_reads_holes_is_not_like_what_reads_data(env):
+    daemon = env.serve_image(env.image(FILE, 8 * MIB), TCP)
+    first, second = env.path("a.json"), env.path("b.json")
+    result = run(env, daemon.uri(), "--warmup", 0.1)
+    equal(result["load"]["export_bytes"], 8 * MIB, "the export's size")
+    check(result["read_bytes"] > result["all"]["requests"] * 4096, f"{result['read_bytes']} bytes read, the warm-up's included")
+    for path, hole_bytes in ((first, 50), (second, 900)):
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({**result, "read_bytes": 1000, "hole_bytes": hole_bytes}, file)
+    check("note: of what A read, 5.0 % were holes, of B 90.0 %\n" in bench(env, "compare", first, second).out, "no note")
+    check("note" not in bench(env, "compare", first, first).out, "a note of nothing")
+
+
 @test()
 def a_ramp_takes_no_latency_for_a_rate_that_is_missed(env):
     text = "type = fault\nsize = 1M\nfault = delay-ms=1000\n"
@@ -604,6 +618,110 @@ def a_bad_server_ends_the_run_with_its_reason(env, name):
             check(server.uri in said, f"{command} does not name the server: {said!r}")
             handshake = answer in (not_nbd, closes_at_once, oldstyle, has_blocks_of_nothing)
             check(handshake != ("PARTIAL" in said), f"{command} does not mark its result rightly: {said!r}")
+
+
+def answers_some(connection, count=100):
+    """And then none; but it still reads."""
+    greet(connection)
+    requests = connection.makefile("rb")
+    while header := requests.read(28):
+        if count > 0:
+            connection.sendall(b"\x67\x44\x66\x98" + bytes(4) + header[8:16] + bytes(4096))
+        count -= 1
+
+
+@test(over=[(0,), (100,)], quick=True)
+def the_stall_that_ends_a_run_counts(env, answered):
+    with BadServer(answers_some if answered > 0 else stops_answering) as server:
+        result = run(env, server.uri, "--rate", 100, "--depth", 4096, "--timeout", 2, "--time", 20, fails=True)
+    everything = result["all"]
+    equal(result["partial"], True, "partial")
+    equal(everything["requests"], answered, "requests that were answered")
+    check(everything["latency_us"]["max"] >= 1.5e6, f"{everything['latency_us']}")
+    check(result["measured_s"] >= 2, f"measured for {result['measured_s']} s")
+    equal(result["unanswered"], everything["latency_us"]["count"] - answered, "latencies of what was not answered")
+    check(result["unanswered"] >= 150, f"{result['unanswered']} requests were not answered")
+    check(abs(everything["iops"] * result["measured_s"] - answered) < 0.01, f"{everything['iops']} a second")
+
+
+@test(quick=True)
+def the_stall_in_which_a_run_is_interrupted_counts(env):
+    """Also if all of its requests were made, and of a closed loop."""
+    path, second = env.path("result.json"), env.path("b.json")
+    for number, options in enumerate(((), ("--requests", "104"))):
+        with BadServer(answers_some) as server:
+            process, out = in_background(env, "run", server.uri, "--depth", "4", "--time", "50", "--json", path, *options)
+            wait_until(lambda: said(out).count("requests/s") >= 2, 30, "the second line")
+            process.send_signal(signal.SIGINT)
+            equal(process.wait(10), 1, "exit status")
+        with open(path, encoding="utf-8") as file:
+            result = json.load(file)
+        equal((result["all"]["requests"], result["unanswered"]), (100, 4), "answered requests, and others")
+        check(result["all"]["latency_us"]["max"] >= 1.5e6 and result["measured_s"] >= 1.5, f"{result['all']}")
+        check("\n4 requests were not answered by the end" in said(out), said(out))
+    with open(second, "w", encoding="utf-8") as file:
+        json.dump({**result, "unanswered": 0}, file)
+    check("note: of A 4 requests were not answered by the end\n" in bench(env, "compare", path, second).out, "no note")
+
+
+@test(quick=True)
+def a_path_that_cannot_be_written_is_found_before_anything_is_done(env):
+    directory = os.path.dirname(env.path("log"))
+    with BadServer(closes_at_once) as server:
+        for option, command in (("--json", "run"), ("--html", "run"), ("--state", "verify")):
+            for path, why in (("/nowhere/file", "No such file or directory"), (directory, "Is a directory")):
+                text = bench(env, command, server.uri, "--quiet", option, path, fails=True).err
+                equal(text, f"{path}: cannot be written: {why}\n", f"what {command} {option} says")
+        equal(server.connections, [], "connections")
+        # Nothing is left of the attempts, and what was there stays.
+        kept, new = env.path("kept"), env.path("new")
+        with open(kept, "w", encoding="utf-8") as file:
+            file.write("kept")
+        for option, command in (("--json", "run"), ("--html", "run"), ("--state", "verify")):
+            for path in (kept, new):
+                check("during the handshake" in bench(env, command, server.uri, option, path, fails=True).err, f"{command} {option}")
+        equal(said(kept), "kept", "what was there")
+        check(not any(map(os.path.exists, (new, new + ".new", kept + ".new"))), "a file is left")
+
+
+class Slow:
+    """Answers reads with zeros, each after SECONDS; before the first of the connection STALLS_AT it stands still for 0.3 s."""
+
+    def __init__(self, seconds, stalls_at=None):
+        self.seconds, self.stalls_at, self.count = seconds, stalls_at, 0
+
+    def __call__(self, connection):
+        self.count += 1
+        greet(connection)
+        requests = connection.makefile("rb")
+        time.sleep(0.3 if self.count == self.stalls_at else 0)
+        while header := requests.read(28):
+            if header[7] == 2:
+                return
+            time.sleep(self.seconds)
+            connection.sendall(b"\x67\x44\x66\x98" + bytes(4) + header[8:16] + bytes(4096))
+
+
+@test(quick=True)
+def latencies_of_one_size_are_labelled(env):
+    page = env.path("page.html")
+    with BadServer(Slow(0.001)) as server:
+        run(env, server.uri, "--requests", 60, "--depth", 1, "--html", page, "--time", 20)
+    pictures = re.findall(r"<svg.*?</svg>", said(page), re.S)
+    for picture in (pictures[0], pictures[2]):
+        labels = re.findall(r">([0-9.]+) us</text>", picture)
+        check(len(labels) >= 2, f"the labels are {labels}")
+        check(all(re.fullmatch("[125]0*|0.[125]", label) for label in labels), f"the labels are {labels}")
+
+
+@test()
+def a_stall_is_not_taken_for_the_rate_it_came_at(env):
+    with BadServer(Slow(0.002, stalls_at=2)) as server:
+        arguments = ("--quiet", "--time", 0.5, "--rate-start", 50, "--rate-factor", 4, "--p99-max", 200_000)
+        lines = bench(env, "ramp", server.uri, *arguments).out
+    equal([line.split()[0] for line in lines.splitlines()[1:5]], ["50", "200", "200", "800"], "the first rates")
+    match = re.search(r"^(\d+) requests/s held a p99 of at most 200000 us$", lines, re.M)
+    check(match and int(match[1]) >= 200, lines)
 
 
 @test()

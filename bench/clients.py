@@ -32,9 +32,13 @@ class Client:
                 child.fail(f"did not end after {seconds} + {GRACE_SECONDS} s")
             if child.status != 0:
                 child.fail(f"ended with status {child.status}")
-            with open(output) as report:
-                text = report.read()
-            return json.loads(text[text.index("{"):]), child.usage.ru_utime + child.usage.ru_stime
+            try:
+                with open(output) as file:
+                    text = file.read()
+                report = json.loads(text[text.index("{"):])
+            except (OSError, ValueError) as error:
+                child.fail(f"wrote no result: {error}")
+            return report, child.usage.ru_utime + child.usage.ru_stime
 
 
 class Fio(Client):
@@ -106,8 +110,8 @@ class MillraceBench(Client):
             argv += ["--mix", f"write={load.flush_every},flush=1"]
         elif load.read_percent is not None:
             argv += ["--mix", f"read={load.read_percent},write={100 - load.read_percent}"]
-        if self.cpus:
-            argv += ["--cores", str(max(self.cpus))]
+        if self.cpus:  # each has a thread, and a connection at least
+            argv += ["--cores", ",".join(map(str, sorted(self.cpus)[-load.connections:]))]
         return argv
 
     def begin(self, load, endpoint, seconds):

@@ -78,6 +78,6 @@ ROWS = sorted(BY_STORAGE, key=importance)
 SHORT = ["file-read-1", "file-read-32", "file-read-32x4", "zram-read-1", "zram-read-32", "zram-read-32x4",
          "null-read-32x4"]
 
-# Of two clients the second runs these only: it is there to show that the first tells the truth.
-SECOND_CLIENT = ["file-read-1", "file-read-32x4", "file-write-32x4", "file-seqread", "file-seqwrite", "zram-read-32x4",
-                 "memory-read-32x4", "null-read-32x4"]
+# Of two clients the second runs these only: it is there to show that the first tells the truth.  None of memory and null: fio takes
+# structured replies where there are some, and is told of holes, while from nbdkit it gets the zeros.
+SECOND_CLIENT = ["file-read-1", "file-read-32x4", "file-write-32x4", "file-seqread", "file-seqwrite", "zram-read-32x4"]

@@ -1,6 +1,6 @@
 """One turn: one run of one row by one client against one server, or against the storage itself.
 
-A turn's figures are in a dict; a figure that a turn cannot give is absent from it.
+A turn's figures are in a dict; a figure that a turn cannot give is absent from it, or None where only this turn cannot.
 """
 
 import os
@@ -11,11 +11,13 @@ import time
 
 import memory_touch
 from clients import Endpoint
-from processes import Child, MemoryWatch, context_switches, cpu_ns, machine_seconds, tree
+from processes import Child, MemoryWatch, context_switches, cpu_ns, machine_seconds, thread_count
 from storage import IN_PAGE_CACHE, prepare_cache
 
 TRACER_SECONDS = 10
-CHILDREN_END_SECONDS = 1
+ENDING_SECONDS = 10  # at most, for the threads and processes of connections
+IDLE_SECONDS = 0.5  # what takes no more than IDLE_NS in so long does not end, but waits
+IDLE_NS = 1_000_000
 SYSCALL_TURN_SECONDS = 0.5
 BEGIN_SECONDS = 10  # for one request on each connection
 MANY_CONNECTIONS = 100  # what they cost to begin and end counts for something in a turn
@@ -72,21 +74,26 @@ class Bench:
             watch.finish(figures, cost.cpu_ns)
             figures["memory_mib"] = memory_bytes / (1 << 20)
             end_server(child)
-        requests = max(1, figures["requests"] - begun.requests)
-        figures["cpu_us"] = max(0, cost.cpu_ns - begun.cpu_ns) / 1e3 / requests
-        figures["switches"] = max(0, cost.switches() - begun.switches()) / requests
+        requests = figures["requests"] - begun.requests
+        figures["cpu_us"] = per_request(cost.cpu_ns / 1e3, begun.cpu_ns / 1e3, requests)
+        figures["switches"] = per_request(cost.switches(), begun.switches(), requests)
         return figures
 
     def syscall_turn(self, row, client, server, path, tracer):
-        """System calls per request, in a turn of its own, because counting slows the server."""
+        """The figure of system calls, in a turn of its own, because counting slows the server."""
         begun = self.beginning(row, client, server, path, tracer)
+        seconds = SYSCALL_TURN_SECONDS
+        if begun.calls:  # they are to be the smaller part
+            seconds = max(seconds, self.seconds)
         child, endpoint = self.start(row, server, path)
         with child:
+            cost = Cost(child)
             with tracer(child.pid, self.scratch("tracer.log")) as counter:
-                figures = client.on_server(row.load, endpoint, SYSCALL_TURN_SECONDS)
+                figures = client.on_server(row.load, endpoint, seconds)
+                cost.stop()
                 calls = counter.finish()
             end_server(child)
-        return max(0, calls - begun.calls) / max(1, figures["requests"] - begun.requests)
+        return {"syscalls": per_request(calls, begun.calls, figures["requests"] - begun.requests)}
 
     def beginning(self, row, client, server, path, tracer=None):
         """The Cost of ROW's connections without its load, if they are many: begun, asked for one thing each, and ended, in a server
@@ -100,12 +107,20 @@ class Bench:
             if tracer:
                 with tracer(child.pid, self.scratch("tracer.log")) as counter:
                     client.begin(row.load, endpoint, BEGIN_SECONDS)
+                    cost.stop()
                     cost.calls = counter.finish()
             else:
                 client.begin(row.load, endpoint, BEGIN_SECONDS)
-            cost.stop()
+                cost.stop()
             end_server(child)
         return cost
+
+
+def per_request(amount, begun, requests):
+    """What AMOUNT is without BEGUN, of each request.  None: more was taken off than is left, and how the two differ from turn to turn
+    would be most of the figure."""
+    rest = amount - begun
+    return rest / max(1, requests) if rest > 0 and rest >= begun else None
 
 
 class Nothing:
@@ -123,14 +138,21 @@ class Cost:
     def __init__(self, child):
         self.child = child
         self.calls = 0
-        self.processes = len(tree(child.pid))
+        self.threads = thread_count(child.pid)
         self.switches_before = context_switches(child.pid)
         self.cpu_before_ns = cpu_ns(child.pid)
 
     def stop(self):
-        # One that it has forked for a connection counts once it is ended and waited for.
-        deadline = time.monotonic() + CHILDREN_END_SECONDS
-        while len(tree(self.child.pid)) > self.processes and time.monotonic() < deadline:
+        """Wait until the threads and processes of connections, which outlive the client, have ended, and add up.  Those of a pool may
+        stay: nothing is to be had from them once they are idle."""
+        idle_since = began = time.monotonic()
+        used_ns = cpu_ns(self.child.pid)
+        while thread_count(self.child.pid) > self.threads:
+            now, now_ns = time.monotonic(), cpu_ns(self.child.pid)
+            if now_ns - used_ns > IDLE_NS:
+                idle_since, used_ns = now, now_ns
+            if now - began > ENDING_SECONDS or now - idle_since > IDLE_SECONDS:
+                break
             time.sleep(0.01)
         self.cpu_ns = cpu_ns(self.child.pid) - self.cpu_before_ns
 

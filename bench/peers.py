@@ -125,6 +125,24 @@ def parse_arguments():
 FILE_OPTIONS = ("--json", "--markdown", "--svg", "--work", "--bench", "--daemon")
 
 
+def check_outputs(arguments):
+    """That what is measured can be written: afterwards would be late."""
+    for path in filter(None, (arguments.markdown, arguments.json, arguments.svg)):
+        existed = os.path.exists(path)
+        try:
+            with open(path, "a"):
+                pass
+        except OSError as error:
+            sys.exit(f"bench: {path}: {error.strerror}")
+        if not existed:
+            os.unlink(path)
+
+
+def check_client(arguments):
+    if "millrace-bench" in arguments.clients.split(",") and not shutil.which(arguments.bench):
+        sys.exit(f"bench: {arguments.bench}: not found; build it with ninja, or name it with --bench")
+
+
 def check_fio():
     """fio says what the storage can do, and is a client itself."""
     if not shutil.which("fio"):
@@ -198,6 +216,8 @@ def facts(run):
     arguments = run.arguments
     placement = (f"clients on CPUs {sorted(arguments.client_cpus)}" if arguments.client_cpus
                  else "fio not pinned, millrace-bench on the last CPU")
+    if arguments.client_cpus and "millrace-bench" in arguments.clients:
+        placement += ", millrace-bench on as many of the last of them as it has connections"
     placement += (f", servers on CPUs {arguments.server_cpus}" if arguments.server_cpus
                   else ", servers not pinned by the bench")
     programs = [servers.version_of("fio"), servers.version_of(arguments.bench)]
@@ -261,6 +281,8 @@ def remove_work(path):
 
 def main():
     arguments = parse_arguments()
+    check_outputs(arguments)
+    check_client(arguments)
     check_fio()
     chosen, missing = choose_servers(arguments)
     for what in missing:

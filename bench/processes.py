@@ -140,6 +140,17 @@ def tree(pid):
     return pids
 
 
+def thread_count(pid):
+    """Threads alive in PID's tree, the first of each process included."""
+    total = 0
+    for member in tree(pid):
+        try:
+            total += len(os.listdir(f"/proc/{member}/task"))
+        except OSError:
+            continue
+    return total
+
+
 def cpu_ns(pid):
     """CPU time of PID's tree so far: of each process that is alive its CPU clock, which keeps the time of threads that have
     ended (clock_getcpuclockid(3); the id is ~pid << 3 | clock), and what its children had that it has waited for, which the

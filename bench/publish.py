@@ -44,6 +44,14 @@ def short_table(results):
     return "\n".join(lines + ["| " + " | ".join(short_line(results, *line)) + " |" for line in shown(results)]) + "\n"
 
 
+def file_system(facts):
+    """Of "file", such as ext4."""
+    for text in facts.get("storage", "").split("; "):
+        if text.startswith("file: "):
+            return text.rpartition(", ")[2].partition(" on ")[0]
+    return "a disk"
+
+
 def short_text(results, facts):
     known = dict(facts)
     found = report.aims(results)
@@ -54,8 +62,8 @@ def short_text(results, facts):
             f"{short_table(results)}\n"
             "`4 x 32` is four connections with 32 requests under way on each. \"to\" is millraced's figure divided by the other's, and behind it "
             "the aim; **bold** falls short of it. \"fio itself\" works on the storage without any server. Latency is the median (p50) "
-            "at one request at a time, else the 99th percentile. \"file\" is on ext4, \"cached\" the same in the page cache, \"zram\" compressed "
-            f"memory, \"memory\" and \"null\" the servers' own volumes. "
+            "at one request at a time, else the 99th percentile. "
+            f"\"file\" is on {file_system(known)}, \"cached\" the same in the page cache, \"zram\" compressed memory, \"memory\" and \"null\" the servers' own volumes. "
             "nbdkit and nbd-server answer a write when the page cache has it: where something is written to a file or device they are "
             "compared with `cache = host`, which promises the same; the others, which answer when the device has it, with the default. "
             "A read promises nothing: the default is compared with all, and where they read in sequence `cache = host`, which reads ahead as they do, with those two. "

@@ -183,12 +183,15 @@ def aim_best_peer(results, row, ours):
     times = median(results, row, ours, "iops") / best
     found = [("iops", f"{times:.2f} ({wanted})", times >= wanted,
               f"{line}: {times:.2f} times the IOPS of {name}, the best peer ({wanted})")]
-    if is_saturating(row):
-        cpu = median(results, row, ours, "cpu_us") / median(results, row, name, "cpu_us")
+    cpu, theirs = median(results, row, ours, "cpu_us"), median(results, row, name, "cpu_us")
+    if is_saturating(row) and cpu and theirs:
+        cpu /= theirs
         found.append(("cpu_us", f"{cpu:.2f} (0.33)", cpu <= 1 / 3, f"{line}: {cpu:.2f} of the CPU per request of {name} (0.33)"))
     figure = latency_of(row)
-    lowest, lowest_name = min(peers(results, row, figure, ours))
+    lowest, lowest_name = min(peers(results, row, figure, ours), default=(None, ""))
     latency = median(results, row, ours, figure)
+    if not lowest or latency is None:
+        return found
     found.append((figure, f"{latency / lowest:.2f} (1)", latency <= lowest,
                   f"{line}: {figure.removesuffix('_us')} {latency:,.1f} us; lowest of the peers {lowest_name} {lowest:,.1f}"))
     return found

@@ -7,6 +7,7 @@ their turn: a run that is cut short, by --minutes or by a signal, leaves whole r
 
 import contextlib
 import os
+import subprocess
 import sys
 import time
 
@@ -24,6 +25,9 @@ TURNS_MAX = 3
 
 # The round of system calls comes behind this one: before it there is nothing to say, and later ones may find no time.
 ROUNDS_BEFORE_SYSCALLS = 2
+
+# How a turn may fail, alone: the others go on.
+FAILURES = (ChildError, OSError, ValueError, LookupError, subprocess.SubprocessError)
 
 
 def say(text):
@@ -50,7 +54,9 @@ class Run:
         self.taken_again = 0
         self.problems = []
         self.descriptions = {}
+        self.storages = {}  # by kind
         self.paths = {}  # by kind of storage; None: the servers have it in themselves
+        self.written = set()  # kinds of storage that a row has written to since they were filled
         self.interrupted = False
         self.began = time.monotonic()
 
@@ -79,29 +85,50 @@ class Run:
         found = []
         for table, name, turn in turns:
             try:
-                found.append((table, name, self.undisturbed(turn)))
-            except ChildError as error:
-                self.problems.append(f"{table}, {name}: {error}")
-                say(self.problems[-1])
+                found.append((table, name, self.undisturbed(turn, f"{table}, {name}")))
+            except FAILURES as error:
+                self.fail(f"{table}, {name}", error)
         for table, name, figures in found:
             for figure, value in figures.items():
                 self.results.setdefault(table, {}).setdefault(name, {}).setdefault(figure, []).append(value)
 
-    def undisturbed(self, turn):
+    def fail(self, what, error):
+        text = str(error) if isinstance(error, ChildError) else f"{type(error).__name__}: {error}"
+        self.problems.append(f"{what}: {text}")
+        say(self.problems[-1])
+
+    def undisturbed(self, turn, what):
         """The figures of TURN; of several the one from which least was stolen."""
         best = turn()
         for _ in range(TURNS_MAX - 1):
             if best.get("stolen", 0) <= STOLEN_MAX:
                 break
             self.taken_again += 1
-            best = min(best, turn(), key=lambda figures: figures["stolen"])
+            try:
+                best = min(best, turn(), key=lambda figures: figures["stolen"])
+            except FAILURES as error:
+                self.fail(f"{what}, taken again", error)
+                break
         return best
+
+    def refill(self, row):
+        """Before a ROW that reads: what the rows before it wrote may be unlike what is to be read.  False: that fails."""
+        if row.load.writes:
+            self.written.add(row.storage)
+        elif row.storage in self.written:
+            try:
+                self.storages[row.storage].refill()
+            except OSError as error:
+                self.fail(f"{row.name}, to be filled again", error)
+                return False
+            self.written.remove(row.storage)
+        return True
 
     def syscall_turns(self, row):
         path = self.paths[row.storage]
-        return [(row.name, server.name, lambda client=client, server=server: {
-            "syscalls": self.bench.syscall_turn(row, client, server, path, self.tracer)})
-            for client in self.clients_of(row)[:1] for server in self.servers if server.can(row)]
+        return [(row.name, server.name, lambda client=client, server=server:
+                 self.bench.syscall_turn(row, client, server, path, self.tracer))
+                for client in self.clients_of(row)[:1] for server in self.servers if server.can(row)]
 
     # ---- all of them
 
@@ -120,7 +147,8 @@ class Run:
                 say(f"no time for {row.name} and what follows")
                 return False
             began = time.monotonic()
-            self.measure_row(turns)
+            if self.refill(row):
+                self.measure_row(turns)
             self.row_seconds[row.name] = max(self.row_seconds.get(row.name, 0), time.monotonic() - began)
         return True
 
@@ -151,6 +179,7 @@ class Run:
             self.problems.append(f"{kind} rows skipped: {error}")
             say(self.problems[-1])
             return
+        self.storages[kind] = opened
         self.paths[kind] = opened.path
         self.descriptions[kind] = opened.description.removeprefix(f"{kind}: ")
 
@@ -169,14 +198,18 @@ class Run:
         self.tidy()
 
     def settle(self):
-        """Of each server's turns of a row those count from which little was stolen; if there is none, the best of them."""
+        """Of each server's turns of a row those count from which little was stolen; if there is none, the best of them.  What they
+        could not tell is left out."""
         for servers in self.results.values():
             for figures in servers.values():
                 stolen = figures.get("stolen", [])
                 limit = max(STOLEN_MAX, min(stolen, default=0))
-                for figure, values in figures.items():
+                for figure, values in list(figures.items()):
                     if len(values) == len(stolen):  # system calls are counted in turns of their own
-                        figures[figure] = [value for value, part in zip(values, stolen) if part <= limit]
+                        values = [value for value, part in zip(values, stolen) if part <= limit]
+                    figures[figure] = [value for value in values if value is not None]
+                    if not figures[figure]:
+                        del figures[figure]
 
     def tidy(self):
         """Tables in the order of the storages and loads, not in that of the run; and what was not measured is a problem."""

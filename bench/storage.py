@@ -2,7 +2,8 @@
 device, written in full and removed at the end; and what needs none.
 
 Half of every 4 KiB page is random and half is zero: zram then has real work to do for each read,
-and a disk below cannot skip the data.
+and a disk below cannot skip the data.  What clients write does not compress, and zram keeps that as it is: it is filled again before
+a row that reads.
 """
 
 import os
@@ -87,6 +88,9 @@ class FileStorage:
         if os.path.exists(self.path):
             os.unlink(self.path)
 
+    def refill(self):
+        """To a disk it is all one what is written."""
+
 
 class XfsStorage:
     """A file on XFS, in a loop device (direct I/O) over a file: fio, which looks at the file on XFS, has the same below it."""
@@ -123,6 +127,9 @@ class XfsStorage:
         self.path = self.image.path
         self.description = f"regular file, {self.mib} MiB, {file_system(self.path)} (direct I/O) over {file_system(self.below)}"
         return self
+
+    def refill(self):
+        """As of a file."""
 
     def tell(self, *argv):
         return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=120).stdout
@@ -163,8 +170,12 @@ class ZramStorage:
         except BaseException:
             self.__exit__()
             raise
-        self.description = f"zram device, {self.mib} MiB, {self.algorithm()}"
+        self.description = (f"zram device, {self.mib} MiB, {self.algorithm()}, what is read compresses to half, what is written "
+                            "does not compress")
         return self
+
+    def refill(self):
+        fill(self.path, self.mib << 20)
 
     def __exit__(self, *exc):
         if self.number is None:
@@ -206,6 +217,9 @@ class NoStorage:
 
     def __exit__(self, *exc):
         pass
+
+    def refill(self):
+        """It is another in each turn."""
 
 
 KINDS = {

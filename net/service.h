@@ -46,7 +46,7 @@ struct service_core {
 	struct request_block *request_blocks;
 	struct list_node unused_requests;
 	unsigned unused_request_count;
-	/* Of all, for connections that hold none: as many as may come. */
+	/* For connections that hold no request: one for each of this core's even share of max-connections. */
 	unsigned kept_request_count;
 	size_t bytes_per_connection_max; /* of buffers; a lone request may have more */
 	size_t bytes_reserved; /* of buffers: for connections that hold none and need little */

@@ -165,7 +165,8 @@ Test(file, durable_write_and_flush_succeed)
 	uint8_t bytes[4096] = { 1, 2, 3 };
 	struct trial trial = { .request = { .command = VOLUME_COMMAND_WRITE,
 					    .offset = 4096,
-					    .length = sizeof(bytes) } };
+					    .length = sizeof(bytes),
+					    .durable = true } };
 
 	image_start(&image, MEDIUM_HERE, 1 << 20);
 	trial_begin(&image.fixture, &trial, 1, bytes);

@@ -69,7 +69,9 @@ config_fini(struct config *config)
 	config->exports_dir = NULL;
 	config_tls_fini(&config->tls);
 	access_rules_clear(&config->access);
-	config_clear_listen(config);
+	for (size_t i = 0; i < config->listen_count; i++)
+		free(config->listen_origins[i]);
+	config->listen_count = 0;
 	for (unsigned i = 0; i < CONFIG_SECTIONS_MAX; i++)
 		config_origins_clear(&config->origins[i]);
 	config->exports = NULL;
@@ -116,17 +118,12 @@ config_add_listen(struct config *config, const char *text, FILE *errors)
 int
 config_set_cores(struct config *config, const char *text, FILE *errors)
 {
-	return apply_option(config, "--cores", config_apply_cores, text, errors);
-}
+	int error = apply_option(config, "--cores", config_apply_cores, text, errors);
 
-void
-config_clear_listen(struct config *config)
-{
-	for (size_t i = 0; i < config->listen_count; i++) {
-		free(config->listen_origins[i]);
-		config->listen_origins[i] = NULL;
-	}
-	config->listen_count = 0;
+	/* They belong to the cores that are replaced; beside a list they would be a mistake. */
+	if (error == 0)
+		config->skip_core_0 = config->skip_smt = false;
+	return error;
 }
 
 int
@@ -163,6 +160,28 @@ config_volume_options(const struct config_export *export)
 		.cache = export->cache,
 		.create = export->create,
 	};
+}
+
+bool
+config_volume_in_doubt(const struct config_export *export)
+{
+	/* Those that set what is above. */
+	static const char *const keys[] = { "type",  "path",  "size",	   "create",
+					    "fault", "cache", "read-only", NULL };
+
+	return config_export_in_doubt(export, keys);
+}
+
+bool
+config_may_share_image(const struct config_export *left, const struct config_export *right)
+{
+	static const char *const path[] = { "path", NULL };
+	static const char *const read_only[] = { "read-only", NULL };
+
+	if (config_export_in_doubt(left, path) || config_export_in_doubt(right, path))
+		return true;
+	return (left->read_only || config_export_in_doubt(left, read_only)) &&
+	       (right->read_only || config_export_in_doubt(right, read_only));
 }
 
 void

@@ -91,6 +91,7 @@ struct config {
 	struct address listen[CONFIG_LISTEN_MAX];
 	char *listen_origins[CONFIG_LISTEN_MAX]; /* where each was set, or NULL */
 	bool listen_default;			 /* none was set */
+	bool listen_replaced; /* the command line has them: those of the file are not looked at */
 	unsigned connections_max;
 	unsigned connections_per_client_max; /* 0: any number */
 	char *user;			     /* to become if started as root; or NULL */
@@ -132,15 +133,12 @@ void config_fini(struct config *config);
 int config_read_file(struct config *config, const char *path, FILE *errors) MUST_USE;
 
 /* The command line's --export NAME=PATH (also NAME=memory:SIZE and NAME=null:SIZE), --listen ADDR
- * and --cores LIST.  One mistake is written to ERRORS as
+ * and --cores LIST, which takes back skip-core-0 and skip-smt, too.  One mistake is written to ERRORS as
  * "--export TEXT: what is wrong; what is allowed".  Returns 0 or -EINVAL; then CONFIG is unchanged
  * but for `mistaken`. */
 int config_add_export(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_add_listen(struct config *config, const char *text, FILE *errors) MUST_USE;
 int config_set_cores(struct config *config, const char *text, FILE *errors) MUST_USE;
-
-/* Forget the listeners that were set. */
-void config_clear_listen(struct config *config);
 
 /* After all sources are read: fill in the defaults that depend on others (cores auto; no listener:
  * 127.0.0.1:10809), and check the whole: at least one export (unless a mistake may have cost it),
@@ -150,6 +148,13 @@ int config_finish(struct config *config, FILE *errors) MUST_USE;
 
 /* What EXPORT's volume is opened from; the strings are EXPORT's. */
 struct volume_options config_volume_options(const struct config_export *export);
+
+/* Whether a mistake, which was reported, leaves open what EXPORT's volume is to be opened from. */
+bool config_volume_in_doubt(const struct config_export *export) MUST_USE;
+
+/* Whether both exports may be of one image: they only read it, or a mistake, which was reported, leaves open whether they do. */
+bool config_may_share_image(const struct config_export *left,
+			    const struct config_export *right) MUST_USE;
 
 /* Write what CONFIG, finished, makes the daemon do to OUT, aligned, for a person: every key of daemon/config_key.h. */
 void config_describe(const struct config *config, FILE *out);

@@ -1,5 +1,6 @@
 /* The checks of settings that have more than one source.  What gets into a config through here is
- * valid on its own; config_finish looks at what depends on the machine or on several settings. */
+ * valid on its own, or an export whose mistakes were reported; config_finish looks at what depends
+ * on the machine or on several settings. */
 #include "daemon/config_apply.h"
 
 #include <errno.h>
@@ -183,7 +184,7 @@ static bool
 is_same_image(const struct config_export *left, const struct config_export *right)
 {
 	return left->path && right->path && strcmp(left->path, right->path) == 0 &&
-	       !(left->read_only && right->read_only);
+	       !config_may_share_image(left, right);
 }
 
 static int
@@ -202,7 +203,7 @@ check_export(const struct config *config, const struct config_export *export, co
 	if (export->description &&
 	    check_text("description", export->description, where_text, errors))
 		return -EINVAL;
-	if (volume_options_mistake(&options, &mistake))
+	if (!config_volume_in_doubt(export) && volume_options_mistake(&options, &mistake))
 		return config_mistake(errors,
 				      mistake.key ? origin_or(export, mistake.key, where) : where,
 				      "%s", mistake.text);

@@ -22,7 +22,8 @@ void config_export_init(struct config_export *export);
 void config_export_fini(struct config_export *export);
 
 /* Each checks what it is given and puts it into CONFIG: the cores replace those that were set, a listener or an export
- * is added.  What an export points to is CONFIG's then, and EXPORT is as config_export_fini leaves it.
+ * is added.  What an export points to is CONFIG's then, and EXPORT is as config_export_fini leaves it.  Where a mistake leaves
+ * open what an export's keys are meant to be, it is added for what can be said of it all the same.
  * Returns 0, or -EINVAL after one line to ERRORS; then CONFIG is unchanged but for `mistaken`, and EXPORT its owner's. */
 int config_apply_cores(struct config *config, const char *text, const char *where,
 		       FILE *errors) MUST_USE;

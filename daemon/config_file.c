@@ -63,6 +63,7 @@ static void end_section(struct file *file);
 /* Keys. */
 static int handle_pair(void *context, const char *section, const char *name, const char *value);
 static int set_pair(struct file *file, const char *name, const char *value, const char *where);
+static struct config_origins *origins_of(struct file *file);
 /* Mistakes of a line; those of a value are written by config_mistake. */
 static void count_mistake(struct file *file);
 static void line_wrong(struct file *file, const char *text, const char *format, ...)
@@ -317,8 +318,11 @@ handle_pair(void *context, const char *section, const char *name, const char *va
 		line_wrong(file, name, "no memory"); /* UNTESTED: no fault for malloc */
 		return 1;
 	}
-	if (set_pair(file, name, value, where))
+	if (set_pair(file, name, value, where)) {
+		config_origins_doubt(origins_of(file), file->section,
+				     config_key_find(file->section, name));
 		count_mistake(file);
+	}
 	free(where);
 	return 1;
 }
@@ -348,10 +352,16 @@ set_pair(struct file *file, const char *name, const char *value, const char *whe
 		return config_mistake(file->errors, where,
 				      "line %u has set it already; keep one of them", *line);
 	*line = file->line;
-	config_origins_set(section->of_export ? &file->export.origins
-					      : &file->config->origins[section - config_sections],
-			   section, key, where);
+	config_origins_set(origins_of(file), section, key, where);
 	return key->type->set(key, &target, value);
+}
+
+/* Of the section that is read. */
+static struct config_origins *
+origins_of(struct file *file)
+{
+	return file->section->of_export ? &file->export.origins
+					: &file->config->origins[file->section - config_sections];
 }
 
 static void
@@ -364,13 +374,16 @@ count_mistake(struct file *file)
 		       "too many mistakes; what follows line %u was not read", file->line);
 }
 
-/* Report what is wrong, FORMAT as printf(3), with the line that was just read, TEXT of it. */
+/* Report what is wrong, FORMAT as printf(3), with the line that was just read, TEXT of it.  In a section it may have been meant for any
+ * of its keys. */
 static void
 line_wrong(struct file *file, const char *text, const char *format, ...)
 {
 	char *where, *what;
 	va_list arguments;
 
+	if (file->section)
+		config_origins_doubt(origins_of(file), file->section, NULL);
 	va_start(arguments, format);
 	if (vasprintf(&what, format, arguments) < 0)
 		what = NULL; /* UNTESTED: no fault for malloc */

@@ -7,6 +7,30 @@
 #include "daemon/config.h"
 #include "daemon/config_apply.h"
 
+static const char *const mode_key[] = { "mode", NULL };
+static const char *const file_keys[] = { "certificate",	  "key",      "ca",
+					 "verify-client", "psk-file", NULL };
+
+/* Who names files wants TLS: without a mode it would be off, and nothing would say so. */
+static int
+check_mode(const struct config *config, FILE *errors)
+{
+	static const char *const keys[] = { "certificate", "key", "ca", "psk-file" };
+
+	if (config_origin(config, "tls", "mode", NULL) != NULL)
+		return 0;
+	for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
+		const char *where = config_origin(config, "tls", keys[i], NULL);
+
+		if (where != NULL)
+			return config_mistake(
+				errors, where,
+				"mode is not set; say mode = allowed or mode = required, or "
+				"mode = off to leave this unused");
+	}
+	return 0;
+}
+
 static int
 check_files(const struct config *config, FILE *errors)
 {
@@ -29,19 +53,22 @@ check_files(const struct config *config, FILE *errors)
 	return 0;
 }
 
+/* is_off: TLS is, and not by a mistake that was reported. */
 static int
-check_export(const struct config *config, const struct config_export *export, FILE *errors)
+check_export(const struct config *config, const struct config_export *export, bool is_off,
+	     FILE *errors)
 {
 	const struct tls_files *files = &config->tls;
 	bool named = export->allow_names.count > 0;
 
-	if (config->tls_mode == TLS_MODE_OFF && (export->tls_only || named))
+	if (is_off && (export->tls_only || named))
 		return config_mistake(
 			errors, config_export_origin(export, named ? "allow-names" : "tls-only"),
 			"export \"%s\" has %s, but TLS is off; nobody could use it: "
 			"set mode in [tls]",
 			export->name, named ? "allow-names" : "tls-only");
-	if (named && files->psk_file == NULL && !files->verify_client)
+	if (named && files->psk_file == NULL && !files->verify_client &&
+	    !config_in_doubt(config, "tls", file_keys))
 		return config_mistake(errors, config_export_origin(export, "allow-names"),
 				      "export \"%s\" has allow-names, but with verify-client = no "
 				      "clients prove no name; nobody could use it",
@@ -52,12 +79,17 @@ check_export(const struct config *config, const struct config_export *export, FI
 int
 config_tls_check(const struct config *config, FILE *errors)
 {
+	bool is_off = config->tls_mode == TLS_MODE_OFF && !config_in_doubt(config, "tls", mode_key);
 	int error = 0;
 
-	if (config->tls_mode != TLS_MODE_OFF)
+	if (config->tls_mode != TLS_MODE_OFF && !config_in_doubt(config, "tls", file_keys))
 		error = check_files(config, errors);
+	if (is_off && check_mode(config, errors)) {
+		error = -EINVAL;
+		is_off = false;
+	}
 	for (size_t i = 0; i < config->export_count; i++) {
-		if (check_export(config, &config->exports[i], errors))
+		if (check_export(config, &config->exports[i], is_off, errors))
 			error = -EINVAL;
 	}
 	return error;

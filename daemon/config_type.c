@@ -225,6 +225,8 @@ static int
 add_listen(const struct config_key *key, const struct config_target *target, const char *text)
 {
 	(void)key;
+	if (target->config->listen_replaced)
+		return 0;
 	return config_apply_listen(target->config, text, target->where, target->errors);
 }
 

@@ -57,10 +57,10 @@ options_parse(int argc, char **argv, struct config *config, struct options *opti
 		return error;
 	if (options->help || options->version)
 		return 0;
+	/* Before: this machine need not know the hosts that the file names, and to ask for them takes its time. */
+	config->listen_replaced = tally.listens > 0;
 	if (options->config_path)
 		error = config_read_file(config, options->config_path, errors);
-	if (tally.listens > 0)
-		config_clear_listen(config);
 	if (apply(argc, argv, config, errors))
 		error = -EINVAL;
 	return error;

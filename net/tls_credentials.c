@@ -178,11 +178,13 @@ is_current(gnutls_x509_crt_t certificate, char *text, size_t text_bytes)
 	return false;
 }
 
-/* The server's own: each must be valid, and the first be for servers: clients take no other. */
+/* The server's own, the first, must be valid, and for servers: clients take no other.  Those behind it lead to an authority; whether a
+ * client needs one of them depends on which it knows. */
 static int
 check_own(const struct source *source, const struct chain *chain)
 {
 	char why[64];
+	int error = 0;
 
 	if (!gnutls_x509_crt_check_key_purpose(chain->certificates[0], GNUTLS_KP_TLS_WWW_SERVER,
 					       0)) {
@@ -196,11 +198,18 @@ check_own(const struct source *source, const struct chain *chain)
 	for (unsigned i = 0; i < chain->count; i++) {
 		if (is_current(chain->certificates[i], why, sizeof(why)))
 			continue;
+		if (i > 0) {
+			log_warning("%s: certificate %u of %u %s: clients that need it will not "
+				    "trust the server's; put a new one in its place, or take it "
+				    "out if none does",
+				    source->name, i + 1, chain->count, why);
+			continue;
+		}
 		log_error("%s: certificate %u of %u %s; put a new one in its place", source->name,
 			  i + 1, chain->count, why);
-		return -EINVAL;
+		error = -EINVAL;
 	}
-	return 0;
+	return error;
 }
 
 /* Authorities: one that is valid must be among them. */
@@ -364,14 +373,25 @@ load_psk(const struct tls_files *files, struct tls_credentials *made)
 
 /* ---- the whole ---- */
 
+/* Those of datagrams, which a session over a stream never speaks: -VERS-TLS-ALL leaves them in a list. */
+static bool
+is_dtls(unsigned version)
+{
+	return version >= GNUTLS_DTLS_VERSION_MIN && version <= GNUTLS_DTLS_VERSION_MAX;
+}
+
 /* Nothing older than TLS 1.2 may be asked for; NAME: what asks, for messages.  Source: the NBD protocol, "TLS versions". */
 static int
 check_versions(const char *name, gnutls_priority_t priority)
 {
 	const unsigned *versions;
 	int count = gnutls_priority_protocol_list(priority, &versions);
+	bool any = false;
 
 	for (int i = 0; i < count; i++) {
+		if (is_dtls(versions[i]))
+			continue;
+		any = true;
 		if (versions[i] == GNUTLS_TLS1_2 || versions[i] == GNUTLS_TLS1_3)
 			continue;
 		log_error("%s: allows %s; NBD needs TLS 1.2 or later: add "
@@ -379,7 +399,10 @@ check_versions(const char *name, gnutls_priority_t priority)
 			  name, gnutls_protocol_get_name((gnutls_protocol_t)versions[i]));
 		return -EINVAL;
 	}
-	return 0;
+	if (any)
+		return 0;
+	log_error("%s: allows no version of TLS; add +VERS-TLS1.3:+VERS-TLS1.2", name);
+	return -EINVAL;
 }
 
 static int

@@ -52,8 +52,9 @@ struct tls_credentials {
 /* Load and check what FILES names; each mistake is logged with its origin, the reason and what to do.  Reads files: not on a core.
  * *credentials has one reference, the caller's.
  * Returns 0, or a negative errno; then *credentials is unchanged.  Errors: those of open(2) and read(2); -EPERM a file with keys is
- * open to others; -EINVAL content that cannot be used: no PEM, a key of another certificate, expired, not valid yet; or FILES
- * is incomplete (not logged); -ENOMEM. */
+ * open to others; -EINVAL content that cannot be used: no PEM, a key of another certificate, the server's own expired or not valid
+ * yet (of one behind it that is a warning), no authority that is valid; a priority string that GnuTLS does not take, or with other
+ * versions than TLS 1.2 and later; or FILES is incomplete (not logged); -ENOMEM. */
 int tls_credentials_load(const struct tls_files *files,
 			 struct tls_credentials **credentials) MUST_USE;
 

@@ -5,13 +5,13 @@ import re
 
 from authority import EXPIRED, Authority
 from harness import MIB
-from harness import check, equal, random_bytes, read_text, same_bytes, test, write_text
+from harness import check, equal, random_bytes, read_text, same_bytes, test, two_cores, write_text
 from test_bad_input import EXIT_SECONDS, EXIT_SECONDS_SLOW, expect_refusal
 
 
-def check_config(env, path):
-    """--check must accept the file; returns what it says."""
-    daemon = env.launch(["--config", path, "--check"])
+def check_config(env, path, *more):
+    """--check must accept the file, with MORE arguments; returns what it says."""
+    daemon = env.launch(["--config", path, *more, "--check"])
     daemon.judged = True
     code = daemon.wait_exit(EXIT_SECONDS_SLOW if env.quick else EXIT_SECONDS)
     daemon.check_log()
@@ -49,6 +49,8 @@ LATER_MISTAKES = {
     "a directory of exports": ("[server]\nexports-dir = gone\n", (":2: [server] exports-dir = gone: cannot read",)),
     "TLS without a certificate": ("[tls]\nmode = required\n", (":2: [tls] mode = required: neither",)),
     "TLS without a key": ("[tls]\nmode = allowed\ncertificate = /x\nca = /x\n", (":3: [tls] certificate = /x: ",)),
+    "TLS without a mode": ("[tls]\ncertificate = /x\nkey = /x\nca = /x\n", (":2: [tls] certificate = /x: mode is not set",)),
+    "keys without a mode": ("[tls]\nkernel = no\npsk-file = /x\n", (":3: [tls] psk-file = /x: mode is not set",)),
     "files of TLS": (
         "[tls]\nmode = allowed\ncertificate = /x1\nkey = /x2\nca = /x3\npsk-file = /x4\npriority = HUH\n[export a]\npath = {image}\n",
         (
@@ -82,6 +84,62 @@ def mistakes_beside_others_or_on_this_machine_have_their_line(env, what):
     path = env.config(text.format(image=image))
     found = [mention.format(image=image) for mention in mentions]
     expect_refusal(env, ["--config", path, "--check"], *[path + words if words[0] == ":" else words for words in found])
+
+
+# One mistake each, which leaves open what was meant: (the file's text, what is said of it).
+LONE_MISTAKES = {
+    "type": ("[export a]\ntype = memroy\nsize = 1M\n", ":2: [export a] type = memroy: expected file"),
+    "size": ("[export a]\npath = {new}\ncreate = falloc\nsize = 10GB\n", ":4: [export a] size = 10GB: expected bytes"),
+    "create": ("[export a]\npath = {new}\ncreate = spars\nsize = 1M\n", ":3: [export a] create = spars: expected no"),
+    "create without a size": ("[export a]\npath = {new}\ncreate = spars\n", ":3: [export a] create = spars: expected no"),
+    "size twice": ("[export a]\npath = {new}\nsize = 1M\nsize = 2M\n", ":4: [export a] size = 2M: line 3 has set it already"),
+    "unknown key": ("[export a]\npth = {image}\n", ":2: [export a] pth = {image}: unknown key"),
+    "no setting": ("[export a]\npath {image}\n", ":2: path {image}: not understood"),
+    "one image twice": (
+        "[export a]\npath = {image}\nread-only = yse\n[export b]\nread-only = yes\npath = {image}\n",
+        ":3: [export a] read-only = yse: expected yes or no",
+    ),
+    "one image by two paths": (
+        "[export a]\npath = {image}\nread-only = yes\n[export b]\nread-only = yse\npath = /.{image}\n",
+        ":5: [export b] read-only = yse: expected yes or no",
+    ),
+    "mode": (
+        "[tls]\nmode = requird\ncertificate = /x\n[export a]\ntype = null\nsize = 1M\ntls-only = yes\n",
+        ":2: [tls] mode = requird: expected off",
+    ),
+    "unknown key of TLS": (
+        "[tls]\nmod = required\npsk-file = /x\n[export a]\ntype = null\nsize = 1M\nallow-names = b\n",
+        ":2: [tls] mod = required: unknown key",
+    ),
+    "certificate": ("[tls]\nmode = required\ncertificate =\nkey = /x\n[export a]\ntype = null\nsize = 1M\n", ":3: [tls] certificate = : "),
+}
+
+
+@test(over=[(what,) for what in LONE_MISTAKES], quick=True)
+def mistake_has_no_false_one_in_its_wake(env, what):
+    text, mention = LONE_MISTAKES[what]
+    words = {"image": env.file(MIB), "new": env.path("new.img")}
+    path = env.config(text.format(**words))
+    log = expect_refusal(env, ["--config", path, "--check"], path + mention.format(**words))
+    said = [line for line in log.splitlines() if line.startswith(("error: ", f"{path}:"))]
+    equal(len(said), 1, f"mistakes in {log}")
+
+
+@test(quick=True)
+def tls_that_is_off_may_keep_its_files(env):
+    path = env.config("[tls]\nmode = off\ncertificate = /x\nkey = /x\nca = /x\npsk-file = /x\n[export a]\ntype = null\nsize = 1M\n")
+    check_config(env, path)
+
+
+@test(over=[("cores",), ("listen",)], quick=True)
+def what_the_command_line_replaces_is_no_mistake_beside_it(env, what):
+    """Neither what auto leaves out, nor a host that no machine knows (RFC 6761, section 6.4)."""
+    text, option, value = {
+        "cores": ("[reactor]\nskip-core-0 = yes\nskip-smt = yes\n", "--cores", two_cores()),
+        "listen": ("[server]\nlisten = millrace.invalid:10809\n", "--listen", "127.0.0.1:0"),
+    }[what]
+    said = check_config(env, env.config(f"{text}[export a]\ntype = null\nsize = 1M\n"), option, value)
+    check("millrace.invalid" not in said, f"said all the same: {said}")
 
 
 @test(quick=True)

@@ -137,15 +137,19 @@ def unix_socket_is_the_same(env):
     equal([address.text for address in daemon.addresses], [f"unix:{path}"], "where it listens")
 
 
-@test()
-def tls_is_the_same(env):
+# The second is what nbd-server(5) says its default is.
+TLS_PRIORITIES = {"default": "", "said": "tlsprio = NORMAL:-VERS-TLS-ALL:+VERS-TLS1.2:%SERVER_PRECEDENCE\n"}
+
+
+@test(over=[(priority,) for priority in TLS_PRIORITIES])
+def tls_is_the_same(env, priority):
     """With clients' certificates; one export for all, one only inside TLS."""
     authority, port = Authority(env), free_port()
     images = [env.file(MIB), env.file(2 * MIB)]
     config = env.config(
         f"[generic]\nallowlist = true\nlistenaddr = 127.0.0.1\nport = {port}\n"
         f"certfile = {authority.path('server-cert.pem')}\nkeyfile = {authority.path('server-key.pem')}\n"
-        f"cacertfile = {authority.path('ca-cert.pem')}\n"
+        f"cacertfile = {authority.path('ca-cert.pem')}\n{TLS_PRIORITIES[priority]}"
         f"[open]\nexportname = {images[0]}\n[closed]\nexportname = {images[1]}\nforce_tls = true\n"
     )
     uris = [f"nbd://127.0.0.1:{port}/{name}" for name in ("open", "closed")]

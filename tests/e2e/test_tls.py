@@ -734,9 +734,27 @@ def broken_credentials_are_told_at_start_and_by_check(env, what):
     expect_refusal(env, ["--config", config, "--check"], *mentions)
 
 
+@test(quick=True)
+def expired_certificate_behind_the_servers_own_is_a_warning(env):
+    """Such as an old root, which no client needs; at the start and at a reload."""
+    authority = Authority(env)
+    authority.issue("old", "old.example", EXPIRED)
+    whole = read_bytes(authority.path("server-cert.pem")) + read_bytes(authority.path("old-cert.pem"))
+    authority.write("server-cert.pem", whole.decode())
+    daemon, _ = serve(env, authority.settings())
+    words = f"{authority.path('server-cert.pem')}: certificate 2 of 2 has expired at 2020-02-01"
+    equal(daemon.log().count(words), 1, f"warnings in {daemon.log()}")
+    check_serves(env, daemon, authority.context())
+    daemon.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reloaded:" in daemon.log(), 5, "a log line about it")
+    check("not reloaded" not in daemon.log(), daemon.log())
+    check_serves(env, daemon, authority.context())
+
+
 SETTINGS = {
     "nothing to begin with": ("[tls]\nmode = required\n", ("neither certificate nor psk-file",)),
     "certificate without key": ("[tls]\nmode = allowed\ncertificate = /x\nca = /x\n", ("the key is missing",)),
+    "files without a mode": ("[tls]\ncertificate = /x\nkey = /x\nca = /x\n", ("mode is not set", "mode = required")),
     "no authority to verify with": ("[tls]\nmode = allowed\ncertificate = /x\nkey = /x\n", ("verify-client = no",)),
     "unknown mode": ("[tls]\nmode = on\n", ("off, allowed or required",)),
     "old version": ("{tls}priority = NORMAL:+VERS-TLS1.1\n", ("TLS1.1", "TLS 1.2 or later")),

@@ -223,6 +223,65 @@ Test(config_finish, refuses_to_skip_the_only_core)
 	trial_fini(&trial);
 }
 
+/* Reading TEXT and the check of the whole must say the line SAID, behind the file's path; or, if it is empty, nothing. */
+static void
+assert_finish_says(const char *text, const char *said)
+{
+	struct trial trial;
+	char expected[512] = "";
+	bool is_good;
+
+	trial_init(&trial);
+	trial_read(&trial, text, strlen(text));
+	is_good = config_finish(&trial.config, trial.errors) == 0 && trial.result == 0;
+	fflush(trial.errors);
+	if (said[0])
+		snprintf(expected, sizeof(expected), "%s%s", trial.path, said);
+	cr_assert_str_eq(trial.said, expected);
+	cr_assert_eq(is_good, said[0] == '\0');
+	trial_fini(&trial);
+}
+
+Test(config_finish, refuses_files_of_tls_without_a_mode)
+{
+	static const char *const keys[] = { "certificate", "key", "ca", "psk-file" };
+
+	for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
+		char text[256], said[256];
+
+		snprintf(text, sizeof(text),
+			 "[tls]\npriority=NORMAL\n%s=/x\n" EXPORT_LINES "tls-only=yes\n", keys[i]);
+		snprintf(said, sizeof(said),
+			 ":3: [tls] %s = /x: mode is not set; say mode = allowed or mode = "
+			 "required, or mode = off to leave this unused\n",
+			 keys[i]);
+		assert_finish_says(text, said);
+		snprintf(text, sizeof(text), "[tls]\nmode=off\n%s=/x\n" EXPORT_LINES, keys[i]);
+		assert_finish_says(text, "");
+	}
+	assert_finish_says("[tls]\npriority=NORMAL\n" EXPORT_LINES, "");
+}
+
+Test(config_finish, says_nothing_false_of_tls_behind_a_mistake)
+{
+	struct trial trial;
+	const char *text = "[tls]\nmod=required\npsk-file=/x\n" EXPORT_LINES "tls-only=yes\n";
+
+	assert_finish_says("[tls]\nmode=requird\ncertificate=/x\n" EXPORT_LINES "tls-only=yes\n",
+			   ":2: [tls] mode = requird: expected off, allowed or required\n");
+	assert_finish_says("[tls]\nmode=required\ncertificate=\nkey=/x\n" EXPORT_LINES,
+			   ":3: [tls] certificate = : expected something; take the line out for "
+			   "none\n");
+	trial_init(&trial);
+	trial_read(&trial, text, strlen(text));
+	cr_assert_not_null(strstr(trial.said, "unknown key"));
+	cr_assert_str_eq(strchr(trial.said, '\n'), "\n");
+	cr_assert_eq(config_finish(&trial.config, trial.errors), 0);
+	fflush(trial.errors);
+	cr_assert_str_eq(strchr(trial.said, '\n'), "\n", "%s", trial.said);
+	trial_fini(&trial);
+}
+
 Test(config_describe, says_everything)
 {
 	struct trial trial;

@@ -197,10 +197,7 @@ Test(config_file, each_type_of_volume_needs_its_own_keys)
 		"remove "
 		"size, or set type = memory, or create if the file is to be made\n"
 		"@:15: [export e] size = 1025T: expected bytes from 1 to 1024T; K, M, G and T are "
-		"powers of 1024\n"
-		"@:14: [export e] type = null: a volume of type memory or null needs a size, such "
-		"as "
-		"size = 10G\n");
+		"powers of 1024\n");
 	trial_assert_mistakes(
 		"[export a]\ntype=fault\nsize=1M\n[export b]\ntype=fault\npath=/b\nsize=1M\n"
 		"fault=read-error=1\n[export c]\npath=/c\nfault=read-error=1\n"
@@ -216,6 +213,57 @@ Test(config_file, each_type_of_volume_needs_its_own_keys)
 		"or set type = fault\n"
 		"@:15: [export d] fault = read-error=2: fault: read-error=2: expected a "
 		"probability, 0 to 1\n");
+}
+
+/* Each is one line: what was meant is not known, so nothing more can be said of it. */
+Test(config_file, a_mistake_in_an_export_has_no_false_one_in_its_wake)
+{
+	trial_assert_mistakes(
+		"[export a]\ntype = memroy\n",
+		"@:2: [export a] type = memroy: expected file, memory, null or fault\n");
+	trial_assert_mistakes(
+		"[export a]\ncreate = falloc\npath = /a\nsize = 10GB\n",
+		"@:4: [export a] size = 10GB: expected bytes from 1 to 1024T; K, M, G "
+		"and T are powers of 1024\n");
+	trial_assert_mistakes(
+		"[export a]\ncreate = yes\npath = /a\nsize = 10G\n",
+		"@:2: [export a] create = yes: expected no, sparse, falloc or written\n");
+	trial_assert_mistakes("[export a]\npath /a\n",
+			      "@:2: path /a: not understood; expected [SECTION], KEY = VALUE, or a "
+			      "comment after #\n");
+	trial_assert_mistakes("[export a]\npath = /a\nread-only = y\n"
+			      "[export b]\npath = /a\nread-only = yes\n",
+			      "@:3: [export a] read-only = y: expected yes or no (or true, false, "
+			      "on, off, 1, 0)\n");
+}
+
+Test(config_file, an_unknown_key_may_be_the_one_that_is_missing)
+{
+	struct trial trial;
+	const char *text = "[export a]\npth = /a\n", *end;
+
+	trial_init(&trial);
+	trial_read(&trial, text, strlen(text));
+	cr_assert_not_null(strstr(trial.said, ":2: [export a] pth = /a: unknown key; "));
+	end = strchr(trial.said, '\n');
+	cr_assert_str_eq(end, "\n", "%s", trial.said);
+	trial_fini(&trial);
+}
+
+Test(config_file, what_is_wrong_in_any_case_is_said_beside_a_mistake)
+{
+	trial_assert_mistakes(
+		"[export a]\nlimit-iops = x\n[export b]\npath = /b\nread-only = y\n"
+		"[export c]\npath = /b\n[export b]\npath = /d\n",
+		"@:2: [export a] limit-iops = x: expected a number from 0 to 1000000000\n"
+		"@:1: [export a]: the export has no path; give it that of an image file or "
+		"block device\n"
+		"@:5: [export b] read-only = y: expected yes or no (or true, false, on, off, 1, "
+		"0)\n"
+		"@:7: [export c] path = /b: export \"b\" of @:3 has this image already; give each "
+		"its own, or make both read-only\n"
+		"@:8: [export b]: export \"b\" of @:3 has this name already; give each export a "
+		"name of its own\n");
 }
 
 Test(config_file, an_image_twice_is_refused_unless_both_only_read)

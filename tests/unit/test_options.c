@@ -176,6 +176,30 @@ Test(options_file, the_command_line_comes_on_top_of_the_file)
 	assert_on_top(ARGUMENTS("-l127.0.0.1:9", "--config", file_path, "-ex=/x", "--cores=1"));
 }
 
+/* Neither what auto leaves out, nor a host that no machine knows (RFC 6761, section 6.4), is a mistake then. */
+Test(options_file, what_the_command_line_replaces_is_no_mistake_beside_it)
+{
+	struct trial trial;
+	struct cpu_list allowed;
+	char cores[16];
+	FILE *file = fopen(file_path, "w");
+
+	cr_assert_not_null(file);
+	fputs("[reactor]\nskip-core-0 = yes\nskip-smt = yes\n"
+	      "[server]\nlisten = millrace.invalid:10809\n[export f]\npath = /f\n",
+	      file);
+	fclose(file);
+	cr_assert_eq(cpu_list_auto(&allowed), 0);
+	snprintf(cores, sizeof(cores), "%d", allowed.cpus[0]);
+	parse(&trial, ARGUMENTS("-c", file_path, "--cores", cores, "-l", "127.0.0.1:9"));
+	cr_assert_eq(trial.result, 0, "%s", trial.said);
+	cr_assert_eq(config_finish(&trial.config, stderr), 0);
+	cr_assert_eq(trial.config.cores.count, 1);
+	cr_assert_eq(trial.config.cores.cpus[0], allowed.cpus[0]);
+	cr_assert_eq(trial.config.listen_count, 1);
+	end(&trial);
+}
+
 Test(options_file, an_export_of_the_file_again_is_refused_with_its_place)
 {
 	struct trial trial;

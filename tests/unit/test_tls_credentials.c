@@ -92,6 +92,19 @@ Test(tls_credentials, a_certificate_that_is_not_valid_now_is_refused)
 	assert_load(0);
 }
 
+Test(tls_credentials, only_the_servers_own_certificate_must_be_valid_now)
+{
+	time_t now = time(NULL);
+
+	tls_fixture_append_authority(&fixture, now - 2 * DAY, now - DAY);
+	assert_load(0);
+	tls_fixture_append_authority(&fixture, now + DAY, now + 2 * DAY);
+	assert_load(0);
+	tls_fixture_issue_server(&fixture, now - 2 * DAY, now - DAY);
+	tls_fixture_append_authority(&fixture, now - DAY, now + DAY);
+	assert_load(-EINVAL);
+}
+
 Test(tls_credentials, a_key_of_another_certificate_is_refused)
 {
 	struct tls_files files = tls_fixture_files(&fixture);
@@ -134,6 +147,7 @@ Test(tls_credentials, what_is_no_file_is_refused_at_once)
 	assert_load(-EINVAL); /* nobody writes to it */
 }
 
+/* The third is what nbd-server does without its tlsprio. */
 Test(tls_credentials, priorities_below_tls_1_2_are_refused)
 {
 	static const struct {
@@ -141,6 +155,8 @@ Test(tls_credentials, priorities_below_tls_1_2_are_refused)
 		int wanted;
 	} texts[] = { { "NORMAL:-VERS-ALL:+VERS-TLS1.3", 0 },
 		      { "NORMAL:-VERS-ALL:+VERS-TLS1.2:+VERS-TLS1.1", -EINVAL },
+		      { "NORMAL:-VERS-TLS-ALL:+VERS-TLS1.2:%SERVER_PRECEDENCE", 0 },
+		      { "NORMAL:-VERS-TLS-ALL", -EINVAL },
 		      { "NORMAL:+NOTHING", -EINVAL },
 		      { "", -EINVAL } };
 

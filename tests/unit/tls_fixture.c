@@ -103,6 +103,23 @@ tls_fixture_issue_server(struct tls_fixture *fixture, time_t begin, time_t end)
 	issue("server", fixture->server, fixture->server_key, begin, end);
 }
 
+void
+tls_fixture_append_authority(struct tls_fixture *fixture, time_t begin, time_t end)
+{
+	struct pair other = make_pair("other authority", true, begin, end);
+	FILE *file = fopen(fixture->server, "a");
+	gnutls_datum_t text;
+
+	cr_assert_not_null(file);
+	must(gnutls_x509_crt_sign2(other.certificate, other.certificate, other.key,
+				   GNUTLS_DIG_SHA256, 0));
+	must(gnutls_x509_crt_export2(other.certificate, GNUTLS_X509_FMT_PEM, &text));
+	fputs((const char *)text.data, file);
+	fclose(file);
+	gnutls_free(text.data);
+	free_pair(&other);
+}
+
 static void
 name_file(struct tls_fixture *fixture, char *path, const char *name)
 {

@@ -19,6 +19,9 @@ void tls_fixture_fini(struct tls_fixture *fixture);
 /* Sign the server's certificate again, with a new key, valid from BEGIN to END. */
 void tls_fixture_issue_server(struct tls_fixture *fixture, time_t begin, time_t end);
 
+/* Put an authority that nobody needs, valid from BEGIN to END, behind the server's certificate in its file. */
+void tls_fixture_append_authority(struct tls_fixture *fixture, time_t begin, time_t end);
+
 /* What the server is loaded from. */
 struct tls_files tls_fixture_files(struct tls_fixture *fixture);
 

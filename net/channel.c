@@ -78,7 +78,7 @@ say_own(struct channel *channel)
 bool
 channel_says_more(const struct channel *channel)
 {
-	if (channel->tls == NULL)
+	if (channel->tls == NULL || channel->broken)
 		return false;
 	return tls_session_output(channel->tls).iov_len > 0 ||
 	       (tls_session_offloaded(channel->tls) && stream_unsent_bytes(&channel->stream) > 0);
@@ -401,6 +401,14 @@ channel_of_received(struct stream *stream, ssize_t result)
 		receive_more(channel);
 }
 
+/* The socket has failed for something of TLS's own, for which nobody waits. */
+static void
+break_off(struct channel *channel)
+{
+	tls_session_discard_output(channel->tls);
+	channel->broken = true;
+}
+
 static void
 channel_of_sent(struct stream *stream, ssize_t result)
 {
@@ -418,8 +426,8 @@ channel_of_sent(struct stream *stream, ssize_t result)
 			secured(channel, (int)result);
 		else if (channel->sending != NULL)
 			tell_sent(channel, result);
-		else /* nobody waits for it, and a receive will say it too */
-			tls_session_discard_output(channel->tls);
+		else
+			break_off(channel);
 		return;
 	}
 	if (tls_session_offloaded(channel->tls)) {
@@ -506,6 +514,8 @@ channel_unsent_bytes(struct channel *channel)
 {
 	long unsent = stream_unsent_bytes(&channel->stream);
 
+	if (channel->broken)
+		return 0; /* TCP goes on counting what it will never send */
 	if (channel->tls != NULL)
 		unsent += (long)tls_session_output(channel->tls).iov_len;
 	return unsent;

@@ -28,6 +28,7 @@ struct channel {
 	struct tls_line_place place; /* in it, while a step of the handshake can be taken */
 	bool securing;
 	bool parked;		 /* inside TLS: the stream waits, and nothing is under way */
+	bool broken;		 /* the socket, and that was told to nobody */
 	bool ending;		 /* the end of TLS is in the output; then the socket's */
 	int error;		 /* of TLS: nothing goes on after it; 0: none */
 	struct iovec *receiving; /* parts of a receive under way, or NULL */

@@ -373,6 +373,10 @@ load_psk(const struct tls_files *files, struct tls_credentials *made)
 
 /* ---- the whole ---- */
 
+/* Each exchange of keys in the largest of them keeps a core for 0.3 s, and the client chooses; those with 2048 bits stay, for
+ * DHE-PSK. */
+#define WITHOUT_SLOW_GROUPS ":-GROUP-FFDHE3072:-GROUP-FFDHE4096:-GROUP-FFDHE6144:-GROUP-FFDHE8192"
+
 /* Those of datagrams, which a session over a stream never speaks: -VERS-TLS-ALL leaves them in a list. */
 static bool
 is_dtls(unsigned version)
@@ -410,16 +414,21 @@ load_priority(const struct tls_files *files, struct tls_credentials *made)
 {
 	const char *text = files->priority != NULL ? files->priority : TLS_PRIORITY_DEFAULT;
 	const char *name = files->origins.priority != NULL ? files->origins.priority : text;
+	const char *without = strstr(text, "GROUP-FFDHE") == NULL ? WITHOUT_SLOW_GROUPS : "";
 	const char *wrong_from;
-	int error = gnutls_priority_init(&made->priority, text, &wrong_from);
+	char *whole;
+	int error;
 
+	if (asprintf(&whole, "%s%s", text, without) < 0)
+		return -ENOMEM; /* UNTESTED: no fault for malloc */
+	error = gnutls_priority_init(&made->priority, whole, &wrong_from);
 	if (error < 0) {
 		made->priority = NULL;
-		log_error("%s: GnuTLS does not take it from \"%s\" on: %s", name, wrong_from,
-			  gnutls_strerror(error));
-		return -EINVAL;
+		log_error("%s: GnuTLS does not take it from \"%s\" on: %s", name,
+			  text + (wrong_from - whole), gnutls_strerror(error));
 	}
-	return check_versions(name, made->priority);
+	free(whole);
+	return error < 0 ? -EINVAL : check_versions(name, made->priority);
 }
 
 int

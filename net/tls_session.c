@@ -5,6 +5,7 @@
 #include "net/tls_session.h"
 
 #include "net/tls_kernel.h"
+#include "net/tls_key_limit.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -66,8 +67,8 @@ static int prepare(struct tls_session *session);
 static int set_up_server(struct tls_session *session);
 static int set_up_client(struct tls_session *session);
 static int know_peer(struct tls_session *session);
-static int on_key_update(gnutls_session_t gnutls, unsigned type, unsigned when, unsigned incoming,
-			 const gnutls_datum_t *message);
+static int on_handshake_message(gnutls_session_t gnutls, unsigned type, unsigned when,
+				unsigned incoming, const gnutls_datum_t *message);
 static int failed(struct tls_session *session, int error);
 
 /* ---- beginning and end ---- */
@@ -133,8 +134,8 @@ set_up_server(struct tls_session *session)
 	int error;
 
 	gnutls_session_set_ptr(gnutls, credentials);
-	gnutls_handshake_set_hook_function(gnutls, GNUTLS_HANDSHAKE_KEY_UPDATE, GNUTLS_HOOK_POST,
-					   on_key_update);
+	gnutls_handshake_set_hook_function(gnutls, GNUTLS_HANDSHAKE_ANY, GNUTLS_HOOK_PRE,
+					   on_handshake_message);
 	error = gnutls_priority_set(gnutls, credentials->priority);
 	if (error == 0 && credentials->x509 != NULL)
 		error = gnutls_credentials_set(gnutls, GNUTLS_CRD_CERTIFICATE, credentials->x509);
@@ -360,6 +361,13 @@ failed(struct tls_session *session, int error)
 	case GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR:
 		say_unverified(session);
 		break;
+	case GNUTLS_E_CONSTRAINT_ERROR:
+		session->reason = "TLS: a certificate was refused";
+		snprintf(session->why, sizeof(session->why),
+			 "TLS: its certificate was refused: a key of more than %u bits, or an RSA "
+			 "exponent of more than %u",
+			 TLS_KEY_BITS_MAX, TLS_KEY_EXPONENT_BITS_MAX);
+		break;
 	case GNUTLS_E_PREMATURE_TERMINATION:
 		session->reason = "closed the connection without ending TLS";
 		snprintf(session->why, sizeof(session->why),
@@ -426,23 +434,67 @@ tls_session_handshake(struct tls_session *session)
 	return -EPROTO;
 }
 
+/* The client's own.  *certificate: the caller's.  Returns 0 or an error of GnuTLS. */
+static int
+import_certificate(gnutls_session_t gnutls, gnutls_x509_crt_t *certificate)
+{
+	unsigned count;
+	const gnutls_datum_t *chain = gnutls_certificate_get_peers(gnutls, &count);
+	int error;
+
+	if (chain == NULL || count == 0)
+		return GNUTLS_E_NO_CERTIFICATE_FOUND; /* UNTESTED: GnuTLS has seen it */
+	error = gnutls_x509_crt_init(certificate);
+	if (error < 0)
+		return error; /* UNTESTED: no fault for GnuTLS's malloc */
+	error = gnutls_x509_crt_import(*certificate, &chain[0], GNUTLS_X509_FMT_DER);
+	if (error < 0)
+		gnutls_x509_crt_deinit(*certificate); /* UNTESTED: GnuTLS has done so before */
+	return error;
+}
+
+static int
+check_key_of_client(gnutls_session_t gnutls)
+{
+	gnutls_x509_crt_t certificate;
+	int error = import_certificate(gnutls, &certificate);
+
+	if (error < 0)
+		return error;
+	error = tls_key_limit_check(certificate);
+	gnutls_x509_crt_deinit(certificate);
+	return error;
+}
+
+/* GnuTLS is about to take MESSAGE.  When the peer wants new keys of ours, GnuTLS answers when it sends next, which it does no more once
+ * the kernel does. */
+static int
+on_handshake_message(gnutls_session_t gnutls, unsigned type, unsigned when, unsigned incoming,
+		     const gnutls_datum_t *message)
+{
+	struct tls_session *session = gnutls_transport_get_ptr(gnutls);
+
+	(void)when;
+	if (!incoming)
+		return 0;
+	if (type == GNUTLS_HANDSHAKE_CERTIFICATE_VERIFY)
+		return check_key_of_client(gnutls);
+	if (type == GNUTLS_HANDSHAKE_KEY_UPDATE && message->size > 0 &&
+	    message->data[message->size - 1] == UPDATE_REQUESTED)
+		session->keys_wanted = true;
+	return 0;
+}
+
 /* The client's certificate, which the handshake has verified. */
 static int
 learn_certificate(struct tls_session *session)
 {
-	unsigned count;
-	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session->gnutls, &count);
 	gnutls_x509_crt_t certificate;
-	int error;
+	int error = import_certificate(session->gnutls, &certificate);
 
-	if (chain == NULL || count == 0)
-		return GNUTLS_E_NO_CERTIFICATE_FOUND; /* UNTESTED: verification saw it */
-	error = gnutls_x509_crt_init(&certificate);
 	if (error < 0)
-		return error; /* UNTESTED: no fault for GnuTLS's malloc */
-	error = gnutls_x509_crt_import(certificate, &chain[0], GNUTLS_X509_FMT_DER);
-	if (error == 0)
-		error = tls_names_add_certificate(&session->names, certificate);
+		return error;
+	error = tls_names_add_certificate(&session->names, certificate);
 	gnutls_x509_crt_deinit(certificate);
 	return error == -ENOMEM ? GNUTLS_E_MEMORY_ERROR : error;
 }
@@ -609,20 +661,6 @@ on_alert(gnutls_session_t gnutls, gnutls_record_encryption_level_t level,
 
 	(void)level;
 	return say_record(gnutls_transport_get_ptr(gnutls), RECORD_ALERT, bytes, sizeof(bytes));
-}
-
-/* The peer's message about its keys.  GnuTLS answers a request for ours when it sends next, which it does no more once the kernel does. */
-static int
-on_key_update(gnutls_session_t gnutls, unsigned type, unsigned when, unsigned incoming,
-	      const gnutls_datum_t *message)
-{
-	struct tls_session *session = gnutls_transport_get_ptr(gnutls);
-
-	(void)type;
-	(void)when;
-	if (incoming && message->size > 0 && message->data[message->size - 1] == UPDATE_REQUESTED)
-		session->keys_wanted = true;
-	return 0;
 }
 
 bool

@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -182,14 +183,11 @@ client_begin(void)
 /* ---- beginning and end ---- */
 
 static void
-open_channel(void)
+open_channel_on(const int fds[2])
 {
-	int fds[2];
-
 	memset(&seen, 0, sizeof(seen));
 	memset(&channel, 0, sizeof(channel));
 	silenced = false;
-	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
 	peer = fds[1];
 	channel.on_received = on_received;
 	channel.on_sent = on_sent;
@@ -198,6 +196,36 @@ open_channel(void)
 	channel.on_secured = on_secured;
 	CALL(channel_init(&channel, reactor, &parking, fds[0]));
 	client_begin();
+}
+
+static void
+open_channel(void)
+{
+	int fds[2];
+
+	cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	open_channel_on(fds);
+}
+
+/* Over TCP, with a client that has room for little. */
+static void
+open_channel_over_tcp(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	socklen_t address_bytes = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), little = 4096, fds[2];
+
+	cr_assert_eq(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	cr_assert_eq(listen(listener, 1), 0);
+	cr_assert_eq(getsockname(listener, (struct sockaddr *)&address, &address_bytes), 0);
+	fds[1] = socket(AF_INET, SOCK_STREAM, 0);
+	cr_assert_eq(setsockopt(fds[1], SOL_SOCKET, SO_RCVBUF, &little, sizeof(little)), 0);
+	cr_assert_eq(connect(fds[1], (struct sockaddr *)&address, sizeof(address)), 0);
+	fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+	cr_assert_geq(fds[0], 0);
+	(void)close(listener);
+	open_channel_on(fds);
 }
 
 static void
@@ -320,14 +348,20 @@ shake_hands(size_t step_bytes)
 }
 
 static void
-open_secured(void)
+secure_open(void)
 {
-	open_channel();
 	secure();
 	shake_hands(SIZE_MAX);
 	cr_assert_eq(seen.secured_count, 1);
 	cr_assert_eq(seen.secured, 0, "%s", channel_why(&channel));
 	cr_assert_not(channel_receiving(&channel) || channel_sending(&channel));
+}
+
+static void
+open_secured(void)
+{
+	open_channel();
+	secure_open();
 }
 
 /* DATA_BYTES from the client, in receives of at most STEP_BYTES. */
@@ -719,6 +753,26 @@ Test(channel, a_reset_is_told)
 	begin_send(data, SMALL_BYTES);
 	turn_until(&seen.sent_count, 2);
 	cr_assert_eq(seen.sent, -EPIPE);
+	peer = -1;
+	close_channel();
+}
+
+Test(channel, behind_a_reset_there_is_nothing_to_wait_for)
+{
+	struct linger now = { .l_onoff = 1 };
+
+	open_channel_over_tcp();
+	secure_open();
+	begin_send(data, DATA_BYTES);
+	turn_until(&seen.sent_count, 1);
+	cr_assert_gt(seen.sent, 0);
+	cr_assert_gt(channel_unsent_bytes(&channel), 0, "the client had room for it");
+	cr_assert_eq(setsockopt(peer, SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+	(void)close(peer);
+	CALL(channel_end_sending(&channel));
+	turn_for_a_while();
+	cr_assert_eq(channel_unsent_bytes(&channel), 0);
+	cr_assert_not(channel_says_more(&channel));
 	peer = -1;
 	close_channel();
 }

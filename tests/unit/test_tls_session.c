@@ -1,6 +1,7 @@
 /* The server's side of TLS against GnuTLS's client, through memory. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <gnutls/abstract.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -315,6 +316,154 @@ Test(tls_session, a_client_without_certificate_gets_an_alert)
 		} while (result == GNUTLS_E_INTERRUPTED);
 		cr_assert_eq(result, GNUTLS_E_FATAL_ALERT_RECEIVED, "%s",
 			     gnutls_strerror((int)result));
+		end();
+	}
+}
+
+/* A key that nobody has: its signatures are noise. */
+static unsigned made_up_bits;
+
+static int
+make_up_signature(gnutls_privkey_t key, gnutls_sign_algorithm_t algorithm, void *context,
+		  unsigned flags, const gnutls_datum_t *what, gnutls_datum_t *signature)
+{
+	(void)key;
+	(void)algorithm;
+	(void)context;
+	(void)flags;
+	(void)what;
+	signature->size = made_up_bits / 8;
+	signature->data = gnutls_malloc(signature->size);
+	cr_assert_not_null(signature->data);
+	memset(signature->data, 0x35, signature->size);
+	return 0;
+}
+
+static int
+tell_of_made_up_key(gnutls_privkey_t key, unsigned flags, void *context)
+{
+	(void)key;
+	(void)context;
+	if (flags & GNUTLS_PRIVKEY_INFO_PK_ALGO)
+		return GNUTLS_PK_RSA;
+	if (flags & GNUTLS_PRIVKEY_INFO_HAVE_SIGN_ALGO)
+		return 1;
+	return flags & GNUTLS_PRIVKEY_INFO_PK_ALGO_BITS ? (int)made_up_bits : -1;
+}
+
+/* A certificate of a made-up RSA key, which the authority is said to have signed. */
+static void
+sign_made_up_key(unsigned exponent_bits, gnutls_datum_t *der)
+{
+	uint8_t modulus_bytes[2048], exponent_bytes[2048];
+	gnutls_datum_t modulus = { modulus_bytes, made_up_bits / 8 };
+	gnutls_datum_t exponent = { exponent_bytes, (exponent_bits + 7) / 8 };
+	gnutls_datum_t authority;
+	gnutls_pubkey_t key;
+	gnutls_x509_crt_t certificate, issuer;
+	gnutls_x509_privkey_t signer;
+
+	memset(modulus_bytes, 0xb7, sizeof(modulus_bytes));
+	memset(exponent_bytes, 0x6d, sizeof(exponent_bytes));
+	exponent_bytes[0] = (uint8_t)(1u << ((exponent_bits - 1) % 8));
+	gnutls_pubkey_init(&key);
+	cr_assert_eq(gnutls_pubkey_import_rsa_raw(key, &modulus, &exponent), 0);
+	gnutls_x509_privkey_init(&signer);
+	cr_assert_eq(gnutls_x509_privkey_generate(signer, GNUTLS_PK_ECDSA,
+						  GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1),
+						  0),
+		     0);
+	gnutls_x509_crt_init(&issuer);
+	cr_assert_eq(gnutls_load_file(trial.fixture.ca, &authority), 0);
+	cr_assert_eq(gnutls_x509_crt_import(issuer, &authority, GNUTLS_X509_FMT_PEM), 0);
+	gnutls_free(authority.data);
+	cr_assert_eq(gnutls_x509_crt_set_key(issuer, signer), 0);
+	gnutls_x509_crt_init(&certificate);
+	gnutls_x509_crt_set_version(certificate, 3);
+	gnutls_x509_crt_set_serial(certificate, "\1", 1);
+	gnutls_x509_crt_set_activation_time(certificate, 0);
+	gnutls_x509_crt_set_expiration_time(certificate, INT32_MAX);
+	cr_assert_eq(gnutls_x509_crt_set_pubkey(certificate, key), 0);
+	cr_assert_eq(gnutls_x509_crt_sign2(certificate, issuer, signer, GNUTLS_DIG_SHA256, 0), 0);
+	cr_assert_eq(gnutls_x509_crt_export2(certificate, GNUTLS_X509_FMT_DER, der), 0);
+	gnutls_x509_crt_deinit(certificate);
+	gnutls_x509_crt_deinit(issuer);
+	gnutls_x509_privkey_deinit(signer);
+	gnutls_pubkey_deinit(key);
+}
+
+/* The client has such a certificate, instead of its own. */
+static void
+give_made_up_key(unsigned bits, unsigned exponent_bits)
+{
+	gnutls_datum_t der;
+	gnutls_pcert_st *chain = gnutls_malloc(sizeof(*chain));
+	gnutls_privkey_t key;
+
+	made_up_bits = bits;
+	sign_made_up_key(exponent_bits, &der);
+	cr_assert_eq(gnutls_pcert_import_x509_raw(chain, &der, GNUTLS_X509_FMT_DER, 0), 0);
+	gnutls_free(der.data);
+	gnutls_privkey_init(&key);
+	cr_assert_eq(gnutls_privkey_import_ext4(key, NULL, make_up_signature, make_up_signature,
+						NULL, NULL, tell_of_made_up_key, 0),
+		     0);
+	gnutls_certificate_free_keys(trial.x509);
+	gnutls_certificate_set_flags(trial.x509, GNUTLS_CERTIFICATE_SKIP_KEY_CERT_MATCH);
+	cr_assert_eq(gnutls_certificate_set_key(trial.x509, NULL, 0, chain, 1, key), 0);
+}
+
+Test(tls_session, a_key_that_would_keep_the_core_is_refused_before_it_is_used)
+{
+	static const struct {
+		unsigned bits, exponent_bits;
+		const char *why;
+	} keys[] = {
+		{ 8192, 64, "signature verification has failed" },
+		{ 8192, 65, "more than 8192 bits" },
+		{ 8200, 17, "more than 8192 bits" },
+		{ 16384, 16000, "more than 8192 bits" },
+	};
+
+	for (size_t i = 0; i < ARRAY_COUNT(keys); i++) {
+		begin(KIND_X509, TLS13);
+		give_made_up_key(keys[i].bits, keys[i].exponent_bits);
+		cr_assert_eq(shake_hands(), -EPROTO);
+		cr_assert_not_null(strstr(tls_session_why(trial.server), keys[i].why), "%u, %u: %s",
+				   keys[i].bits, keys[i].exponent_bits,
+				   tls_session_why(trial.server));
+		end();
+		/* There the authority's signature is looked at before the key is used. */
+		begin(KIND_X509, TLS12);
+		give_made_up_key(keys[i].bits, keys[i].exponent_bits);
+		cr_assert_eq(shake_hands(), -EPROTO);
+		cr_assert_not_null(strstr(tls_session_why(trial.server), "NOT trusted"), "%u: %s",
+				   keys[i].bits, tls_session_why(trial.server));
+		end();
+	}
+}
+
+Test(tls_session, groups_that_would_keep_the_core_are_refused)
+{
+	static const struct {
+		enum kind kind;
+		const char *priority;
+		int result;
+	} cases[] = {
+		{ KIND_X509, TLS13 ":-GROUP-ALL:+GROUP-FFDHE8192", -EPROTO },
+		{ KIND_X509, TLS13 ":-GROUP-ALL:+GROUP-FFDHE3072", -EPROTO },
+		{ KIND_X509, TLS13 ":-GROUP-ALL:+GROUP-FFDHE2048", 0 },
+		{ KIND_X509, TLS12 ":-KX-ALL:+DHE-RSA:-GROUP-ALL:+GROUP-FFDHE8192", -EPROTO },
+		{ KIND_X509, TLS13 ":-GROUP-ALL:+GROUP-X25519", 0 },
+		{ KIND_PSK, TLS12 ":-KX-ALL:+DHE-PSK:-GROUP-ALL:+GROUP-FFDHE8192", -EPROTO },
+		{ KIND_PSK, TLS12 ":-KX-ALL:+DHE-PSK:-GROUP-ALL:+GROUP-FFDHE2048", 0 },
+		{ KIND_PSK, TLS12 ":-KX-ALL:+DHE-PSK:-GROUP-ALL", 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+		begin(cases[i].kind, cases[i].priority);
+		cr_assert_eq(shake_hands(), cases[i].result, "%s: %s", cases[i].priority,
+			     tls_session_why(trial.server));
 		end();
 	}
 }

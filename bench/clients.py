@@ -1,4 +1,5 @@
-"""The clients that put a load on a server, or on the storage itself: fio, and millrace-bench.
+"""The clients that put a load on a server, or on the storage itself: fio, and millrace-bench.  For so many seconds, or with REQUESTS
+until these are done, if that is earlier.
 
 Each gives figures of the same names: iops, requests, mib (per second), p50_us, p99_us, p999_us, and client_cpu_us per
 request.
@@ -48,15 +49,17 @@ class Fio(Client):
         # Its NBD engine has TLS only as far as the URI says, and no file of keys there.
         return load.connections <= FIO_CONNECTIONS_MAX and not load.tls
 
-    def argv(self, load, target, seconds):
+    def argv(self, load, target, seconds, requests):
         # Total latency, from the submit to the end: what libaio spends in io_submit and what the nbd engine spends in send
         # are then both inside.  The seed differs from turn to turn, so that no turn reads what the last one has warmed up.
         self.turns += 1
         argv = ["fio", f"--name={load.name}", f"--rw={load.rw}", f"--bs={load.block_bytes}", f"--iodepth={load.depth}",
-                f"--numjobs={load.connections}", "--group_reporting", "--time_based", f"--runtime={int(seconds * 1000)}ms",
+                f"--numjobs={load.connections}", "--group_reporting", f"--runtime={int(seconds * 1000)}ms",
                 "--norandommap", "--randrepeat=0", f"--randseed={self.turns * 7919}", "--clat_percentiles=0",
                 "--lat_percentiles=1", "--percentile_list=50:99:99.9", "--output-format=json",
                 f"--output={self.scratch('fio.json')}"]
+        if requests is None:  # else it ends with the file, of which they are all
+            argv.append("--time_based")
         if not load.writes:
             argv.append("--readonly")
         if load.flush_every:
@@ -65,15 +68,16 @@ class Fio(Client):
             argv.append(f"--rwmixread={load.read_percent}")
         return argv + target
 
-    def measure(self, load, target, seconds):
-        report, cpu_seconds = self.run(self.argv(load, target, seconds), self.scratch("fio.json"), "fio.log", seconds)
+    def measure(self, load, target, seconds, requests):
+        report, cpu_seconds = self.run(self.argv(load, target, seconds, requests), self.scratch("fio.json"), "fio.log", seconds)
         return fio_figures(report["jobs"][0], load, cpu_seconds)
 
-    def on_storage(self, load, path, seconds, direct=True):
-        return self.measure(load, ["--ioengine=libaio", f"--direct={int(direct)}", f"--invalidate={int(direct)}", f"--filename={path}"], seconds)
+    def on_storage(self, load, path, seconds, direct=True, requests=None):
+        target = ["--ioengine=libaio", f"--direct={int(direct)}", f"--invalidate={int(direct)}", f"--filename={path}"]
+        return self.measure(load, target, seconds, requests)
 
-    def on_server(self, load, endpoint, seconds):
-        return self.measure(load, ["--ioengine=nbd", f"--uri={endpoint.uri}"], seconds)
+    def on_server(self, load, endpoint, seconds, requests=None):
+        return self.measure(load, ["--ioengine=nbd", f"--uri={endpoint.uri}"], seconds, requests)
 
 
 def fio_figures(job, load, cpu_seconds):
@@ -100,7 +104,7 @@ class MillraceBench(Client):
     def can(self, load):
         return True
 
-    def argv(self, load, uri, seconds):
+    def argv(self, load, uri, seconds, requests=None):
         self.turns += 1
         # Simple replies are what every server has; in others a hole would be told instead of read.
         argv = [self.program, "run", uri, "--quiet", "--replies", "simple", "--rw", load.rw, "--bs",
@@ -110,18 +114,19 @@ class MillraceBench(Client):
             argv += ["--mix", f"write={load.flush_every},flush=1"]
         elif load.read_percent is not None:
             argv += ["--mix", f"read={load.read_percent},write={100 - load.read_percent}"]
+        if requests is not None:
+            argv += ["--requests", str(requests)]
         if self.cpus:  # each has a thread, and a connection at least
             argv += ["--cores", ",".join(map(str, sorted(self.cpus)[-load.connections:]))]
         return argv
 
     def begin(self, load, endpoint, seconds):
         """Make the connections, ask for one thing on each, and end them."""
-        argv = self.argv(load, endpoint.uri, seconds) + ["--requests", str(load.connections)]
-        self.run(argv, self.scratch("bench.json"), "bench.log", seconds)
+        self.run(self.argv(load, endpoint.uri, seconds, load.connections), self.scratch("bench.json"), "bench.log", seconds)
 
-    def on_server(self, load, endpoint, seconds):
-        report, cpu_seconds = self.run(self.argv(load, endpoint.uri, seconds), self.scratch("bench.json"), "bench.log",
-                                       seconds)
+    def on_server(self, load, endpoint, seconds, requests=None):
+        argv = self.argv(load, endpoint.uri, seconds, requests)
+        report, cpu_seconds = self.run(argv, self.scratch("bench.json"), "bench.log", seconds)
         return bench_figures(report, cpu_seconds)
 
 

@@ -9,10 +9,9 @@ import signal
 import subprocess
 import time
 
-import memory_touch
 from clients import Endpoint
 from processes import Child, MemoryWatch, context_switches, cpu_ns, machine_seconds, thread_count
-from storage import IN_PAGE_CACHE, prepare_cache
+from storage import COLD, prepare_cache
 
 TRACER_SECONDS = 10
 ENDING_SECONDS = 10  # at most, for the threads and processes of connections
@@ -21,40 +20,32 @@ IDLE_NS = 1_000_000
 SYSCALL_TURN_SECONDS = 0.5
 BEGIN_SECONDS = 10  # for one request on each connection
 MANY_CONNECTIONS = 100  # what they cost to begin and end counts for something in a turn
-TURN_BYTES = 2 << 30  # the page cache may take in a turn
 SYSCALL_EVENT = "raw_syscalls:sys_enter"
 
 
 class Bench:
     """What all turns have in common.  Directory holds logs and the clients' output."""
 
-    def __init__(self, directory, seconds, server_cpus, tls_directory, touches):
+    def __init__(self, directory, seconds, server_cpus, tls_directory):
         self.directory = directory
         self.seconds = seconds
         self.server_cpus = server_cpus
         self.tls_directory = tls_directory
-        self.touches = touches  # memory, before each turn that works in the page cache
 
     def scratch(self, name):
         return os.path.join(self.directory, name)
 
-    def prepare(self, row, path):
-        """The same for whoever has the next turn."""
-        prepare_cache(row.storage, path)
-        if self.touches and row.storage in IN_PAGE_CACHE:
-            memory_touch.touch(TURN_BYTES)
-
     def start(self, row, server, path):
-        self.prepare(row, path)
+        prepare_cache(row.storage, path)
         tls = self.tls_directory if row.load.tls else None
         child, port = server.start(row.storage, path, self.directory, self.server_cpus, tls)
         return child, Endpoint(port, tls)
 
     def direct_turn(self, row, fio, path):
         """fio on the storage itself: what there is to be had."""
-        self.prepare(row, path)
+        prepare_cache(row.storage, path)
         watch = Watch()
-        figures = fio.on_storage(row.load, path, self.seconds, row.storage != "cached")
+        figures = fio.on_storage(row.load, path, self.seconds, row.storage != "cached", requests_of_a_pass(row, path))
         watch.finish(figures, 0)
         return figures
 
@@ -67,7 +58,7 @@ class Bench:
             watch = Watch()
             cost = Cost(child)
             try:
-                figures = client.on_server(row.load, endpoint, self.seconds)
+                figures = client.on_server(row.load, endpoint, self.seconds, requests_of_a_pass(row, path))
             finally:
                 memory_bytes = memory.finish()
             cost.stop()
@@ -89,7 +80,7 @@ class Bench:
         with child:
             cost = Cost(child)
             with tracer(child.pid, self.scratch("tracer.log")) as counter:
-                figures = client.on_server(row.load, endpoint, seconds)
+                figures = client.on_server(row.load, endpoint, seconds, requests_of_a_pass(row, path))
                 cost.stop()
                 calls = counter.finish()
             end_server(child)
@@ -114,6 +105,15 @@ class Bench:
                 cost.stop()
             end_server(child)
         return cost
+
+
+def requests_of_a_pass(row, path):
+    """How many there are at most: where PATH is read in sequence, and is not in the page cache, a second pass would find it there.
+    None: any number."""
+    if row.storage not in COLD or row.load.rw != "read":
+        return None
+    with open(path, "rb") as file:
+        return file.seek(0, os.SEEK_END) // row.load.block_bytes
 
 
 def per_request(amount, begun, requests):

@@ -5,6 +5,7 @@ bench/README.md says how to read the result; rounds.py in which order it is meas
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import clients  # noqa: E402 (the two lines above come first)
 import loads  # noqa: E402
 import measure  # noqa: E402
-import memory_touch  # noqa: E402
+import memory_hold  # noqa: E402
 import picture  # noqa: E402
 import processes  # noqa: E402
 import publish  # noqa: E402
@@ -269,7 +270,7 @@ def print_results(run):
 
 def remove_work(path):
     """Remove the bench's own files; a folder that holds something else stays."""
-    for name in ("fio.json", "fio.log", "bench.json", "bench.log", "server.conf", "tls.conf", "server.log", "server.pid", "tracer.log"):
+    for name in ("fio.json", "fio.log", "bench.json", "bench.log", "server.conf", "tls.conf", "server.log", "server.pid", "tracer.log", "memory.log"):
         if os.path.exists(os.path.join(path, name)):
             os.unlink(os.path.join(path, name))
     shutil.rmtree(os.path.join(path, "tls"), ignore_errors=True)
@@ -294,13 +295,12 @@ def main():
     os.makedirs(arguments.work, exist_ok=True)
     try:
         tls = make_certificates(arguments.work) if any(row.load.tls for row in arguments.rows) else None
-        if not arguments.quick:
-            memory_touch.touch()
         run = rounds.Run(arguments, chosen, tracer, tls)
         run.problems += missing
         if not tls and any(row.load.tls for row in arguments.rows):
             run.problems.append("without TLS")
-        run.measure()
+        with contextlib.nullcontext() if arguments.quick else memory_hold.Held(arguments.work):
+            run.measure()
     except KeyboardInterrupt:
         say("interrupted; everything it started is ended and removed")
         return 130

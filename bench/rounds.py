@@ -41,7 +41,7 @@ class Run:
         self.arguments = arguments
         self.servers = chosen
         self.tracer = tracer
-        self.bench = measure.Bench(arguments.work, arguments.seconds, arguments.server_cpu_set, tls, not arguments.quick)
+        self.bench = measure.Bench(arguments.work, arguments.seconds, arguments.server_cpu_set, tls)
         self.fio = clients.Fio(arguments.work, arguments.client_cpus)
         names = arguments.clients.split(",")
         made = {"fio": self.fio,

@@ -31,8 +31,8 @@ def fill(path, total_bytes):
         os.fsync(target.fileno())
 
 
-# Of these a server may fill the page cache in its turn; "cached" is there already.
-IN_PAGE_CACHE = ("file", "xfs", "zram")
+# Nothing of these is in the page cache when a turn begins.
+COLD = ("file", "xfs", "zram")
 
 
 def prepare_cache(kind, path):

@@ -2,6 +2,7 @@
 count the same; and bench/measure.py: whose cost counts."""
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -61,6 +62,45 @@ def flushes_are_no_requests_of_either_client(env):
         check(figures["requests"] > 100, f"{client.name}: {figures}")
         written = figures["mib"] * MIB / load.block_bytes
         check(abs(written / figures["iops"] - 1) < 0.001, f"{client.name}: {figures['iops']} IOPS, {written} blocks written")
+
+
+@test()
+def a_file_that_is_not_cached_is_read_once(env):
+    """Behind its end servers that go through the page cache would be measured in it."""
+    sys.path.insert(0, BENCH)
+    import clients
+    import loads
+    import measure
+
+    image = env.image(FILE, 8 * MIB)
+    daemon = env.serve_image(image, TCP)
+    endpoint = clients.Endpoint(0)
+    endpoint.uri = daemon.uri()
+    load = next(load for load in loads.LOADS if load.name == "seqread")
+    wanted = {("file", "seqread"): 32, ("zram", "tls-seqread"): 32, ("cached", "seqread"): None, ("file", "seqwrite"): None}
+    for (storage, name), requests in wanted.items():
+        row = next(loads.Row(storage, load) for load in loads.LOADS if load.name == name)
+        equal(measure.requests_of_a_pass(row, image.path), requests, row.name)
+    program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    directory = os.path.dirname(env.path("log"))
+    both = [clients.MillraceBench(directory, None, program)]
+    if shutil.which("fio"):
+        both.append(clients.Fio(directory, None))
+    for client in both:
+        equal(client.on_server(load, endpoint, 10, 32)["requests"], 32, client.name)
+
+
+@test()
+def memory_is_held_until_it_is_no_more_needed(env):
+    sys.path.insert(0, BENCH)
+    import memory_hold
+
+    with memory_hold.Held(os.path.dirname(env.path("log")), 64 * MIB) as held:
+        with open(f"/proc/{held.child.pid}/smaps") as maps:
+            largest = max((int(size), int(kept)) for size, kept in re.findall(r"\nSize: +(\d+) (?:.*\n)+?Rss: +(\d+)", maps.read()))
+        check(64 * 4 <= largest[1] <= 64 * 8, f"{largest[1]} KiB are kept of {largest[0]}")
+        pid = held.child.pid
+    check(not os.path.exists(f"/proc/{pid}"), "it is there still")
 
 
 # Takes 3 ms of CPU time for each connection, and next to none for a request; tells at each connection's end what everything but those
@@ -126,7 +166,7 @@ def beginning_many_connections_is_no_cost_of_requests(env):
     import measure
 
     directory = os.path.dirname(env.path("log"))
-    bench = measure.Bench(directory, 2.5, None, None, touches=False)
+    bench = measure.Bench(directory, 2.5, None, None)
     client = clients.MillraceBench(directory, None, os.path.join(os.path.dirname(env.binary), "millrace-bench"))
     row = loads.Row("null", loads.Load("read-1x100", connections=100))
     figures = bench.server_turn(row, client, SlowToBegin(), None)
@@ -216,7 +256,7 @@ def where_beginning_was_most_of_it_there_is_no_figure(env):
     import measure
 
     directory = os.path.dirname(env.path("log"))
-    bench = measure.Bench(directory, 0.2, None, None, touches=False)
+    bench = measure.Bench(directory, 0.2, None, None)
     client = clients.MillraceBench(directory, None, os.path.join(os.path.dirname(env.binary), "millrace-bench"))
     row = loads.Row("null", loads.Load("read-1x100", connections=100))
     Counter.counts = [1000, 900]

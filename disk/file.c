@@ -34,13 +34,12 @@ find_tail(struct volume_request *request)
 void
 file_begin(struct volume_request *request)
 {
-	find_tail(request);
 	if (request->command == VOLUME_COMMAND_READ)
-		file_submit_read(request);
+		file_begin_read(request);
 	else if (is_whole_blocks(file_of(request->volume), request))
-		file_submit_plain_write(request);
+		file_begin_plain_write(request);
 	else
-		file_submit_rmw(request);
+		file_begin_rmw(request);
 }
 
 static void
@@ -57,8 +56,12 @@ file_submit(struct volume *volume, struct volume_request *request)
 			file_submit_cached_read(request);
 		else if (file->cached)
 			file_submit_cached_write(request);
-		else if (file_share_begin(request))
-			file_begin(request);
+		else if (request->command == VOLUME_COMMAND_READ)
+			file_share_enter(request);
+		else if (is_whole_blocks(file, request))
+			file_submit_plain_write(request);
+		else
+			file_submit_rmw(request);
 		break;
 	case VOLUME_COMMAND_FLUSH:
 		flush_group_submit(&file->flushes, file->fd, request);

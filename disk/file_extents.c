@@ -17,6 +17,9 @@
 #define SCAN_CELLS_MAX 16384u
 #define SCAN_NS_MAX    2000000u
 
+/* More than these of BLOCK_STATUS, each of which may take so long, nobody waits for who can do without the answer. */
+#define SCANS_BEFORE_READ 1u
+
 struct segment {
 	uint64_t start, end;
 	uint32_t flags;
@@ -192,7 +195,19 @@ scan_done(struct call *call)
 {
 	struct volume_request *request = container_of(call, struct volume_request, call);
 
+	if (!request->answer_optional)
+		__atomic_sub_fetch(&file_of(request->volume)->scans, 1, __ATOMIC_RELAXED);
 	volume_finish(request, request->error);
+}
+
+/* Whether REQUEST would wait longer for an answer than a read takes that goes without: behind a slice, or many scans. */
+static bool
+is_worthless(const struct file_volume *file, const struct volume_request *request)
+{
+	/* Relaxed: only numbers of those to wait for. */
+	return request->answer_optional &&
+	       (__atomic_load_n(&file->slices, __ATOMIC_RELAXED) > 0 ||
+		__atomic_load_n(&file->scans, __ATOMIC_RELAXED) > SCANS_BEFORE_READ);
 }
 
 void
@@ -207,11 +222,12 @@ file_submit_extents(struct volume_request *request)
 		file_complete(request, 0);
 		return;
 	}
-	/* Behind a slice a read would wait longer than it takes. */
-	if (request->answer_optional && __atomic_load_n(&file->slices, __ATOMIC_RELAXED) > 0) {
+	if (is_worthless(file, request)) {
 		file_complete(request, -EBUSY);
 		return;
 	}
+	if (!request->answer_optional)
+		__atomic_add_fetch(&file->scans, 1, __ATOMIC_RELAXED);
 	request->call.run = scan_run;
 	request->call.done = scan_done;
 	/* Not the slices' key: behind that are their pauses, and the slices of all TRIMs. */

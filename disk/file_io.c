@@ -76,7 +76,7 @@ merge(struct volume_request *request)
 }
 
 void
-file_submit_read(struct volume_request *request)
+file_begin_read(struct volume_request *request)
 {
 	uint64_t mask = request->volume->block_bytes - 1;
 
@@ -112,8 +112,12 @@ plain_write_done(struct op *op, long result)
 static void
 plain_write_granted(struct range_write *write)
 {
-	struct volume_request *request = container_of(write, struct volume_request, range.write);
+	file_share_enter(container_of(write, struct volume_request, range.write));
+}
 
+void
+file_begin_plain_write(struct volume_request *request)
+{
 	file_prepare_op(request, plain_write_done);
 	request->progress_bytes = 0;
 	if (merge(request))

@@ -59,6 +59,9 @@ log_open_error(const char *path, bool read_only, int error)
 		fix = " (its file system may not support O_DIRECT: use one that does, such as "
 		      "ext4, XFS or btrfs; or set cache = host)";
 		break;
+	case -EFBIG:
+		fix = "; no more than 8 EiB less 64 KiB can be served";
+		break;
 	default:
 		break;
 	}
@@ -170,6 +173,9 @@ file_find_size(int fd, uint64_t *size_bytes)
 		return -errno;
 	if (S_ISBLK(status.st_mode))
 		return find_device_size(fd, size_bytes);
+	/* Whole blocks, and grains, are read and locked; the kernel takes no offset behind INT64_MAX. */
+	if (status.st_size > INT64_MAX - (off_t)FILE_GRAIN_BYTES_MAX)
+		return -EFBIG;
 	*size_bytes = (uint64_t)status.st_size;
 	return 0;
 }

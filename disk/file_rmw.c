@@ -199,8 +199,12 @@ rmw_first_done(struct op *op, long result)
 static void
 rmw_granted(struct range_exclusive *exclusive)
 {
-	struct volume_request *request =
-		container_of(exclusive, struct volume_request, range.exclusive);
+	file_share_enter(container_of(exclusive, struct volume_request, range.exclusive));
+}
+
+void
+file_begin_rmw(struct volume_request *request)
+{
 	uint64_t start = file_block_floor(request, request->offset);
 
 	if (request->offset >= request->tail_start) {

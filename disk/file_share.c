@@ -1,6 +1,7 @@
 /* A file's share of a core's disk slots: a device that has stopped answering keeps what it has, so nobody may ever have all.
  * Where somebody has FREE_TIMES as many under way as there are free slots, the next is held until one of them is done.  So one file
  * alone gets three quarters of the slots, two get three sevenths each, and there are always some for one more.
+ * Writes come here with their range locked: one that waits for a range would keep a place in which it does nothing.
  * Source: A. Choudhury, E. Hahne, "Dynamic queue length thresholds for shared-memory packet switches". */
 #include "disk/file_volume.h"
 
@@ -24,18 +25,18 @@ has_room(const struct volume_request *request)
 						  request->priority);
 }
 
-bool
-file_share_begin(struct volume_request *request)
+void
+file_share_enter(struct volume_request *request)
 {
 	struct file_core *home = file_core_of(request);
 	struct list_node *held = &home->held[request->priority];
 
 	if (!list_empty(held) || !has_room(request)) {
 		list_append(held, &request->op.node);
-		return false;
+		return;
 	}
 	home->under_way[request->priority]++;
-	return true;
+	file_begin(request);
 }
 
 void

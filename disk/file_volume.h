@@ -63,6 +63,7 @@ struct file_volume {
 	unsigned core_count;
 	/* Its examiners are calls of FILE_KEY_EXTENTS and FILE_KEY_SLICES, so at most one waits for the other. */
 	struct extent_map map;
+	unsigned scans; /* atomic: that file_extents.c has under way for BLOCK_STATUS */
 	/* file_zeroes.c's. */
 	void *zeros;
 	struct slice_pace pace;
@@ -106,16 +107,20 @@ file_grain_ceil(const struct file_volume *file, uint64_t offset)
 	return file_grain_floor(file, offset + file->grain_bytes - 1);
 }
 
+#define FILE_READ_LANES 12
+#define FILE_PART_LANES 4
+
 /* Keys of calls (reactor/call.h): each is an address within VOLUME, so that it is no other volume's. */
 enum file_key {
 	FILE_KEY_EXTENTS, /* who asks the file system */
 	FILE_KEY_SLICES,  /* TRIM and WRITE_ZEROES, with the pauses between them */
 	FILE_KEY_PREFETCH,
 	FILE_KEY_WRITES, /* through the page cache, of a regular file: of a device each core has its own */
-	FILE_KEY_READS, /* and FILE_READ_LANES - 1 behind it: cached reads of what is not in the cache */
+	FILE_KEY_READS, /* the first of FILE_READ_LANES: cached reads of what is not in the cache */
+	FILE_KEY_PARTS =
+		FILE_KEY_READS +
+		FILE_READ_LANES, /* the first of FILE_PART_LANES: parts of blocks that are zeroed */
 };
-
-#define FILE_READ_LANES 12u
 
 static inline uintptr_t
 file_key(const struct volume *volume, unsigned key)
@@ -139,11 +144,14 @@ int file_find_size(int fd, uint64_t *size_bytes) MUST_USE;
  * be its own.  Returns 0 or a negative errno. */
 int file_open_tail(struct file_volume *file, uint64_t size_bytes, uint64_t *tail_start) MUST_USE;
 
-/* REQUEST, a direct read or write, is to begin.  Returns whether it may now; if not, file_begin is called for it later. */
-bool file_share_begin(struct volume_request *request) MUST_USE;
+/* REQUEST, a direct read, or a write whose range is locked, is to begin: file_begin is called for it, now or later. */
+void file_share_enter(struct volume_request *request);
 
-/* REQUEST, which may begin, does. */
+/* REQUEST, which may begin, does: in one of those that follow. */
 void file_begin(struct volume_request *request);
+void file_begin_read(struct volume_request *request);
+void file_begin_plain_write(struct volume_request *request);
+void file_begin_rmw(struct volume_request *request);
 
 /* REQUEST, which has begun, is over: another may begin.  Then it ends in volume_finish with ERROR. */
 void file_finish(struct volume_request *request, int error);
@@ -157,7 +165,6 @@ void file_share_init(struct file_core *home);
 
 /* The ways of a request; each ends in volume_finish, never from within these.
  * file_submit_plain_write: whole blocks in front of tail_start; file_submit_rmw: any other write; file_submit_cached_: if it is cached. */
-void file_submit_read(struct volume_request *request);
 void file_submit_plain_write(struct volume_request *request);
 void file_submit_rmw(struct volume_request *request);
 void file_submit_cached_read(struct volume_request *request);

@@ -317,7 +317,11 @@ part_granted(struct range_exclusive *exclusive)
 	struct volume_request *request =
 		container_of(exclusive, struct volume_request, range.exclusive);
 
-	start_call(request, part_run, part_done, 0);
+	uint64_t grain = exclusive->start / file_of(request->volume)->grain_bytes;
+
+	/* A few at a time: of a device that does not answer, not all helpers wait. */
+	start_call(request, part_run, part_done,
+		   file_key(request->volume, FILE_KEY_PARTS + grain % FILE_PART_LANES));
 }
 
 /* Slices end where multiples of their size are, so that what a device can give back only as a whole is not cut. */

@@ -1,7 +1,7 @@
 /* The home core's queue and slots, and each core's copy.
  *
  * The life of an exclusive range:
- *   requester -> home: queued; given a slot when one is free and no earlier or held range overlaps
+ *   requester -> home: queued, behind one whose range overlaps, earlier or held; where there is none, given a slot when one is free
  *   home -> every core: block; a core answers when its plain writes in the range are over
  *   home -> requester: granted, when all have answered
  *   requester -> home: released
@@ -15,6 +15,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+
+/* Those whose ranges are held against each other's.  Bounds what one can cost the home core, however many wait. */
+#define QUEUE_MAX 4096
 
 /* One core's copy of one exclusive range.  Owned by its core between the home's message and the answer's. */
 struct range_block {
@@ -30,8 +33,9 @@ struct range_block {
 struct range_slot {
 	struct range_lock *lock;
 	struct range_exclusive *holder; /* valid until granted */
-	uint64_t start, end;
+	uint64_t start, end, turn;
 	unsigned answers_missing;
+	struct list_node waiters; /* range_exclusive, by turn_node */
 	struct list_node node;
 	struct message release_message; /* the holder's */
 	struct range_block *blocks;	/* one per core */
@@ -50,11 +54,13 @@ struct range_lock {
 	struct core *home;
 	struct range_core *per_core;
 	/* The home core's. */
-	struct list_node queue; /* range_exclusive, in order of arrival */
-	struct list_node held;	/* range_slot */
+	struct list_node queue;	  /* range_exclusive, in order of arrival */
+	struct list_node ready;	  /* those in the queue that wait for a slot alone, by turn_node */
+	struct list_node backlog; /* range_exclusive, behind a queue that is full */
+	unsigned queued;
+	uint64_t turns;	       /* given out, to those in the queue */
+	struct list_node held; /* range_slot */
 	struct list_node unused;
-	/* Somebody in the queue may be waiting for nothing but a slot; if not, each overlaps who holds, or who came before it. */
-	bool short_of_slots;
 	struct range_slot slots[RANGE_EXCLUSIVE_MAX];
 };
 
@@ -82,12 +88,15 @@ range_lock_create(struct cores *cores, unsigned home_index, struct range_lock **
 	lock->home = &cores->cores[home_index];
 	lock->per_core = per_core;
 	list_init(&lock->queue);
+	list_init(&lock->ready);
+	list_init(&lock->backlog);
 	list_init(&lock->held);
 	list_init(&lock->unused);
 	for (unsigned i = 0; i < RANGE_EXCLUSIVE_MAX; i++) {
 		struct range_slot *slot = &lock->slots[i];
 
 		slot->lock = lock;
+		list_init(&slot->waiters);
 		slot->blocks = &blocks[(size_t)i * cores->count];
 		list_append(&lock->unused, &slot->node);
 		for (unsigned c = 0; c < cores->count; c++)
@@ -106,7 +115,7 @@ range_lock_create(struct cores *cores, unsigned home_index, struct range_lock **
 void
 range_lock_destroy(struct range_lock *lock)
 {
-	CHECK(list_empty(&lock->queue));
+	CHECK(list_empty(&lock->queue) && list_empty(&lock->backlog));
 	free(lock->slots[0].blocks);
 	free(lock->per_core);
 	free(lock);
@@ -191,7 +200,9 @@ range_write_end(struct range_lock *lock, struct core *core, struct range_write *
 	list_for_each(node, &here->blocks) {
 		struct range_block *block = container_of(node, struct range_block, node);
 
-		if (block->draining && !must_drain(here, block)) {
+		if (block->draining &&
+		    overlap(write->start, write->end, block->slot->start, block->slot->end) &&
+		    !must_drain(here, block)) {
 			block->draining = false;
 			send_home(lock, &block->message, on_answer);
 		}
@@ -220,6 +231,8 @@ on_unblock(struct message *message)
 	struct range_block *block = container_of(message, struct range_block, message);
 	struct range_lock *lock = block->slot->lock;
 	struct range_core *here = &lock->per_core[block->core_index];
+	uint64_t start = block->slot->start,
+		 end = block->slot->end; /* the slot's next holder's, once it has the answer */
 	struct list_node ready, *node, *after;
 
 	list_remove(&block->node);
@@ -228,7 +241,8 @@ on_unblock(struct message *message)
 	list_for_each_safe(node, after, &here->waiting) {
 		struct range_write *write = container_of(node, struct range_write, node);
 
-		if (!write_is_blocked(here, write)) {
+		if (overlap(write->start, write->end, start, end) &&
+		    !write_is_blocked(here, write)) {
 			list_remove(node);
 			list_append(&ready, node);
 		}
@@ -244,24 +258,81 @@ on_unblock(struct message *message)
 /* ---- on the home core: exclusive ranges ---- */
 
 static bool
-must_wait(const struct range_lock *lock, const struct range_exclusive *exclusive)
+exclude_each_other(const struct range_exclusive *a, const struct range_exclusive *b)
 {
-	const struct list_node *node;
+	return overlap(a->start, a->end, b->start, b->end);
+}
+
+/* The last in the queue that came before EXCLUSIVE, the newest, and is in its way; NULL: none. */
+static struct range_exclusive *
+find_last(struct range_lock *lock, const struct range_exclusive *exclusive)
+{
+	struct list_node *node;
+
+	for (node = exclusive->node.prev; node != &lock->queue; node = node->prev) {
+		struct range_exclusive *earlier = container_of(node, struct range_exclusive, node);
+
+		if (exclude_each_other(exclusive, earlier))
+			return earlier;
+	}
+	return NULL;
+}
+
+/* The same of those before TURN: nobody else is in EXCLUSIVE's way.  From the front, where most often few are left. */
+static struct range_exclusive *
+find_last_before(struct range_lock *lock, const struct range_exclusive *exclusive, uint64_t turn)
+{
+	struct range_exclusive *last = NULL;
+	struct list_node *node;
+
+	list_for_each(node, &lock->queue) {
+		struct range_exclusive *earlier = container_of(node, struct range_exclusive, node);
+
+		if (earlier->turn >= turn)
+			break;
+		if (exclude_each_other(exclusive, earlier))
+			last = earlier;
+	}
+	return last;
+}
+
+static struct range_slot *
+find_holder(struct range_lock *lock, const struct range_exclusive *exclusive)
+{
+	struct list_node *node;
 
 	list_for_each(node, &lock->held) {
-		const struct range_slot *slot = container_of(node, struct range_slot, node);
+		struct range_slot *slot = container_of(node, struct range_slot, node);
 
 		if (overlap(exclusive->start, exclusive->end, slot->start, slot->end))
-			return true;
+			return slot;
 	}
-	for (node = exclusive->node.prev; node != &lock->queue; node = node->prev) {
-		const struct range_exclusive *earlier =
-			container_of(node, struct range_exclusive, node);
+	return NULL;
+}
 
-		if (overlap(exclusive->start, exclusive->end, earlier->start, earlier->end))
-			return true;
-	}
-	return false;
+/* EXCLUSIVE, in the queue, waits for EARLIER, the last there that is in its way; if that is NULL, for a holder, or for a slot. */
+static void
+wait_behind(struct range_lock *lock, struct range_exclusive *exclusive,
+	    struct range_exclusive *earlier)
+{
+	struct range_slot *holder = earlier == NULL ? find_holder(lock, exclusive) : NULL;
+	struct list_node *waiters = &lock->ready;
+
+	if (earlier != NULL)
+		waiters = &earlier->waiters;
+	else if (holder != NULL)
+		waiters = &holder->waiters;
+	list_append(waiters, &exclusive->turn_node);
+}
+
+static void
+enqueue(struct range_lock *lock, struct range_exclusive *exclusive)
+{
+	list_init(&exclusive->waiters);
+	exclusive->turn = lock->turns++;
+	list_append(&lock->queue, &exclusive->node);
+	lock->queued++;
+	wait_behind(lock, exclusive, find_last(lock, exclusive));
 }
 
 /* EXCLUSIVE leaves the queue; there is a slot. */
@@ -272,40 +343,31 @@ slot_open(struct range_lock *lock, struct range_exclusive *exclusive)
 		container_of(list_take_first(&lock->unused), struct range_slot, node);
 
 	list_remove(&exclusive->node);
+	lock->queued--;
 	slot->holder = exclusive;
 	slot->start = exclusive->start;
 	slot->end = exclusive->end;
+	slot->turn = exclusive->turn;
 	slot->answers_missing = lock->cores->count;
 	exclusive->slot = slot;
+	list_move_all(&slot->waiters, &exclusive->waiters);
 	list_append(&lock->held, &slot->node);
 	for (unsigned c = 0; c < lock->cores->count; c++)
 		send_to_core(&slot->blocks[c], on_block);
 }
 
-/* START to END is held no more, and a slot is free: give it to those in the queue that may have it now.  These overlap the range, unless
- * they only waited for a slot; so a queue of thousands is neither looked through for each that comes nor for each that goes. */
+/* Give out the slots that are free, and the places in the queue. */
 static void
-grant_slots(struct range_lock *lock, uint64_t start, uint64_t end)
+advance(struct range_lock *lock)
 {
-	bool all = lock->short_of_slots;
-	struct list_node *node, *after;
-
-	lock->short_of_slots = false;
-	list_for_each_safe(node, after, &lock->queue) {
-		struct range_exclusive *exclusive =
-			container_of(node, struct range_exclusive, node);
-
-		if (!all && !overlap(exclusive->start, exclusive->end, start, end))
-			continue;
-		if (list_empty(&lock->unused)) {
-			lock->short_of_slots = true;
-			return;
-		}
-		if (must_wait(lock, exclusive))
-			continue;
-		slot_open(lock, exclusive);
-		/* Whoever else waited for the range waits for this one. */
-		if (!all && exclusive->start <= start && exclusive->end >= end)
+	for (;;) {
+		if (!list_empty(&lock->ready) && !list_empty(&lock->unused))
+			slot_open(lock, container_of(list_take_first(&lock->ready),
+						     struct range_exclusive, turn_node));
+		else if (!list_empty(&lock->backlog) && lock->queued < QUEUE_MAX)
+			enqueue(lock, container_of(list_take_first(&lock->backlog),
+						   struct range_exclusive, node));
+		else
 			return;
 	}
 }
@@ -314,13 +376,28 @@ static void
 on_request(struct message *message)
 {
 	struct range_exclusive *exclusive = container_of(message, struct range_exclusive, message);
-	struct range_lock *lock = exclusive->lock;
 
-	list_append(&lock->queue, &exclusive->node);
-	if (list_empty(&lock->unused))
-		lock->short_of_slots = true;
-	else if (!must_wait(lock, exclusive))
-		slot_open(lock, exclusive);
+	list_append(&exclusive->lock->backlog, &exclusive->node);
+	advance(exclusive->lock);
+}
+
+/* SLOT's range is held no more: those who waited for it wait for the next that is in their way. */
+static void
+slot_close(struct range_lock *lock, struct range_slot *slot)
+{
+	struct list_node waiters, *node;
+
+	list_remove(&slot->node);
+	list_append(&lock->unused, &slot->node);
+	list_init(&waiters);
+	list_move_all(&waiters, &slot->waiters);
+	while ((node = list_take_first(&waiters)) != NULL) {
+		struct range_exclusive *exclusive =
+			container_of(node, struct range_exclusive, turn_node);
+
+		wait_behind(lock, exclusive, find_last_before(lock, exclusive, slot->turn));
+	}
+	advance(lock);
 }
 
 static void
@@ -340,15 +417,13 @@ on_answer(struct message *message)
 
 	if (--slot->answers_missing > 0)
 		return;
-	if (holder != NULL) {
-		slot->holder = NULL;
-		holder->message.deliver = on_granted;
-		reactor_send(holder->core->reactor, &holder->message);
-	} else {
-		list_remove(&slot->node);
-		list_append(&slot->lock->unused, &slot->node);
-		grant_slots(slot->lock, slot->start, slot->end);
+	if (holder == NULL) {
+		slot_close(slot->lock, slot);
+		return;
 	}
+	slot->holder = NULL;
+	holder->message.deliver = on_granted;
+	reactor_send(holder->core->reactor, &holder->message);
 }
 
 static void

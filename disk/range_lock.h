@@ -46,6 +46,9 @@ struct range_exclusive {
 	struct range_lock *lock;
 	struct core *core;
 	struct range_slot *slot;
+	uint64_t turn;
+	struct list_node waiters; /* others, by turn_node */
+	struct list_node turn_node;
 	struct list_node node;
 	struct message message;
 };

@@ -85,8 +85,8 @@ struct volume_request {
 	 * from offset on; no two neighbours have the same flags.  They end within the range, but need not reach its end. */
 	struct volume_extent *extents;
 	uint32_t extents_max, extent_count;
-	/* EXTENTS: who asks goes on without an answer, so a failure is not logged; it is -EBUSY where TRIMs or zeros are under way that
-	 * the answer would have to wait for. */
+	/* EXTENTS: who asks goes on without an answer, so a failure is not logged; it is -EBUSY where the answer would have
+	 * to wait for TRIMs, zeros or other questions. */
 	bool answer_optional;
 	/* NULL, or true, from some time on, when nobody wants the result any more: what is served in slices then ends early, with any
 	 * result, and perhaps not done.  Belongs to CORE; outlives the request. */

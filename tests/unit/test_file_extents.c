@@ -162,6 +162,37 @@ Test(file_extents, who_can_do_without_an_answer_waits_for_no_trim)
 	image_stop(&image);
 }
 
+/* Nor behind what others ask, of whole images perhaps; one question is soon answered. */
+Test(file_extents, who_can_do_without_an_answer_does_not_wait_behind_many)
+{
+	enum {
+		ASKED = 4
+	};
+	struct volume_extent got[ASKED + 1];
+	struct trial trials[ASKED + 1];
+	struct image image;
+
+	image_start(&image, MEDIUM_HERE, 64 * MIB);
+	for (unsigned i = 0; i <= ASKED; i++)
+		trials[i] = (struct trial){ .request = { .command = VOLUME_COMMAND_EXTENTS,
+							 .offset = 4 * i * MIB,
+							 .length = MIB,
+							 .answer_optional = i == ASKED,
+							 .extents = &got[i],
+							 .extents_max = 1 } };
+	trials_begin(&image.fixture, trials, ASKED + 1, 0, 0);
+	for (unsigned i = 0; i < ASKED; i++)
+		cr_assert_eq(trial_wait(&trials[i]), 0);
+	cr_assert_eq(trial_wait(&trials[ASKED]), -EBUSY);
+	trials[0].request.offset = 40 * MIB;
+	trials[ASKED].request.offset = 50 * MIB;
+	trial_begin(&image.fixture, &trials[0], 0, NULL);
+	trial_begin(&image.fixture, &trials[ASKED], 0, NULL);
+	cr_assert_eq(trial_wait(&trials[0]), 0);
+	cr_assert_eq(trial_wait(&trials[ASKED]), 0, "only one was before it");
+	image_stop(&image);
+}
+
 /* Writes into holes while the file system is asked about these, again and again. */
 static void
 write_while_asked(enum volume_cache cache)

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "disk/file_volume.h"
 #include "tests/unit/image_fixture.h"
 #include "tests/unit/seed.h"
 
@@ -425,5 +426,64 @@ Test(file_zeroes, zeros_that_fail_are_data_still)
 	cr_assert_neq(volume_peek(image.fixture.volume, 0, MIB), VOLUME_PEEK_ZERO);
 	cr_assert_eq(volume_run(&image.fixture, VOLUME_COMMAND_READ, 0, 4096, bytes), 0);
 	cr_assert_eq(bytes[500], 0x5a);
+	image_stop(&image);
+}
+
+/* Whether the file system of IMAGE keeps whoever writes.  Returns false if it can't be told to: only root may. */
+static bool
+set_frozen(const struct image *image, bool frozen)
+{
+	return ioctl(file_of(image->fixture.volume)->fd, frozen ? FIFREEZE : FITHAW, 0) == 0;
+}
+
+/* Give the volume of IMAGE the helpers of CALLS, more than the fixture's. */
+static void
+start_again(struct image *image, struct call_pool *calls)
+{
+	struct volume_options options = { .kind = VOLUME_KIND_FILE, .path = image->path };
+
+	cr_assert_eq(volume_close(image->fixture.volume), 0);
+	cr_assert_eq(volume_open(&options, &image->fixture.volume), 0);
+	cr_assert_eq(volume_start(image->fixture.volume, &image->fixture.cores, 1, calls), 0);
+}
+
+/* Parts of blocks on a device that does not answer keep a few of the helpers, not one each. */
+Test(file_zeroes, parts_that_hang_leave_helpers)
+{
+	enum {
+		PARTS = 32,
+		HELPERS = 8
+	};
+	static struct trial trials[PARTS];
+	struct call_counters counters;
+	struct call_pool *calls;
+	struct image image;
+
+	image_start(&image, MEDIUM_XFS, 64 * PARTS * 1024);
+	cr_assert_eq(call_pool_create(HELPERS, &calls), 0);
+	start_again(&image, calls);
+	if (!set_frozen(&image, true)) {
+		call_pool_destroy(calls);
+		image_stop(&image);
+		cr_skip_test("this file system can't be frozen, or by root only");
+	}
+	for (unsigned i = 0; i < PARTS; i++) {
+		trials[i].request.command = VOLUME_COMMAND_WRITE_ZEROES;
+		trials[i].request.offset = 64 * 1024 * (uint64_t)i + 100;
+		trials[i].request.length = 1000;
+	}
+	trials_begin(&image.fixture, trials, PARTS, 0, 0);
+	do {
+		usleep(1000);
+		call_pool_counters(calls, &counters);
+	} while (counters.submitted < PARTS);
+	usleep(100000);
+	call_pool_counters(calls, &counters);
+	cr_assert(set_frozen(&image, false));
+	for (unsigned i = 0; i < PARTS; i++)
+		cr_assert_eq(trial_wait(&trials[i]), 0);
+	cr_assert_eq(counters.completed, 0);
+	cr_assert_leq(counters.threads, HELPERS / 2, "%llu", (unsigned long long)counters.threads);
+	call_pool_destroy(calls);
 	image_stop(&image);
 }

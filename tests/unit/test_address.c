@@ -297,3 +297,25 @@ Test(address, any_port_collides_with_none)
 	cr_assert_not(collide("vsock:any:0", "vsock:any:0"));
 	cr_assert(collide("unix:/a:0", "unix:/a:0"));
 }
+
+static bool
+same(const char *left, const char *right)
+{
+	struct address first = parsed(left), second = parsed(right);
+
+	return address_equal(&first, &second);
+}
+
+Test(address, two_are_equal_that_are_written_alike)
+{
+	cr_assert(same("127.0.0.1:0", "127.0.0.1:00"));
+	cr_assert(same("[::1]:10809", "[0:0::1]:10809"));
+	cr_assert(same("vsock:local:1", "vsock:1:1"));
+	cr_assert(same("unix:/a", "unix:/a"));
+
+	cr_assert_not(same("0.0.0.0:1", "127.0.0.1:1"));
+	cr_assert_not(same("127.0.0.1:1", "127.0.0.1:2"));
+	cr_assert_not(same("[::]:1", "0.0.0.0:1"));
+	cr_assert_not(same("vsock:any:1", "vsock:local:1"));
+	cr_assert_not(same("unix:/a", "unix:/a/"));
+}

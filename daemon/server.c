@@ -26,8 +26,9 @@
 #include "reactor/watchdog.h"
 
 /* Many more than the calls of one volume (file_volume.h, and for each core the resubmitter's and a batch of cached writes): disks that
- * have stopped answering keep theirs.  What is not needed is not there. */
-#define CALL_THREADS_MAX 256
+ * have stopped answering keep theirs.  Of so many, by their shares (reactor/call.h), more than 200 such volumes leave some for others.  What is
+ * not needed is not there. */
+#define CALL_THREADS_MAX CALL_THREADS_LIMIT
 
 /* What cores and process begin with, and go on with until they stop. */
 struct start_settings {

@@ -93,7 +93,8 @@ start_call(struct file_core *home, struct volume_request *request)
 	request->call.run = read_run;
 	request->call.done = read_done;
 	call_submit_keyed(file_of(request->volume)->calls, request->core->reactor, &request->call,
-			  file_key(request->volume, FILE_KEY_READS + lane));
+			  file_key(request->volume, FILE_KEY_READS + lane),
+			  &file_of(request->volume)->call_share);
 }
 
 /* Copy what comes next, if the cache has it.  Returns how many bytes, or 0: it has not, or can't be asked. */

@@ -117,7 +117,8 @@ start_batch(struct file_core *home, struct file_batch *batch)
 	}
 	batch->call.run = batch_run;
 	batch->call.done = batch_done;
-	call_submit_keyed(home->file->calls, request->core->reactor, &batch->call, key_of(home));
+	call_submit_keyed(home->file->calls, request->core->reactor, &batch->call, key_of(home),
+			  &home->file->call_share);
 }
 
 /* Begin what may begin of what waits. */

@@ -232,7 +232,7 @@ file_submit_extents(struct volume_request *request)
 	request->call.done = scan_done;
 	/* Not the slices' key: behind that are their pauses, and the slices of all TRIMs. */
 	call_submit_keyed(file->calls, request->core->reactor, &request->call,
-			  file_key(request->volume, FILE_KEY_EXTENTS));
+			  file_key(request->volume, FILE_KEY_EXTENTS), &file->call_share);
 }
 
 enum volume_peek

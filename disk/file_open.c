@@ -486,6 +486,7 @@ file_start(struct volume *volume, struct cores *cores, unsigned home_index, stru
 		file_share_init(&file->cores[i]);
 	}
 	file->calls = calls;
+	call_share_init(&file->call_share);
 	if (file_zeroes_start(file) < 0 || extent_map_init(&file->map, file->volume.size_bytes) < 0)
 		return -ENOMEM;
 	return range_lock_create(cores, home_index, &file->lock);

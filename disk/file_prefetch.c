@@ -53,7 +53,8 @@ take_slice(struct volume_request *request)
 	request->call.run = prefetch_run;
 	request->call.done = prefetch_done;
 	call_submit_keyed(file_of(request->volume)->calls, request->core->reactor, &request->call,
-			  file_key(request->volume, FILE_KEY_PREFETCH));
+			  file_key(request->volume, FILE_KEY_PREFETCH),
+			  &file_of(request->volume)->call_share);
 }
 
 void

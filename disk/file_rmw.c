@@ -97,7 +97,8 @@ rmw_write_tail(struct volume_request *request)
 	}
 	request->call.run = tail_run;
 	request->call.done = tail_done;
-	call_submit(file->calls, request->core->reactor, &request->call);
+	call_submit_keyed(file->calls, request->core->reactor, &request->call, 0,
+			  &file->call_share);
 }
 
 static void

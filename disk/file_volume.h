@@ -57,6 +57,7 @@ struct file_volume {
 	struct page_view view; /* file_cached.c's */
 	bool zeroes_fast;      /* ZERO_RANGE does not write, if there is one */
 	struct call_pool *calls;
+	struct call_share call_share; /* what all calls of this file count against */
 	struct range_lock *lock;
 	struct flush_group flushes;
 	struct file_core *cores; /* [core_count] */

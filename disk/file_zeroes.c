@@ -298,7 +298,7 @@ start_call(struct volume_request *request, void (*run)(struct call *call),
 	request->call.run = run;
 	request->call.done = done;
 	call_submit_keyed(file_of(request->volume)->calls, request->core->reactor, &request->call,
-			  key);
+			  key, &file_of(request->volume)->call_share);
 }
 
 static void

@@ -425,7 +425,7 @@ fetch(struct memory_volume *memory, struct memory_core *home, struct volume_requ
 	request->call.run = fetch_run;
 	request->call.done = fetch_done;
 	call_submit_keyed(memory->calls, request->core->reactor, &request->call,
-			  (uintptr_t)memory + lane);
+			  (uintptr_t)memory + lane, NULL);
 }
 
 /* Work for a slice's time on the TRIMs and zeros that have waited longest; one that needs more goes behind the others. */

@@ -1,6 +1,6 @@
 /* Helper threads: started when a call is ready and none is idle, gone after IDLE_NS without work.
- * A call waits for its key (key_order.h) until all earlier ones of it have ended; then it is ready, and in the list that
- * the helpers take from.  While there is no thread nothing is ready: the core that submitted ran it at once. */
+ * A call waits for its key (key_order.h) until all earlier ones of it have ended, and then for its share until that has room; then it is
+ * ready, and in the list that the helpers take from.  While there is no thread nothing is ready: the core that submitted ran it at once. */
 #include "reactor/call.h"
 
 #include "reactor/kernel.h"
@@ -22,6 +22,7 @@ struct call_pool {
 	struct list_node ready;
 	struct key_order keys;
 	unsigned ready_count;
+	unsigned running_count; /* calls, on helpers or on cores */
 	unsigned idle_count;
 	unsigned threads_max;
 	bool stopping;
@@ -86,18 +87,53 @@ call_pool_destroy(struct call_pool *pool)
 static void
 call_make_ready(struct call_pool *pool, struct call *call)
 {
+	if (call->share != NULL)
+		call->share->running++;
+	call->ready = true;
 	list_append(&pool->ready, &call->node);
 	pool->ready_count++;
+}
+
+static bool
+share_has_room(const struct call_pool *pool, const struct call_share *share)
+{
+	unsigned taken = pool->running_count + pool->ready_count;
+	unsigned unused = taken < pool->threads_max ? pool->threads_max - taken : 0;
+
+	return share->running == 0 || share->running <= unused / CALL_SHARE_DIVISOR;
+}
+
+/* It is CALL's turn by its key. */
+static void
+call_enter_share(struct call_pool *pool, struct call *call)
+{
+	struct call_share *share = call->share;
+
+	if (share == NULL || (list_empty(&share->waiting) && share_has_room(pool, share)))
+		call_make_ready(pool, call);
+	else
+		list_append(&share->waiting, &call->node);
+}
+
+/* A call that counted against SHARE, or NULL, does so no more. */
+static void
+call_leave_share(struct call_pool *pool, struct call_share *share)
+{
+	if (share == NULL)
+		return;
+	share->running--;
+	while (!list_empty(&share->waiting) && share_has_room(pool, share))
+		call_make_ready(pool,
+				container_of(list_take_first(&share->waiting), struct call, node));
 }
 
 /* CALL waits no more: it begins or is cancelled. */
 static void
 call_end_wait(struct call_pool *pool, struct call *call)
 {
-	if (!list_empty(&call->node)) {
-		list_remove(&call->node);
+	list_remove(&call->node);
+	if (call->ready)
 		pool->ready_count--;
-	}
 	call->waiting = false;
 	count(&pool->counters.waiting, -1);
 }
@@ -122,7 +158,7 @@ call_leave_key(struct call_pool *pool, struct call *call)
 	struct key_entry *next = call->keyed ? key_order_leave(&call->key_entry) : NULL;
 
 	if (next != NULL)
-		call_make_ready(pool, container_of(next, struct call, key_entry));
+		call_enter_share(pool, container_of(next, struct call, key_entry));
 }
 
 static void
@@ -142,24 +178,30 @@ call_finish(struct call *call, int status)
 	reactor_send(call->reactor, &call->message);
 }
 
-/* Run the first that is ready.  Unlocks meanwhile.  A keyed call is sent home before the next of its key can begin, so
- * that they are done in order; others without the lock, which the reactor that wakes may want. */
-static void
+/* Run the first that is ready.  Returns how many this has made ready.  Unlocks meanwhile.  A keyed call is sent home before the next of its key can begin, so
+ * that they are done in order, and one of a share before that can be gone; others without the lock, which the reactor that wakes may want. */
+static unsigned
 call_perform(struct call_pool *pool)
 {
 	struct call *call = call_take(pool);
-	bool keyed = call->keyed;
+	bool bound = call->keyed || call->share != NULL;
+	unsigned ready_before;
 
+	pool->running_count++;
 	pthread_mutex_unlock(&pool->lock);
 	call->run(call);
 	count(&pool->counters.completed, 1);
-	if (!keyed)
+	if (!bound)
 		call_finish(call, 0);
 	pthread_mutex_lock(&pool->lock);
-	if (keyed) {
+	pool->running_count--;
+	ready_before = pool->ready_count;
+	if (bound) {
+		call_leave_share(pool, call->share);
 		call_leave_key(pool, call);
 		call_finish(call, 0);
 	}
+	return pool->ready_count - ready_before;
 }
 
 /* ---- Threads. */
@@ -204,7 +246,8 @@ helpers_engage(struct call_pool *pool)
 			helper_start(pool);
 		if (pool->counters.threads > 0)
 			break;
-		call_perform(pool); /* a core that waits is better than a call that never ends */
+		(void)call_perform(
+			pool); /* a core that waits is better than a call that never ends */
 	}
 	pthread_cond_signal(&pool->work);
 }
@@ -235,9 +278,11 @@ helper_main(void *argument)
 	/* Else it would have the name of the core that started it. */
 	(void)pthread_setname_np(pthread_self(), "call");
 	pthread_mutex_lock(&pool->lock);
-	while (helper_wait(pool))
-		call_perform(
-			pool); /* what this makes ready needs no other helper: this one goes on */
+	while (helper_wait(pool)) {
+		/* The first of what this makes ready needs no other helper: this one goes on. */
+		for (unsigned made = call_perform(pool); made > 1; made--)
+			helpers_engage(pool);
+	}
 	count(&pool->counters.threads, -1);
 	pthread_cond_signal(&pool->thread_gone);
 	pthread_mutex_unlock(&pool->lock);
@@ -247,30 +292,40 @@ helper_main(void *argument)
 /* ---- Submitting and cancelling. */
 
 static void
-call_init(struct call *call, struct reactor *reactor, uintptr_t key)
+call_init(struct call *call, struct reactor *reactor, uintptr_t key, struct call_share *share)
 {
 	call->reactor = reactor;
 	call->keyed = key != 0;
+	call->share = share;
+	call->ready = false;
 	call->waiting = true;
 	call->submit_ns = kernel_clock_ns();
 	list_init(&call->node);
 }
 
 void
-call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call)
+call_share_init(struct call_share *share)
 {
-	call_submit_keyed(pool, reactor, call, 0);
+	share->running = 0;
+	list_init(&share->waiting);
 }
 
 void
-call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call, uintptr_t key)
+call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call)
 {
-	call_init(call, reactor, key);
+	call_submit_keyed(pool, reactor, call, 0, NULL);
+}
+
+void
+call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call, uintptr_t key,
+		  struct call_share *share)
+{
+	call_init(call, reactor, key, share);
 	pthread_mutex_lock(&pool->lock);
 	count(&pool->counters.submitted, 1);
 	count(&pool->counters.waiting, 1);
 	if (key == 0 || key_order_enter(&pool->keys, &call->key_entry, key)) {
-		call_make_ready(pool, call);
+		call_enter_share(pool, call);
 		helpers_engage(pool);
 	}
 	pthread_mutex_unlock(&pool->lock);
@@ -279,13 +334,20 @@ call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *
 bool
 call_cancel(struct call_pool *pool, struct call *call)
 {
+	unsigned ready_before;
 	bool waited;
 
 	pthread_mutex_lock(&pool->lock);
 	waited = call->waiting;
 	if (waited) {
 		call_end_wait(pool, call);
-		call_leave_key(pool, call); /* whoever was to take CALL takes the next instead */
+		ready_before = pool->ready_count;
+		if (call->ready)
+			call_leave_share(pool, call->share);
+		call_leave_key(pool, call);
+		/* Whoever was to take CALL takes the first of those, if there was anybody. */
+		for (unsigned made = pool->ready_count - ready_before; made > call->ready; made--)
+			helpers_engage(pool);
 		count(&pool->counters.cancelled, 1);
 		call_finish(call, -ECANCELED);
 	}

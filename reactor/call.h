@@ -12,6 +12,17 @@
 
 struct call_pool;
 
+/* Whose calls may not take all threads: a device that does not answer keeps those that it has.  Where the calls of one share that have
+ * a thread are more than a CALL_SHARE_DIVISORth of the threads that are left, the next waits until one of them has ended; the first never does.
+ * So the more have such shares, the less the next gets.  Belongs to whoever submits; used under the pool's lock. */
+#define CALL_SHARE_DIVISOR 64u
+
+struct call_share {
+	/* Private. */
+	unsigned running;	  /* or about to */
+	struct list_node waiting; /* struct call, by node */
+};
+
 struct call {
 	/* Runs on a helper thread; may block. */
 	void (*run)(struct call *call);
@@ -20,9 +31,11 @@ struct call {
 	int status; /* in done: 0, or -ECANCELED if it never ran */
 	/* Private. */
 	bool keyed;
-	bool waiting; /* for its key or for a thread; under the pool's lock */
+	bool waiting; /* for its key, for its share or for a thread; under the pool's lock */
 	uint64_t submit_ns;
 	struct reactor *reactor;
+	struct call_share *share; /* or NULL */
+	bool ready;
 	struct list_node node;
 	struct key_entry key_entry;
 	struct message message;
@@ -52,12 +65,16 @@ void call_pool_destroy(struct call_pool *pool);
  * Never fails: where the system gives no thread at all, the call runs here and blocks the core. */
 void call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call);
 
+/* Prepare SHARE, which stays there as long as a call of it is not done. */
+void call_share_init(struct call_share *share);
+
 /* As call_submit, but CALL runs after all calls with the same KEY, of any core, that were submitted before have ended
  * (or were cancelled); those of one core that ran are done in that order too.  Other calls are not held up, and no
  * thread is.  KEY 0 is none.  Where there is no thread, a core that runs a call of KEY here also runs those that other
- * cores submitted behind it meanwhile. */
+ * cores submitted behind it meanwhile.  SHARE, of this pool alone, or NULL: what CALL's thread counts against; in its
+ * turn by KEY it waits there behind those that came before. */
 void call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call,
-		       uintptr_t key);
+		       uintptr_t key, struct call_share *share);
 
 /* Cancel CALL, which was submitted, if it has not begun.  Only on the core that submitted it; blocks as call_submit.
  * Returns true if run will not be called; done still comes, with -ECANCELED, never before this returns.

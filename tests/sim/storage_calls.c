@@ -206,7 +206,7 @@ __wrap_page_cache_has(int fd, uint64_t offset, uint64_t length)
 
 void __wrap_call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call);
 void __wrap_call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call,
-			      uintptr_t key);
+			      uintptr_t key, struct call_share *share);
 
 static void
 deliver_call(struct message *message)
@@ -235,11 +235,12 @@ __wrap_call_submit(struct call_pool *pool, struct reactor *reactor, struct call 
 	kernel_sim_at(kernel_sim_below(HELPER_NS), run_call, call);
 }
 
-/* Keys only keep reads from filling the pool: in any order they may run. */
+/* Keys and shares only keep calls from filling the pool: in any order they may run. */
 void
 __wrap_call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call,
-			 uintptr_t key)
+			 uintptr_t key, struct call_share *share)
 {
 	(void)key;
+	(void)share;
 	__wrap_call_submit(pool, reactor, call);
 }

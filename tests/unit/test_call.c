@@ -87,7 +87,7 @@ static void
 submit_keyed(struct test_call *test_call, void (*run)(struct call *call), uintptr_t key)
 {
 	*test_call = (struct test_call){ .call = { .run = run, .done = note_call_done } };
-	call_submit_keyed(pool, reactor, &test_call->call, key);
+	call_submit_keyed(pool, reactor, &test_call->call, key, NULL);
 }
 
 static void
@@ -428,7 +428,7 @@ Test(call, cancelled_one_can_be_submitted_again)
 	cr_assert(call_cancel(pool, &test_call.call));
 	turn_until_done(1);
 	test_call.done_count = 0;
-	call_submit_keyed(pool, reactor, &test_call.call, 1);
+	call_submit_keyed(pool, reactor, &test_call.call, 1, NULL);
 	sem_post(&gate.opened);
 	turn_until_done(3);
 	cr_assert_eq(test_call.done_status, 0);

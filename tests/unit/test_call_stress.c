@@ -16,7 +16,8 @@
 #define KEYS	     6	   /* 0, which is none, included */
 #define CALLS	     48	   /* that one submitter has in flight at most */
 #define SUBMISSIONS  15000 /* of each submitter */
-#define POOL_THREADS 4
+#define SHARES	     2
+#define POOL_THREADS (2 * CALL_SHARE_DIVISOR)
 #define STACK_BYTES  ((size_t)1 << 20) /* of a submitter's thread */
 #define NO_THREADS   ((size_t)1 << 60) /* a stack of which makes pthread_create(3) fail */
 
@@ -61,6 +62,7 @@ struct key_state {
 static struct call_pool *pool;
 static struct submitter submitters[SUBMITTERS];
 static struct key_state keys[KEYS];
+static struct call_share shares[SHARES];
 static uint64_t last_sequence; /* atomic */
 static bool
 	order_is_global; /* one order of all submitters, else one of each; constant while threads run */
@@ -122,6 +124,7 @@ static void
 submit_one(struct submitter *submitter, struct stress_call *stress_call)
 {
 	struct key_state *key;
+	unsigned share = random_below(submitter, SHARES + 1);
 
 	*stress_call = (struct stress_call){ .call = { .run = on_run, .done = on_done } };
 	stress_call->submitter = submitter;
@@ -135,7 +138,8 @@ submit_one(struct submitter *submitter, struct stress_call *stress_call)
 	if (order_is_global)
 		pthread_mutex_lock(&key->submit_lock);
 	stress_call->sequence = __atomic_add_fetch(&last_sequence, 1, __ATOMIC_RELAXED);
-	call_submit_keyed(pool, submitter->reactor, &stress_call->call, stress_call->key);
+	call_submit_keyed(pool, submitter->reactor, &stress_call->call, stress_call->key,
+			  share == 0 ? NULL : &shares[share - 1]);
 	if (order_is_global)
 		pthread_mutex_unlock(&key->submit_lock);
 }
@@ -182,6 +186,8 @@ stress_start(size_t stack_bytes)
 	pthread_attr_init(&attributes);
 	cr_assert_eq(pthread_attr_setstacksize(&attributes, stack_bytes), 0);
 	cr_assert_eq(call_pool_create(POOL_THREADS, &pool), 0);
+	for (unsigned i = 0; i < SHARES; i++)
+		call_share_init(&shares[i]);
 	for (unsigned i = 0; i < KEYS; i++)
 		pthread_mutex_init(&keys[i].submit_lock, NULL);
 	for (unsigned i = 0; i < SUBMITTERS; i++) {

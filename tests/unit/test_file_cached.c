@@ -330,7 +330,7 @@ struct stopper {
 	struct message message;
 	struct call call;
 	struct image *image;
-	atomic_bool go;
+	atomic_bool go, gone;
 };
 
 static void
@@ -343,7 +343,7 @@ stopper_run(struct call *call)
 static void
 stopper_done(struct call *call)
 {
-	(void)call;
+	atomic_store(&container_of(call, struct stopper, call)->gone, true);
 }
 
 static void
@@ -361,11 +361,14 @@ stopper_submit(struct message *message)
 static uint64_t
 batches_of(struct image *image, unsigned count, uint64_t length)
 {
-	struct stopper stoppers[2] = { { .image = image }, { .image = image } };
+	struct stopper stoppers[VOLUME_FIXTURE_HELPERS];
 	static struct trial trials[WRITES_MAX];
-	uint64_t calls = calls_made(image) + 2;
+	uint64_t calls = calls_made(image) + VOLUME_FIXTURE_HELPERS;
 
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < VOLUME_FIXTURE_HELPERS; i++) {
+		stoppers[i].image = image;
+		atomic_init(&stoppers[i].go, false);
+		atomic_init(&stoppers[i].gone, false);
 		stoppers[i].message.deliver = stopper_submit;
 		reactor_send(image->fixture.cores.cores[0].reactor, &stoppers[i].message);
 	}
@@ -380,11 +383,15 @@ batches_of(struct image *image, unsigned count, uint64_t length)
 		usleep(100);
 	usleep(20000);
 	calls = calls_made(image) - calls;
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; i < VOLUME_FIXTURE_HELPERS; i++)
 		atomic_store(&stoppers[i].go, true);
 	for (unsigned i = 0; i < count; i++) {
 		cr_assert_eq(trial_wait(&trials[i]), 0);
 		trial_end(&trials[i]);
+	}
+	for (unsigned i = 0; i < VOLUME_FIXTURE_HELPERS; i++) {
+		while (!atomic_load(&stoppers[i].gone))
+			usleep(100);
 	}
 	return calls;
 }

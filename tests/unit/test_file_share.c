@@ -114,6 +114,21 @@ begin(struct volume_fixture *fixture, struct trial *trials, enum volume_command 
 	trials_begin(fixture, trials, REQUESTS, CORE, 7);
 }
 
+/* Those with parts of blocks have to have their ranges first. */
+static void
+wait_until_hung(unsigned count)
+{
+	bool there = false;
+
+	for (unsigned i = 0; i < 10000 && !there; i++) {
+		usleep(1000);
+		pthread_mutex_lock(&hung.lock);
+		there = hung.count >= count;
+		pthread_mutex_unlock(&hung.lock);
+	}
+	cr_assert(there);
+}
+
 /* What a class may have of the slots is COUNT_MIN at least with the device that hangs, and COUNT_MAX at most. */
 static void
 check_beside_hung(enum volume_command command, unsigned part_every, enum priority priority,
@@ -128,6 +143,7 @@ check_beside_hung(enum volume_command command, unsigned part_every, enum priorit
 	hung.fd = file_of(fixture.volume)->fd;
 	submit_fault = hang;
 	begin(&fixture, trials, command, part_every);
+	wait_until_hung(count_min);
 	/* More than one, so that each finds a slot. */
 	for (unsigned i = 0; i < 3; i++) {
 		cr_assert_eq(volume_run_on(&other, CORE, VOLUME_COMMAND_READ, i * BLOCK_BYTES,

@@ -18,7 +18,7 @@ volume_fixture_start(struct volume_fixture *fixture, const struct volume_options
 		cpus.cpus[1] = cpus.cpus[0];
 	cpus.count = VOLUME_FIXTURE_CORES;
 	fixture->priority = PRIORITY_NORMAL;
-	cr_assert_eq(call_pool_create(2, &fixture->calls), 0);
+	cr_assert_eq(call_pool_create(VOLUME_FIXTURE_HELPERS, &fixture->calls), 0);
 	config.calls = fixture->calls;
 	cr_assert_eq(
 		cores_start(&fixture->cores, &cpus, &config, (size_t)16 << 20, (size_t)4 << 20), 0);

@@ -6,6 +6,8 @@
 #include <stdatomic.h>
 
 #define VOLUME_FIXTURE_CORES 2
+/* Of its pool, at most: enough for two of one volume at a time. */
+#define VOLUME_FIXTURE_HELPERS (2 * CALL_SHARE_DIVISOR)
 
 struct volume_fixture {
 	struct cores cores;

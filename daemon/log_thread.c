@@ -220,10 +220,10 @@ log_thread_stop(struct log_thread *thread)
 
 	__atomic_store_n(&thread->stopping, true, __ATOMIC_RELEASE);
 	(void)sem_post(&thread->filled);
-	clock_gettime(CLOCK_REALTIME, &deadline);
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
 	deadline.tv_sec += STOP_S;
 	do
-		waited = sem_timedwait(&thread->ended, &deadline);
+		waited = sem_clockwait(&thread->ended, CLOCK_MONOTONIC, &deadline);
 	while (waited != 0 && errno == EINTR);
 	if (waited != 0) {
 		/* It waits for a reader that does not read, and ends with the process: what it uses must stay. */

@@ -1,6 +1,5 @@
 /* How often one kind of thing may be logged: what clients, disks and networks do wrong they do a thousand times a second.
- * All zeros is a limit that nothing was logged under.  Any thread may call; when several meet at the end of a minute a line more or
- * less may come of it. */
+ * All zeros is a limit that nothing was logged under.  Any thread may call. */
 #ifndef REACTOR_LOG_LIMIT_H
 #define REACTOR_LOG_LIMIT_H
 
@@ -14,12 +13,12 @@
 
 struct log_limit {
 	/* Private. */
-	uint64_t began_ns;   /* atomic: of the minute; 0: none */
-	unsigned line_count; /* atomic: that were asked for in it */
+	uint64_t
+		minute; /* atomic: when it began, 0: there is none; and how many lines were asked for in it */
 };
 
-/* Whether one more line may be written at NOW_NS, on CLOCK_MONOTONIC and not 0.  If a minute has ended, *left_out says how many lines
- * were not in it, which is to be logged too; else it is 0. */
+/* Whether one more line may be written at NOW_NS, on CLOCK_MONOTONIC and not in its first millisecond.  If a minute has ended, *left_out
+ * says how many lines were not in it, which is to be logged too; else it is 0. */
 bool log_limit_take(struct log_limit *limit, uint64_t now_ns, unsigned *left_out) MUST_USE;
 
 /* The same without a line: how many lines were left out in a minute that has ended by NOW_NS and that nobody has asked for. */

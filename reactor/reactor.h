@@ -6,7 +6,8 @@
  *
  * A turn has a budget, so that all of its parts come round; within it each priority class has its share (run_queue.h).  While
  * operations of the latency class are about, a turn that has called one of a lower class ends as soon as there is something for
- * the higher one: to submit, or to take from the ring.
+ * the higher one: to submit, or to take from the ring.  Messages, timers and tasks have no class, and timers and tasks no budget: all that
+ * are due run in the turn, so they are to be short.
  *
  * Unless a function says otherwise, only the reactor's own thread may call it. */
 #ifndef REACTOR_REACTOR_H
@@ -34,7 +35,7 @@ struct reactor_config {
 	 * part of the turn's io_submit.  Default: always the former, which costs less where measured (Linux 6.18). */
 	unsigned socket_batch_min;
 	unsigned shares[PRIORITY_COUNT]; /* calls of done per round: see run_queue.h */
-	/* Submit what would block (op_nowait); must outlive the reactor's run. */
+	/* Submit what would block (op_nowait); must outlive the reactor's run, and be destroyed before the reactor. */
 	struct call_pool *calls;
 };
 
@@ -157,7 +158,7 @@ void reactor_notify(struct reactor *target, struct notice *notice, uint32_t bits
 /* Run TASK at the end of this turn.  Harmless if it is deferred already. */
 void reactor_defer(struct reactor *reactor, struct task *task);
 
-/* Run TASK when there is nothing else to do, but soon in any case (some 100 us).  Harmless if it is deferred already. */
+/* Run TASK when there is nothing else to do, but soon in any case: while there is, a few hundred every 100 us.  Harmless if it is deferred already. */
 void reactor_defer_idle(struct reactor *reactor, struct task *task);
 
 static inline void

@@ -66,9 +66,9 @@ op_of(struct iocb *iocb)
 static inline bool
 op_needs_worker(const struct op *op)
 {
+	/* Of reads, polls and sends none has the flag. */
 	return op->way == NOWAIT_WAY_HELPER || op->iocb.aio_lio_opcode == IO_CMD_FDSYNC ||
-	       (op->iocb.aio_lio_opcode == IO_CMD_PWRITE &&
-		(op->iocb.aio_rw_flags & RWF_DSYNC) != 0);
+	       (op->iocb.aio_rw_flags & RWF_DSYNC) != 0;
 }
 
 static inline void

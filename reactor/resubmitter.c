@@ -187,6 +187,21 @@ find(const struct resubmitter *resubmitter, int file)
 	return NULL;
 }
 
+/* Put OP behind all of WAITING; of the latency class, before the first of another. */
+static void
+wait_in(struct list_node *waiting, struct op *op)
+{
+	struct list_node *node = waiting;
+
+	if (op->priority == PRIORITY_LATENCY) {
+		list_for_each(node, waiting) {
+			if (container_of(node, struct op, node)->priority != PRIORITY_LATENCY)
+				break;
+		}
+	}
+	list_append(node, &op->node);
+}
+
 void
 resubmitter_add(struct resubmitter *resubmitter, struct op *op)
 {
@@ -194,11 +209,11 @@ resubmitter_add(struct resubmitter *resubmitter, struct op *op)
 	bool first;
 
 	if (lane != NULL) {
-		list_append(&lane->waiting, &op->node);
+		wait_in(&lane->waiting, op);
 		return;
 	}
 	first = list_empty(&resubmitter->waiting);
-	list_append(&resubmitter->waiting, &op->node);
+	wait_in(&resubmitter->waiting, op);
 	/* Else whoever comes back, or the next look, takes this one, too. */
 	if (first)
 		open_lanes(resubmitter);

@@ -72,9 +72,9 @@ on_question(int number, siginfo_t *info, void *context)
 }
 
 static void
-deadline_after_ms(clockid_t clock, unsigned ms, struct timespec *deadline)
+deadline_after_ms(unsigned ms, struct timespec *deadline)
 {
-	clock_gettime(clock, deadline);
+	clock_gettime(CLOCK_MONOTONIC, deadline);
 	deadline->tv_nsec += (long)(ms % 1000) * NS_PER_MS;
 	deadline->tv_sec += (time_t)(ms / 1000) + deadline->tv_nsec / NS_PER_S;
 	deadline->tv_nsec %= NS_PER_S;
@@ -113,8 +113,8 @@ take_answer(struct watchdog *watchdog, const struct core *core)
 {
 	struct timespec deadline;
 
-	deadline_after_ms(CLOCK_REALTIME, ANSWER_MS, &deadline);
-	if (sem_timedwait(&watchdog->whereabouts.answered, &deadline) == 0)
+	deadline_after_ms(ANSWER_MS, &deadline);
+	if (sem_clockwait(&watchdog->whereabouts.answered, CLOCK_MONOTONIC, &deadline) == 0)
 		return true;
 	expect_later(watchdog, core);
 	return false;
@@ -202,7 +202,7 @@ watchdog_main(void *argument)
 	while (!watchdog->stopping) {
 		struct timespec next;
 
-		deadline_after_ms(CLOCK_MONOTONIC, watchdog->stall_ms / LOOKS_PER_STALL, &next);
+		deadline_after_ms(watchdog->stall_ms / LOOKS_PER_STALL, &next);
 		(void)pthread_cond_timedwait(&watchdog->wake, &watchdog->lock, &next);
 		for (unsigned i = 0; i < watchdog->cores->count && !watchdog->stopping; i++)
 			look_at(watchdog, &watchdog->cores->cores[i], &watchdog->heartbeats[i]);

@@ -75,3 +75,16 @@ Test(log_limit, after_a_flush_a_minute_begins_with_its_first_line)
 		     LOG_LIMIT_LINES);
 	cr_assert_eq(take(&limit, BEGIN_NS + 2 * LOG_LIMIT_NS, 1, &left_out), 0);
 }
+
+/* Somebody else has begun the minute between this one's look at the clock and its question. */
+Test(log_limit, a_look_at_the_clock_before_the_minute_ends_none)
+{
+	struct log_limit limit = { 0 };
+	unsigned left_out;
+
+	cr_assert_eq(take(&limit, BEGIN_NS, LOG_LIMIT_LINES + 3, &left_out), LOG_LIMIT_LINES);
+	cr_assert_eq(take(&limit, BEGIN_NS - 1, 5, &left_out), 0);
+	cr_assert_eq(left_out, 0);
+	cr_assert_eq(log_limit_flush(&limit, BEGIN_NS - 1), 0);
+	cr_assert_eq(log_limit_left_out(&limit), 8);
+}

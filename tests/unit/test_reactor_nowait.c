@@ -272,6 +272,42 @@ Test(reactor_nowait_hung, a_file_that_hangs_holds_up_no_other)
 	close(other_file);
 }
 
+static struct op *after_hang; /* the first of the call behind the one that hung */
+
+static long
+hang_and_look(io_context_t context, long count, struct iocb **iocbs)
+{
+	if (iocbs[0]->aio_lio_opcode == IO_CMD_PREAD && hung_fd < 0)
+		after_hang = container_of(iocbs[0], struct op, iocb);
+	return hang_on_files(context, count, iocbs);
+}
+
+/* They gather behind a call that is out: a slow one, or of a file whose writes all need a helper. */
+Test(reactor_nowait_hung, what_gathers_for_a_helper_goes_by_class)
+{
+	static struct test_op hung, test_ops[BLOCKS / 4];
+	int fd = open_file();
+
+	begin_to_hang(&hung, fd);
+	submit_fault = hang_and_look;
+	for (unsigned i = 0; i < ARRAY_COUNT(test_ops); i++) {
+		test_op_init(&test_ops[i]);
+		if (i == ARRAY_COUNT(test_ops) - 1)
+			test_ops[i].op.priority = PRIORITY_LATENCY;
+		op_read(&test_ops[i].op, fd, buffers[i], BLOCK, (uint64_t)i * BLOCK);
+		op_nowait(&test_ops[i].op, &nowait, false);
+		submit(&test_ops[i]);
+		(void)reactor_turn(reactor);
+	}
+	hung_fd = -1;
+	sem_post(&goes_on);
+	turn_until_done(1 + ARRAY_COUNT(test_ops));
+	cr_assert_eq(after_hang, &test_ops[ARRAY_COUNT(test_ops) - 1].op);
+	for (unsigned i = 0; i < ARRAY_COUNT(test_ops); i++)
+		assert_done(&test_ops[i], BLOCK);
+	close(fd);
+}
+
 /* With two threads for all of them, of which one hangs; two each, so that some wait in a lane and some for one. */
 Test(reactor_nowait_hung, more_files_than_lanes_all_have_their_turn)
 {

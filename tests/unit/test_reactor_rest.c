@@ -237,6 +237,42 @@ Test(reactor_rest, does_not_spin_while_it_waits_for_many_disk_operations)
 	cr_assert_eq(spins_beside_reads(HELD_MAX), 0);
 }
 
+/* A durable write is finished by a thread of the kernel's, whether it has one part or more. */
+static uint64_t
+spins_beside_durable_write(bool in_parts)
+{
+	struct iovec parts[2] = { { buffers[0], BLOCK }, { buffers[1], BLOCK } };
+	struct test_op test_op;
+	struct timer timer;
+	int fd = open_file();
+
+	create_reactor(1, 1, 100000);
+	submit_fault = hold;
+	held_left = 1;
+	test_op_init(&test_op);
+	test_op.op.done = stop_behind_last;
+	op_write(&test_op.op, fd, buffers[0], BLOCK, 0, true);
+	submit(&test_op);
+	if (in_parts)
+		op_set_parts(&test_op.op, parts, ARRAY_COUNT(parts));
+	timer_init(&timer, tick);
+	reactor_timer_start(reactor, &timer, MS);
+	reactor_run(reactor);
+	assert_done(&test_op, in_parts ? 2 * BLOCK : BLOCK);
+	close(fd);
+	return spins_while_held;
+}
+
+Test(reactor_rest, does_not_spin_while_it_waits_for_a_durable_write)
+{
+	cr_assert_eq(spins_beside_durable_write(false), 0);
+}
+
+Test(reactor_rest, does_not_spin_while_it_waits_for_a_durable_write_in_parts)
+{
+	cr_assert_eq(spins_beside_durable_write(true), 0);
+}
+
 static int poll_fds[2];
 static uint64_t sent_ns;
 

@@ -26,10 +26,10 @@ print_help(FILE *out)
 	      "       millrace-bench verify URI [OPTION]...   is my data right?\n"
 	      "       millrace-bench ramp URI [OPTION]...     how much can it take?\n"
 	      "       millrace-bench compare A.json B.json    two results side by side\n"
-	      "A URI is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH; inside TLS "
-	      "nbds://\n"
-	      "or nbds+unix://, with tls-certificates=DIR or tls-psk-file=FILE as libnbd has "
-	      "them.\n"
+	      "A URI is nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH or\n"
+	      "nbd+vsock://CID[:PORT]/EXPORT; inside TLS nbds://, nbds+unix:// or nbds+vsock://, "
+	      "with\n"
+	      "tls-certificates=DIR or tls-psk-file=FILE as libnbd has them.\n"
 	      "Each has --help.\n",
 	      out);
 }

@@ -11,15 +11,22 @@
 #include "net/nbd.h"
 
 #define PORT_TEXT "10809"
+#define CID_TEXT  "2" /* the host of a virtual machine */
+
+enum transport {
+	TRANSPORT_INET,
+	TRANSPORT_UNIX,
+	TRANSPORT_VSOCK,
+};
 
 static const struct scheme {
 	const char *name;
-	bool local, secure;
+	enum transport transport;
+	bool secure;
 } schemes[] = {
-	{ "nbd", false, false },
-	{ "nbds", false, true },
-	{ "nbd+unix", true, false },
-	{ "nbds+unix", true, true },
+	{ "nbd", TRANSPORT_INET, false },	 { "nbds", TRANSPORT_INET, true },
+	{ "nbd+unix", TRANSPORT_UNIX, false },	 { "nbds+unix", TRANSPORT_UNIX, true },
+	{ "nbd+vsock", TRANSPORT_VSOCK, false }, { "nbds+vsock", TRANSPORT_VSOCK, true },
 };
 
 static int
@@ -144,30 +151,53 @@ query_read(struct query *query, const UriUriA *uri)
 
 /* ---- address and credentials ---- */
 
+/* As address_text, of a socket of the file system. */
+static char *
+unix_address_text(const struct query *query, const char **why)
+{
+	char *text;
+
+	if (query->socket == NULL) {
+		*why = "says no socket; expected nbd+unix:///EXPORT?socket=PATH";
+		return NULL;
+	}
+	return asprintf(&text, "unix:%s", query->socket) < 0 ? NULL : text;
+}
+
+/* HOST and PORT as address_parse takes them; NULL as address_text. */
+static char *
+join_address(const struct scheme *scheme, const char *host, const char *port, bool is_ipv6,
+	     const char **why)
+{
+	const char *format = is_ipv6 ? "[%s]:%s" : "%s:%s";
+	char *text;
+
+	if (scheme->transport == TRANSPORT_VSOCK) {
+		format = "vsock:%s:%s";
+		host = *host == '\0' ? CID_TEXT : host;
+	}
+	if (*host == '\0') {
+		*why = "says no host; expected nbd://HOST[:PORT]/EXPORT";
+		return NULL;
+	}
+	return asprintf(&text, format, host, port) < 0 ? NULL : text;
+}
+
 /* The address as address_parse takes it; NULL without memory or, with *why, if URI has none. */
 static char *
 address_text(const UriUriA *uri, const struct scheme *scheme, const struct query *query,
 	     const char **why)
 {
 	char *text = NULL, *host, *port;
-	bool is_ipv6 = uri->hostData.ip6 != NULL;
 
 	*why = "no memory";
-	if (scheme->local) {
-		if (query->socket == NULL)
-			*why = "says no socket; expected nbd+unix:///EXPORT?socket=PATH";
-		else if (asprintf(&text, "unix:%s", query->socket) < 0)
-			text = NULL;
-		return text;
-	}
+	if (scheme->transport == TRANSPORT_UNIX)
+		return unix_address_text(query, why);
 	host = decoded(&uri->hostText);
 	port = uri->portText.first == uri->portText.afterLast ? strdup(PORT_TEXT)
 							      : decoded(&uri->portText);
-	if (host != NULL && *host == '\0')
-		*why = "says no host; expected nbd://HOST[:PORT]/EXPORT";
-	else if (host != NULL && port != NULL &&
-		 asprintf(&text, is_ipv6 ? "[%s]:%s" : "%s:%s", host, port) < 0)
-		text = NULL;
+	if (host != NULL && port != NULL)
+		text = join_address(scheme, host, port, uri->hostData.ip6 != NULL, why);
 	free(host);
 	free(port);
 	return text;
@@ -202,7 +232,7 @@ parse_flag(const char *text, bool *flag)
 	return -EINVAL;
 }
 
-/* What is there for TLS.  A Unix socket has no name that a certificate could be for. */
+/* What is there for TLS.  Only hosts of the Internet have names that a certificate could be for. */
 static int
 load_credentials(const UriUriA *parts, const struct scheme *scheme, const struct query *query,
 		 struct target *target, FILE *errors)
@@ -223,7 +253,7 @@ load_credentials(const UriUriA *parts, const struct scheme *scheme, const struct
 		error = wrong(errors, target->uri, "tls-verify-peer is neither true nor false");
 	else {
 		files.identity = *user == '\0' ? NULL : user;
-		if (files.host == NULL && !scheme->local)
+		if (files.host == NULL && scheme->transport == TRANSPORT_INET)
 			files.host = host;
 		error = credentials_create(&files, &target->credentials, errors);
 	}
@@ -242,9 +272,10 @@ parse_parts(const UriUriA *parts, struct target *target, FILE *errors)
 	int error;
 
 	if (scheme == NULL)
-		return wrong(
-			errors, target->uri,
-			"is not of a kind that is known; nbd, nbds, nbd+unix and nbds+unix are");
+		return wrong(errors, target->uri,
+			     "is not of a kind that is known; nbd, nbd+unix and nbd+vsock are, and "
+			     "inside TLS "
+			     "nbds, nbds+unix and nbds+vsock");
 	target->export_name = export_name_of(parts);
 	if (target->export_name == NULL)
 		return wrong(errors, target->uri, "no memory");

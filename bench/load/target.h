@@ -1,6 +1,7 @@
 /* What is to be loaded: an NBD URI, taken apart, and connections to it.
- * nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH; with TLS nbds:// and nbds+unix://, which may say tls-certificates=DIR,
- * tls-psk-file=FILE with an identity in front of the host, tls-verify-peer=false and tls-hostname=NAME.
+ * nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH and nbd+vsock://[CID[:PORT]]/EXPORT; with TLS nbds://, nbds+unix:// and
+ * nbds+vsock://, which may say tls-certificates=DIR, tls-psk-file=FILE with an identity in front of the host, tls-verify-peer=false and
+ * tls-hostname=NAME.
  * Source: the NBD URI specification, doc/uri.md of the reference implementation; for what is in the query nbd_connect_uri(3). */
 #ifndef BENCH_LOAD_TARGET_H
 #define BENCH_LOAD_TARGET_H

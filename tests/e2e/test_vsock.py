@@ -2,6 +2,7 @@
 what can be tested is that the daemon listens."""
 
 import errno
+import os
 import socket
 
 from harness import FILE, MIB, Address, Skip
@@ -97,4 +98,6 @@ def clients_are_served_over_loopback(env, cid):
     same_bytes(client.read(0, 6000), content[:5] + b"x" * 5000 + content[5005:6000], "what was written")
     env.run(["nbdinfo", address.uri("disk")])
     env.run(["nbdcopy", address.uri("disk"), "null:"])
+    bench = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    env.run([bench, "run", address.uri("disk"), "--rw", "read", "--requests", "100", "--quiet"])
     check("client vsock:" not in daemon.log(), "a log line about a good client")

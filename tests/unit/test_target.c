@@ -98,17 +98,26 @@ Test(target, a_unix_socket_is_in_the_query)
 	check_target("nbd+unix:///a+b?socket=/run/c+d", "unix:/run/c+d", "a+b");
 }
 
+Test(target, a_vsock_has_a_cid_and_is_the_hosts_if_none_is_given)
+{
+	check_target("nbd+vsock://3:1234/disk", "vsock:3:1234", "disk");
+	check_target("nbd+vsock://1/disk", "vsock:1:10809", "disk");
+	check_target("nbd+vsock:///disk", "vsock:2:10809", "disk");
+	check_target("nbd+vsock://3:4000000000/", "vsock:3:4000000000", "");
+}
+
 Test(target, with_tls_there_are_credentials)
 {
 	static const char *const uris[] = { "nbds://127.0.0.1/a?tls-verify-peer=false",
-					    "nbds+unix:///a?socket=/run/s&tls-verify-peer=no" };
+					    "nbds+unix:///a?socket=/run/s&tls-verify-peer=no",
+					    "nbds+vsock://3/a?tls-verify-peer=0" };
 
-	for (unsigned i = 0; i < 2; i++) {
+	for (unsigned i = 0; i < sizeof(uris) / sizeof(uris[0]); i++) {
 		cr_assert_eq(target_parse(uris[i], &target, errors_file), 0);
 		cr_assert_not_null(target.credentials);
 		cr_assert_not(target.credentials->client.verify);
 		cr_assert_str_eq(target.export_name, "a");
-		/* A Unix socket has no name. */
+		/* A Unix socket has no name, nor has a vsock. */
 		cr_assert_eq(target.credentials->client.host != NULL, i == 0);
 		target_fini(&target);
 	}
@@ -153,6 +162,11 @@ Test(target, no_kind_is_refused)
 Test(target, no_host_is_refused)
 {
 	check_refused("nbd:///disk", "says no host");
+}
+
+Test(target, what_is_no_cid_is_refused)
+{
+	check_refused("nbd+vsock://storage.example/disk", "a CID below 4294967295");
 }
 
 Test(target, no_socket_is_refused)

@@ -1,9 +1,11 @@
 """The machine's memory, there as long as something is measured.
 
 A virtual machine's memory comes from its host when it is touched for the first time, which takes up to 14 us a page, and what nobody uses
-may go back at once, in blocks of 2 MiB and more.  A server that fills the page cache would pay for that, not one that has the same
-pages again and again.  So a process takes memory, touches it, and gives back all but one page of every MiB: no block of what is free then is
-whole, so that it stays.
+may go back at once, in blocks of 2 MiB and more (free page reporting).  A server that fills the page cache would pay for that, not one
+that has the same pages again and again.  So the kernel is told to report no free blocks, and a process touches what is available, and ends.
+
+Where that can't be told, the process gives back all but one page of every MiB, and stays: no block of what is free then is whole, so that
+it is not reported.  That is second best, since the kernel takes whole blocks from elsewhere for large folios.
 """
 
 import mmap
@@ -13,10 +15,13 @@ import time
 
 from processes import Child
 
-BYTES_MAX = 8 << 30  # more than a turn uses, page cache included
+REPORTING_ORDER = "/sys/module/page_reporting/parameters/page_reporting_order"
+TOUCHED_PARTS = 3 / 4  # of what is available
+HELD_PARTS = 1 / 2
+HELD_BYTES_MAX = 8 << 30  # more than a turn uses, page cache included
 STEP_BYTES = 1 << 20
-SECONDS_MAX = 60
-HELD = "held\n"
+SECONDS_MAX = 90
+READY = "ready\n"
 
 
 def available_bytes():
@@ -27,23 +32,69 @@ def available_bytes():
     return 0
 
 
-class Held:
-    """Have BYTES, or half of what is available, while in the context.  Directory: for a log."""
+def block_orders():
+    """How many sizes of blocks of free memory the kernel has, of 1, 2, 4... pages."""
+    with open("/proc/buddyinfo", encoding="ascii") as file:
+        return len(file.readline().split()) - len("Node 0, zone NAME".split())
 
-    def __init__(self, directory, bytes_max=BYTES_MAX):
-        self.log = os.path.join(directory, "memory.log")
-        wanted = min(bytes_max, available_bytes() // 2)
-        self.child = Child([sys.executable, os.path.abspath(__file__), str(wanted)], self.log)
+
+class NoReporting:
+    """While in the context no block of free memory is reported to the host, if this machine's reporting can be changed."""
+
+    def __init__(self, path=REPORTING_ORDER):
+        self.path = path
+        self.before = None
 
     def __enter__(self):
-        with open(self.log, encoding="ascii") as log:
-            while not log.read():
-                if self.child.wait(0.1):
-                    self.child.fail("ended")
+        try:
+            with open(self.path, "r+", encoding="ascii") as file:
+                before = file.read()
+                file.seek(0)
+                file.write(str(block_orders()))  # that of the smallest which are reported: there are none so large
+            self.before = before
+        except OSError:
+            pass  # there is no such thing here, or it is not ours to change
         return self
 
     def __exit__(self, *exc):
-        self.child.stop()
+        if self.before is not None:
+            with open(self.path, "w", encoding="ascii") as file:
+                file.write(self.before)
+
+
+class Held:
+    """Have the memory there while in the context.  Directory: for a log; bytes_max: of memory that is touched."""
+
+    def __init__(self, directory, bytes_max=None, no_reporting=None):
+        self.log = os.path.join(directory, "memory.log")
+        self.bytes_max = bytes_max
+        self.no_reporting = no_reporting or NoReporting()
+        self.child = None
+
+    def __enter__(self):
+        self.no_reporting.__enter__()
+        try:
+            self.touch(holds=self.no_reporting.before is None)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def touch(self, holds):
+        wanted = int(available_bytes() * (HELD_PARTS if holds else TOUCHED_PARTS))
+        wanted = min(wanted, self.bytes_max or wanted, HELD_BYTES_MAX if holds else wanted)
+        self.child = Child([sys.executable, os.path.abspath(__file__), str(wanted), "hold" if holds else "end"], self.log)
+        while not self.child.wait(0.1):
+            with open(self.log, encoding="ascii") as log:
+                if holds and log.read() == READY:
+                    return
+        if holds or self.child.status != 0:
+            self.child.fail("ended")
+
+    def __exit__(self, *exc):
+        if self.child:
+            self.child.stop()
+        self.no_reporting.__exit__()
 
 
 def main():
@@ -56,10 +107,12 @@ def main():
         memory[offset:offset + STEP_BYTES] = ones
         if time.monotonic() > until:
             break
+    if sys.argv[2] == "end":
+        return
     for offset in range(0, size, STEP_BYTES):
         memory.madvise(mmap.MADV_DONTNEED, offset + mmap.PAGESIZE, STEP_BYTES - mmap.PAGESIZE)
     parent = os.getppid()
-    print(HELD, end="", flush=True)
+    print(READY, end="", flush=True)
     while os.getppid() == parent:  # which may end without a word
         time.sleep(1)
 

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 
-from harness import FILE, MIB, TCP, check, equal, read_text, test
+from harness import FILE, MIB, TCP, check, equal, read_text, test, write_text
 
 BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../bench")
 
@@ -95,12 +95,26 @@ def memory_is_held_until_it_is_no_more_needed(env):
     sys.path.insert(0, BENCH)
     import memory_hold
 
-    with memory_hold.Held(os.path.dirname(env.path("log")), 64 * MIB) as held:
+    nowhere = memory_hold.NoReporting(env.path("no-such-file"))
+    with memory_hold.Held(os.path.dirname(env.path("log")), 64 * MIB, nowhere) as held:
         with open(f"/proc/{held.child.pid}/smaps") as maps:
             largest = max((int(size), int(kept)) for size, kept in re.findall(r"\nSize: +(\d+) (?:.*\n)+?Rss: +(\d+)", maps.read()))
         check(64 * 4 <= largest[1] <= 64 * 8, f"{largest[1]} KiB are kept of {largest[0]}")
         pid = held.child.pid
     check(not os.path.exists(f"/proc/{pid}"), "it is there still")
+
+
+@test()
+def memory_is_not_reported_while_it_is_needed_where_that_can_be_had(env):
+    sys.path.insert(0, BENCH)
+    import memory_hold
+
+    order = env.path("order")
+    write_text(order, "9\n")
+    with memory_hold.Held(os.path.dirname(env.path("log")), 64 * MIB, memory_hold.NoReporting(order)) as held:
+        check(int(read_text(order)) >= 10, "blocks are reported still")
+        equal(held.child.status, 0, "of who has touched it")
+    equal(read_text(order), "9\n", "what was told the kernel at the end")
 
 
 # Takes 3 ms of CPU time for each connection, and next to none for a request; tells at each connection's end what everything but those

@@ -63,7 +63,8 @@ static struct call_pool *pool;
 static struct submitter submitters[SUBMITTERS];
 static struct key_state keys[KEYS];
 static struct call_share shares[SHARES];
-static uint64_t last_sequence; /* atomic */
+static uint64_t last_sequence;	   /* atomic */
+static unsigned submissions_limit; /* of each submitter so far; atomic */
 static bool
 	order_is_global; /* one order of all submitters, else one of each; constant while threads run */
 
@@ -167,7 +168,9 @@ submitter_main(void *argument)
 
 		if (any->in_flight && random_below(submitter, 32) == 0)
 			cancel_one(submitter, any);
-		else if (!any->in_flight && submitter->submitted < SUBMISSIONS)
+		else if (!any->in_flight &&
+			 submitter->submitted <
+				 __atomic_load_n(&submissions_limit, __ATOMIC_RELAXED))
 			submit_one(submitter, any);
 		if (random_below(submitter, 8) == 0 && !reactor_turn(submitter->reactor))
 			sched_yield();
@@ -175,14 +178,15 @@ submitter_main(void *argument)
 	return NULL;
 }
 
-/* STACK_BYTES is for the submitters' threads. */
+/* Submit so many of each submitter's before the others.  STACK_BYTES is for the submitters' threads. */
 static void
-stress_start(size_t stack_bytes)
+stress_start(size_t stack_bytes, unsigned submissions)
 {
 	const struct reactor_config config = { .disk_slots = 1, .poll_slots = 1 };
 	uint64_t seed = test_seed();
 	pthread_attr_t attributes;
 
+	submissions_limit = submissions;
 	pthread_attr_init(&attributes);
 	cr_assert_eq(pthread_attr_setstacksize(&attributes, stack_bytes), 0);
 	cr_assert_eq(call_pool_create(POOL_THREADS, &pool), 0);
@@ -251,7 +255,7 @@ stack_default(size_t bytes)
 Test(call_stress, with_helpers, .timeout = 120)
 {
 	order_is_global = true;
-	stress_start(STACK_BYTES);
+	stress_start(STACK_BYTES, SUBMISSIONS);
 	stress_finish();
 }
 
@@ -261,12 +265,13 @@ Test(call_stress, helpers_come_late, .timeout = 120)
 	size_t stack_bytes = stack_default(NO_THREADS);
 	struct call_counters counters;
 
-	stress_start(STACK_BYTES);
+	stress_start(STACK_BYTES, SUBMISSIONS / 2);
 	do {
 		usleep(100);
 		call_pool_counters(pool, &counters);
 	} while (counters.submitted < SUBMITTERS * SUBMISSIONS / 2);
 	cr_assert_eq(counters.threads_started, 0);
 	stack_default(stack_bytes);
+	__atomic_store_n(&submissions_limit, SUBMISSIONS, __ATOMIC_RELAXED);
 	stress_finish();
 }

@@ -62,12 +62,6 @@ service_move_settled(const struct connection *connection)
 	return connection->move.failures >= FAILURES_MAX;
 }
 
-void
-service_move_no_more(struct connection *connection)
-{
-	connection->move.failures = FAILURES_MAX;
-}
-
 static void
 log_moved(const struct connection *connection)
 {

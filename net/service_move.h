@@ -28,11 +28,8 @@ void service_move_init(struct connection *connection);
  * phase. */
 bool service_move_to(struct connection *connection, struct service_core *target);
 
-/* Whether CONNECTION should stay: it did not come away several times, or is known to be where it is best. */
+/* Whether CONNECTION should stay: it did not come away several times. */
 bool service_move_settled(const struct connection *connection);
-
-/* CONNECTION is settled, once it is where it is told to go now. */
-void service_move_no_more(struct connection *connection);
 
 /* CONNECTION, which is to move, has sent a reply, or takes nothing more: it may be that nothing is under way.  It goes at the end of this
  * turn. */

@@ -10,6 +10,10 @@
 #define LARGE_BYTES_MIN 131072u
 #define SMALL_BYTES_MAX 32768u
 
+/* A trial can still go wrong.  The next is after so long, then after so many times that. */
+#define WAIT_NS	    ((uint64_t)250000000)
+#define WAIT_FACTOR 4
+
 /* A core that has seen no connection make so many requests for so long has nothing to do. */
 #define BUSY_NS ((uint64_t)100 * 1000000)
 
@@ -53,7 +57,8 @@ better_core(struct connection *connection, const struct window *window)
 	struct service_core *home = connection->home;
 	int cpu;
 
-	if (window->mean_bytes < LARGE_BYTES_MIN || service_move_settled(connection))
+	if (window->mean_bytes < LARGE_BYTES_MIN || window->end_ns < connection->trial.again_ns ||
+	    service_move_settled(connection))
 		return NULL;
 	cpu = peer_socket_cpu(connection->fd);
 	return cpu == (int)home->core->cpu ? idle_core(home->service, cpu, window->end_ns) : NULL;
@@ -83,18 +88,52 @@ take_window(struct connection *connection)
 	return window;
 }
 
+/* Forget what was measured. */
+static void
+measure_anew(struct trial *trial)
+{
+	trial->windows = 0;
+	trial->higher = 0;
+	trial->lower = 0;
+}
+
+/* Add RATE to those of where TRIAL's connection is, in order. */
+static void
+add_rate(struct trial *trial, uint64_t rate)
+{
+	unsigned place = trial->windows++;
+
+	for (; place > 0 && trial->rates[place - 1] > rate; place--)
+		trial->rates[place] = trial->rates[place - 1];
+	trial->rates[place] = rate;
+}
+
+/* TRIAL's connection has seen WINDOW where it is tried.  Returns whether it is known now that it moves less there than before. */
+static bool
+is_worse(struct trial *trial, const struct window *window)
+{
+	if (window->settling || trial->higher > TRIAL_WINDOWS / 2)
+		return false;
+	if (window->rate >= trial->rates[TRIAL_WINDOWS / 2])
+		trial->higher++;
+	else
+		trial->lower++;
+	return trial->lower > TRIAL_WINDOWS / 2;
+}
+
 /* CONNECTION is on trial, and has seen WINDOW: it may have to go back. */
 static void
 judge(struct connection *connection, const struct window *window)
 {
 	struct trial *trial = &connection->trial;
-	bool worse = !window->settling && window->rate < trial->rate;
+	bool small = window->mean_bytes <= SMALL_BYTES_MAX;
+	bool worse = !small && is_worse(trial, window);
 
-	if (!window->settling)
-		trial->rate = 0;
-	if (worse)
-		service_move_no_more(connection);
-	if (worse || window->mean_bytes <= SMALL_BYTES_MAX)
+	if (worse) {
+		trial->wait_ns = trial->wait_ns == 0 ? WAIT_NS : trial->wait_ns * WAIT_FACTOR;
+		trial->again_ns = window->end_ns + trial->wait_ns;
+	}
+	if (worse || small)
 		(void)service_move_to(connection, trial->placed);
 }
 
@@ -105,12 +144,17 @@ try_elsewhere(struct connection *connection, const struct window *window)
 	struct trial *trial = &connection->trial;
 	struct service_core *target = better_core(connection, window);
 
-	if (target == NULL || !service_move_to(connection, target))
+	if (target == NULL || window->settling) {
+		measure_anew(trial);
+		return;
+	}
+	if (trial->windows < TRIAL_WINDOWS)
+		add_rate(trial, window->rate);
+	if (trial->windows < TRIAL_WINDOWS || !service_move_to(connection, target))
 		return;
 	/* So that no other one chooses it, too. */
 	__atomic_store_n(&target->busy_ns, window->end_ns, __ATOMIC_RELAXED);
 	trial->placed = connection->home;
-	trial->rate = window->rate;
 }
 
 void
@@ -128,8 +172,10 @@ service_trial_look(struct connection *connection)
 	if (window.first || connection->move.target != NULL)
 		return;
 	/* It has come back, or could not leave. */
-	if (trial->placed == connection->home)
+	if (trial->placed == connection->home) {
 		trial->placed = NULL;
+		measure_anew(trial);
+	}
 	if (trial->placed != NULL)
 		judge(connection, &window);
 	else if (window.mean_bytes <= SMALL_BYTES_MAX)

@@ -16,8 +16,9 @@ DEEP = 21  # so many at a time are gathered; not a part of a look, which would s
 LARGE = 256 * KIB
 SMALL = 4 * KIB
 # The daemon decides after so many requests; the first time behind a move does not count either.
-LOOK = 2 * 256  # the first time it has nothing to compare with
-ENOUGH = 1200
+LOOK = 256
+LOOKS = 6  # until large ones are tried elsewhere: the first time it has nothing to compare with, and five are compared
+ENOUGH = (LOOKS + 2) * LOOK  # for that, and too few to be compared behind it
 
 
 def serve(env, settings="", delay_ms=10):
@@ -113,6 +114,22 @@ def large_reads_leave_their_clients_cpu(env):
     equal(moves(daemon, client)[:1], [cores[1]], "where it was moved to")
 
 
+@test(alone=True)
+def who_is_slower_elsewhere_comes_back_and_is_tried_again(env):
+    daemon = serve(env, delay_ms=2)
+    cores = pinned(env)
+    client = env.keep(Wire(daemon.address))
+    client.go("disk")
+    block = random_bytes(LARGE)
+    expected = [cores[1], cores[0], cores[1]]
+    deadline = time.monotonic() + 60
+    while len(moves(daemon, client)) < len(expected) and time.monotonic() < deadline:
+        pause_s = 0.005 if moves(daemon, client)[-1:] == [cores[1]] else 0
+        for _ in pipeline(client, ((wire.CMD_WRITE, index * LARGE, LARGE, block) for index in range(LOOK // 4))):
+            time.sleep(pause_s)
+    equal(moves(daemon, client), expected, "where it was moved to")
+
+
 @test(alone=True, quick=True)
 def client_that_reads_no_replies_is_not_held_up_by_a_move(env):
     """Its requests are taken all the same, though it can't go while a reply waits."""
@@ -121,8 +138,8 @@ def client_that_reads_no_replies_is_not_held_up_by_a_move(env):
     client, other = env.keep(Wire(daemon.address)), env.keep(Wire(daemon.address))
     client.go("disk", style=wire.STRUCTURED)
     other.go("disk")
-    for _ in range(2):
-        write_all(client, [random_bytes(LARGE)] * (LOOK // 2 - DEPTH // 2), LARGE)
+    for _ in range(LOOKS):
+        write_all(client, [random_bytes(LARGE)] * (LOOK - 2), LARGE)
     cookies = {client.request(wire.CMD_READ, 0, 32 * MIB)}
     block = random_bytes(LARGE, seed=2)
     for index in range(2 * DEPTH):

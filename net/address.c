@@ -30,9 +30,11 @@ struct host_port {
 
 static const char *parse_unix(const char *path, struct address *address);
 static const char *parse_vsock(const char *text, struct address *address);
-static const char *parse_inet(const char *text, struct address *address);
+static const char *parse_inet(const char *text, struct address *addresses, unsigned addresses_max,
+			      unsigned *count);
 static const char *split(const char *text, struct host_port *parts);
-static const char *look_up(const struct host_port *parts, int family, struct address *address);
+static const char *look_up(const struct host_port *parts, int family, struct address *addresses,
+			   unsigned addresses_max, unsigned *count);
 static bool is_every(const struct address *address);
 static size_t unix_path_bytes(const struct address *address);
 static void format_vsock(const struct sockaddr_vm *vm, char *text, size_t text_bytes);
@@ -43,21 +45,33 @@ int
 address_parse(const char *text, struct address *address, const char **why)
 {
 	struct address parsed;
-	const char *wrong;
+	int count = address_parse_all(text, &parsed, 1, why);
 
-	memset(&parsed, 0, sizeof(parsed));
+	if (count < 0)
+		return count;
+	*address = parsed;
+	return 0;
+}
+
+int
+address_parse_all(const char *text, struct address *addresses, unsigned addresses_max,
+		  const char **why)
+{
+	const char *wrong;
+	unsigned count = 1;
+
+	memset(addresses, 0, addresses_max * sizeof(addresses[0]));
 	if (strncmp(text, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0)
-		wrong = parse_unix(text + strlen(UNIX_PREFIX), &parsed);
+		wrong = parse_unix(text + strlen(UNIX_PREFIX), addresses);
 	else if (strncmp(text, VSOCK_PREFIX, strlen(VSOCK_PREFIX)) == 0)
-		wrong = parse_vsock(text + strlen(VSOCK_PREFIX), &parsed);
+		wrong = parse_vsock(text + strlen(VSOCK_PREFIX), addresses);
 	else
-		wrong = parse_inet(text, &parsed);
+		wrong = parse_inet(text, addresses, addresses_max, &count);
 	if (wrong) {
 		*why = wrong;
 		return -EINVAL;
 	}
-	*address = parsed;
-	return 0;
+	return (int)count;
 }
 
 void
@@ -190,17 +204,19 @@ parse_vsock(const char *text, struct address *address)
 }
 
 static const char *
-parse_inet(const char *text, struct address *address)
+parse_inet(const char *text, struct address *addresses, unsigned addresses_max, unsigned *count)
 {
 	struct host_port parts;
 	const char *wrong = split(text, &parts);
 
+	*count = 0;
 	if (wrong)
 		return wrong;
-	if (parts.bracketed)
-		return look_up(&parts, AF_INET6, address);
-	wrong = look_up(&parts, AF_INET, address);
-	return wrong ? look_up(&parts, AF_INET6, address) : NULL;
+	if (!parts.bracketed)
+		wrong = look_up(&parts, AF_INET, addresses, addresses_max, count);
+	if (*count < addresses_max)
+		wrong = look_up(&parts, AF_INET6, addresses, addresses_max, count);
+	return *count == 0 ? wrong : NULL;
 }
 
 static const char *
@@ -235,8 +251,10 @@ split(const char *text, struct host_port *parts)
 	return NULL;
 }
 
+/* Add those of FAMILY. */
 static const char *
-look_up(const struct host_port *parts, int family, struct address *address)
+look_up(const struct host_port *parts, int family, struct address *addresses,
+	unsigned addresses_max, unsigned *count)
 {
 	struct addrinfo hints = {
 		.ai_family = family,
@@ -254,8 +272,13 @@ look_up(const struct host_port *parts, int family, struct address *address)
 	if (error)
 		return parts->bracketed ? "not an IPv6 address between the brackets"
 					: "no address is known for this host";
-	memcpy(&address->storage, found->ai_addr, found->ai_addrlen);
-	address->bytes = found->ai_addrlen;
+	for (const struct addrinfo *one = found; one != NULL && *count < addresses_max;
+	     one = one->ai_next) {
+		struct address *address = &addresses[(*count)++];
+
+		memcpy(&address->storage, one->ai_addr, one->ai_addrlen);
+		address->bytes = one->ai_addrlen;
+	}
 	freeaddrinfo(found);
 	return NULL;
 }

@@ -23,6 +23,11 @@ struct address {
  * Returns 0, or -EINVAL; then *address is unchanged.  Source: getaddrinfo(3), unix(7), vsock(7). */
 int address_parse(const char *text, struct address *address, const char **why) MUST_USE;
 
+/* As address_parse, but all addresses of a name, IPv4 first, into ADDRESSES, which has room for ADDRESSES_MAX, at least 1; more are left out.
+ * Returns how many, at least 1, or -EINVAL. */
+int address_parse_all(const char *text, struct address *addresses, unsigned addresses_max,
+		      const char **why) MUST_USE;
+
 /* Write ADDRESS as address_parse takes it into TEXT, cut if it does not fit.  An unnamed Unix peer is "unix:". */
 void address_format(const struct address *address, char *text, size_t text_bytes);
 

@@ -209,13 +209,16 @@ parse_address(const UriUriA *parts, const struct scheme *scheme, const struct qu
 {
 	const char *why;
 	char *text = address_text(parts, scheme, query, &why);
-	int error;
+	int count;
 
 	if (text == NULL)
 		return wrong(errors, target->uri, why);
-	error = address_parse(text, &target->address, &why);
+	count = address_parse_all(text, target->addresses, TARGET_ADDRESSES_MAX, &why);
 	free(text);
-	return error < 0 ? wrong(errors, target->uri, why) : 0;
+	if (count < 0)
+		return wrong(errors, target->uri, why);
+	target->address_count = (unsigned)count;
+	return 0;
 }
 
 static int

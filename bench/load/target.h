@@ -22,9 +22,12 @@ enum target_replies {
 	TARGET_REPLIES_EXTENDED,
 };
 
+#define TARGET_ADDRESSES_MAX 8u
+
 struct target {
-	const char *uri; /* as it was given; the caller's */
-	struct address address;
+	const char *uri;				/* as it was given; the caller's */
+	struct address addresses[TARGET_ADDRESSES_MAX]; /* of its host, to be tried in order */
+	unsigned address_count;
 	char *export_name;		 /* owned; "" is the default export */
 	struct credentials *credentials; /* owned; NULL: no TLS */
 	enum target_replies replies;	 /* AUTO at first */

@@ -321,6 +321,17 @@ negotiate(struct negotiation *negotiation, struct target_session *result)
 	return error;
 }
 
+/* Connect to the first address that answers.  Returns 0, or the last one's error. */
+static int
+open_link(const struct target *target, struct link *link)
+{
+	int error = -EINVAL;
+
+	for (unsigned i = 0; i < target->address_count && error < 0; i++)
+		error = link_open(link, &target->addresses[i]);
+	return error;
+}
+
 int
 target_connect(const struct target *target, struct target_session *session, FILE *errors)
 {
@@ -333,7 +344,7 @@ target_connect(const struct target *target, struct target_session *session, FILE
 		negotiation->session =
 			(struct target_session){ .block_bytes_min = 1,
 						 .block_bytes_max = PAYLOAD_BYTES_MAX_DEFAULT };
-		error = link_open(&negotiation->session.link, &target->address);
+		error = open_link(target, &negotiation->session.link);
 	}
 	if (error < 0)
 		fprintf(errors, "%s: cannot connect: %s\n", target->uri,

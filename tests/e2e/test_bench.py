@@ -44,6 +44,22 @@ def a_load_is_measured(env, medium, transport):
     equal(total, figures["requests"], "the series' sum")
 
 
+@test()
+def of_a_hosts_addresses_the_one_that_answers_is_taken(env):
+    """The server is on the second one only."""
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    daemon = env.serve_image(env.image(FILE, MIB), TCP)
+    hosts = env.path("hosts")
+    with open(hosts, "w", encoding="utf-8") as file:
+        file.write("127.0.0.2 millrace.test\n127.0.0.1 millrace.test\n")
+    program = os.path.join(os.path.dirname(env.binary), "millrace-bench")
+    uri = daemon.uri().replace("127.0.0.1", "millrace.test")
+    script = 'mount --bind "$0" /etc/hosts && exec "$@"'
+    result = env.run(["unshare", "--mount", "sh", "-c", script, hosts, program, "run", uri, "--quiet", "--requests", "10", "--json", "-"])
+    equal(json.loads(result.out)["all"]["requests"], 10, "requests")
+
+
 @test(quick=True)
 def json_on_standard_output_is_alone_there(env):
     daemon = env.serve_image(env.image(FILE, MIB), TCP)

@@ -59,6 +59,22 @@ assert_refused(const char *text, const char *part)
 	cr_assert_eq(memcmp(&address, &before, sizeof(address)), 0, "%s", text);
 }
 
+Test(address, all_of_a_host)
+{
+	struct address addresses[4];
+	char text[ADDRESS_TEXT_BYTES];
+	const char *why = "";
+
+	cr_assert_eq(address_parse_all("127.0.0.1:1", addresses, 4, &why), 1);
+	cr_assert_eq(address_parse_all("[::1]:1", addresses, 4, &why), 1);
+	cr_assert_eq(address_parse_all("unix:/a", addresses, 4, &why), 1);
+	cr_assert_eq(address_parse_all("no.such.host.invalid:1", addresses, 4, &why), -EINVAL);
+	/* Whichever it has. */
+	cr_assert_geq(address_parse_all("localhost:1", addresses, 4, &why), 1);
+	address_format(&addresses[0], text, sizeof(text));
+	cr_assert(strcmp(text, "127.0.0.1:1") == 0 || strcmp(text, "[::1]:1") == 0, "%s", text);
+}
+
 Test(address, ipv4)
 {
 	struct address address = parsed("127.0.0.1:10809");

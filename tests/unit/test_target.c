@@ -32,7 +32,7 @@ check_target(const char *uri, const char *address, const char *export_name)
 	char text[ADDRESS_TEXT_BYTES];
 
 	cr_assert_eq(target_parse(uri, &target, errors_file), 0, "%s", uri);
-	address_format(&target.address, text, sizeof(text));
+	address_format(&target.addresses[0], text, sizeof(text));
 	cr_assert_str_eq(text, address);
 	cr_assert_str_eq(target.export_name, export_name);
 	target_fini(&target);

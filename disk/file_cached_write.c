@@ -2,7 +2,7 @@
  * be read first.  RWF_NOWAIT is no help: ext4 and block devices refuse it, XFS and btrfs too, because of the time stamp.
  *
  * A helper's wake-up costs more than a small write.  So what a core has at the end of a turn goes to a helper in one batch, and what
- * comes meanwhile waits for the next.  Of large writes the next batch stands behind the one that is written, so that the helper need
+ * comes meanwhile waits for the next; and if that is little, to a helper on the core's own CPU.  Of large writes the next batch stands behind the one that is written, so that the helper need
  * not wait for the core.  A file's lock lets in one writer, and others spin: so it has one helper at a time, of all cores.  A device
  * has no such lock, and as many as there are cores.
  *
@@ -20,6 +20,11 @@
 /* A second batch stands behind the first if it begins with so large a write: then the helper goes on at once.  Of small ones more
  * gather while one is written, which costs less. */
 #define BEHIND_BYTES_MIN ((uint64_t)64 << 10)
+
+/* What the core's own CPU is quick enough for, and how many batches in a row have to be such. */
+#define NEAR_REQUESTS_MAX 12u
+#define NEAR_BYTES_MAX	  ((uint64_t)64 << 10)
+#define NEAR_BATCHES_MIN  64u
 
 static struct volume_request *
 request_of(struct list_node *node)
@@ -99,14 +104,44 @@ key_of(const struct file_core *home)
 				     : file_key(&home->file->volume, FILE_KEY_WRITES);
 }
 
+/* Whether HOME is the one that wrote to its file last, too.  A core that waits for another's batch would have to be woken there. */
+static bool
+writes_alone(struct file_core *home)
+{
+	struct file_volume *file = home->file;
+	/* Relaxed: it is only about which CPU is best. */
+	bool alone = __atomic_load_n(&file->writer, __ATOMIC_RELAXED) == home;
+
+	if (!alone)
+		__atomic_store_n(&file->writer, home, __ATOMIC_RELAXED);
+	return alone || file->is_device;
+}
+
+/* Whether a batch of COUNT requests, BYTES in all, is best written on the core's own CPU: what its clients ask for at a time is little, and was
+ * lately, so that the core has nothing else to do meanwhile. */
+static bool
+belongs_here(struct file_core *home, unsigned count, uint64_t bytes)
+{
+	bool alone = writes_alone(home);
+
+	if (!alone || !list_empty(&home->waiting) || count > NEAR_REQUESTS_MAX ||
+	    bytes > NEAR_BYTES_MAX)
+		home->little_batches = 0;
+	else if (home->little_batches < NEAR_BATCHES_MIN)
+		home->little_batches++;
+	return home->little_batches == NEAR_BATCHES_MIN;
+}
+
 /* Have a helper write what waits longest, as BATCH, behind those of this core that it has already. */
 static void
 start_batch(struct file_core *home, struct file_batch *batch)
 {
 	struct volume_request *request = NULL;
+	struct reactor *reactor;
 	uint64_t bytes = 0;
+	unsigned count;
 
-	for (unsigned i = 0; i < BATCH_REQUESTS_MAX && bytes < BATCH_BYTES_MAX; i++) {
+	for (count = 0; count < BATCH_REQUESTS_MAX && bytes < BATCH_BYTES_MAX; count++) {
 		struct list_node *node = list_take_first(&home->waiting);
 
 		if (node == NULL)
@@ -117,8 +152,13 @@ start_batch(struct file_core *home, struct file_batch *batch)
 	}
 	batch->call.run = batch_run;
 	batch->call.done = batch_done;
-	call_submit_keyed(home->file->calls, request->core->reactor, &batch->call, key_of(home),
-			  &home->file->call_share);
+	reactor = request->core->reactor;
+	if (belongs_here(home, count, bytes))
+		call_submit_near(home->file->calls, reactor, &batch->call, key_of(home),
+				 &home->file->call_share);
+	else
+		call_submit_keyed(home->file->calls, reactor, &batch->call, key_of(home),
+				  &home->file->call_share);
 }
 
 /* Begin what may begin of what waits. */
@@ -174,6 +214,7 @@ void
 file_cached_write_init(struct file_volume *file, struct file_core *home)
 {
 	home->file = file;
+	home->little_batches = 0;
 	list_init(&home->waiting);
 	for (unsigned i = 0; i < FILE_BATCHES; i++) {
 		home->batches[i].home = home;

@@ -37,6 +37,7 @@ struct file_core {
 	unsigned read_lane;
 	/* file_cached_write.c's. */
 	struct file_volume *file;
+	unsigned little_batches; /* so many, the last ones, were what this core's CPU writes best */
 	struct list_node waiting; /* struct volume_request, by op.node */
 	struct task batch_task;
 	struct file_batch batches[FILE_BATCHES];
@@ -60,7 +61,8 @@ struct file_volume {
 	struct call_share call_share; /* what all calls of this file count against */
 	struct range_lock *lock;
 	struct flush_group flushes;
-	struct file_core *cores; /* [core_count] */
+	struct file_core *writer; /* of the last cached write; atomic, and only compared */
+	struct file_core *cores;  /* [core_count] */
 	unsigned core_count;
 	/* Its examiners are calls of FILE_KEY_EXTENTS and FILE_KEY_SLICES, so at most one waits for the other. */
 	struct extent_map map;

@@ -1,6 +1,7 @@
 /* Helper threads: started when a call is ready and none is idle, gone after IDLE_NS without work.
  * A call waits for its key (key_order.h) until all earlier ones of it have ended, and then for its share until that has room; then it is
- * ready, and in the list that the helpers take from.  While there is no thread nothing is ready: the core that submitted ran it at once. */
+ * ready, and in the list that the helpers take from.  While there is no thread nothing is ready: the core that submitted ran it at once.
+ * A CPU has a near helper, too, bound to it, for one call at a time that asks for that. */
 #include "reactor/call.h"
 
 #include "reactor/kernel.h"
@@ -15,6 +16,22 @@
 #define IDLE_NS	 200000000
 #define NS_PER_S 1000000000
 
+/* A near helper that waits so long for its CPU has a core that is busy after all: for so long it gets no more. */
+#define NEAR_WAIT_NS_MAX ((uint64_t)200000)
+#define NEAR_PAUSE_NS	 ((uint64_t)100000000)
+
+/* All under the pool's lock. */
+struct near_helper {
+	struct call_pool *pool;
+	int cpu;
+	pthread_cond_t work;
+	struct list_node ready; /* the call that it is to run; or empty */
+	bool has_thread;
+	bool busy;		/* it has a call, or runs one */
+	uint64_t given_ns;	/* when it got that */
+	uint64_t not_before_ns; /* it is not to get another until then */
+};
+
 struct call_pool {
 	pthread_mutex_t lock; /* for all below */
 	pthread_cond_t work;
@@ -25,6 +42,8 @@ struct call_pool {
 	unsigned running_count; /* calls, on helpers or on cores */
 	unsigned idle_count;
 	unsigned threads_max;
+	struct near_helper *near[CPU_SETSIZE]; /* by CPU; owned; NULL: not asked for yet */
+	unsigned near_threads;
 	bool stopping;
 	cpu_set_t cpus; /* where helpers may run: not only on the core that starts them */
 	/* Written with relaxed atomics, with the lock held but for `completed`; read without it by
@@ -33,6 +52,8 @@ struct call_pool {
 };
 
 static void *helper_main(void *argument);
+static struct near_helper *near_take(struct call_pool *pool, int cpu);
+static void near_destroy(struct near_helper *near);
 
 static void
 count(uint64_t *counter, int64_t change)
@@ -40,23 +61,31 @@ count(uint64_t *counter, int64_t change)
 	__atomic_fetch_add(counter, (uint64_t)change, __ATOMIC_RELAXED);
 }
 
+/* For waiting with a limit. */
+static void
+work_init(pthread_cond_t *work)
+{
+	pthread_condattr_t clock;
+
+	pthread_condattr_init(&clock);
+	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+	pthread_cond_init(work, &clock);
+	pthread_condattr_destroy(&clock);
+}
+
 int
 call_pool_create(unsigned threads_max, struct call_pool **result)
 {
 	struct call_pool *pool;
-	pthread_condattr_t clock;
 
 	if (result == NULL || threads_max == 0 || threads_max > CALL_THREADS_LIMIT)
 		return -EINVAL;
 	pool = calloc(1, sizeof(*pool));
 	if (pool == NULL)
 		return -ENOMEM;
-	pthread_condattr_init(&clock);
-	pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
 	pthread_mutex_init(&pool->lock, NULL);
-	pthread_cond_init(&pool->work, &clock);
+	work_init(&pool->work);
 	pthread_cond_init(&pool->thread_gone, NULL);
-	pthread_condattr_destroy(&clock);
 	list_init(&pool->ready);
 	key_order_init(&pool->keys);
 	if (sched_getaffinity(0, sizeof(pool->cpus), &pool->cpus) != 0)
@@ -73,9 +102,15 @@ call_pool_destroy(struct call_pool *pool)
 	CHECK(pool->counters.waiting == 0);
 	pool->stopping = true;
 	pthread_cond_broadcast(&pool->work);
+	for (unsigned i = 0; i < CPU_SETSIZE; i++) {
+		if (pool->near[i] != NULL)
+			pthread_cond_signal(&pool->near[i]->work);
+	}
 	while (pool->counters.threads > 0)
 		pthread_cond_wait(&pool->thread_gone, &pool->lock);
 	pthread_mutex_unlock(&pool->lock);
+	for (unsigned i = 0; i < CPU_SETSIZE; i++)
+		near_destroy(pool->near[i]);
 	pthread_cond_destroy(&pool->thread_gone);
 	pthread_cond_destroy(&pool->work);
 	pthread_mutex_destroy(&pool->lock);
@@ -90,8 +125,14 @@ call_make_ready(struct call_pool *pool, struct call *call)
 	if (call->share != NULL)
 		call->share->running++;
 	call->ready = true;
-	list_append(&pool->ready, &call->node);
-	pool->ready_count++;
+	call->near = call->cpu < 0 ? NULL : near_take(pool, call->cpu);
+	if (call->near != NULL) {
+		list_append(&call->near->ready, &call->node);
+		pthread_cond_signal(&call->near->work);
+	} else {
+		list_append(&pool->ready, &call->node);
+		pool->ready_count++;
+	}
 }
 
 static bool
@@ -132,20 +173,22 @@ static void
 call_end_wait(struct call_pool *pool, struct call *call)
 {
 	list_remove(&call->node);
-	if (call->ready)
+	if (call->ready && call->near == NULL)
 		pool->ready_count--;
 	call->waiting = false;
 	count(&pool->counters.waiting, -1);
 }
 
-/* The call that is ready longest, which begins now. */
+/* The first call of READY, which begins now. */
 static struct call *
-call_take(struct call_pool *pool)
+call_take(struct call_pool *pool, struct list_node *ready)
 {
-	struct call *call = container_of(pool->ready.next, struct call, node);
-	uint64_t wait_ns = kernel_clock_ns() - call->submit_ns;
+	struct call *call = container_of(ready->next, struct call, node);
+	uint64_t now_ns = kernel_clock_ns(), wait_ns = now_ns - call->submit_ns;
 
 	call_end_wait(pool, call);
+	if (call->near != NULL && now_ns - call->near->given_ns > NEAR_WAIT_NS_MAX)
+		call->near->not_before_ns = now_ns + NEAR_PAUSE_NS;
 	if (wait_ns > pool->counters.wait_max_ns)
 		__atomic_store_n(&pool->counters.wait_max_ns, wait_ns, __ATOMIC_RELAXED);
 	return call;
@@ -178,12 +221,13 @@ call_finish(struct call *call, int status)
 	reactor_send(call->reactor, &call->message);
 }
 
-/* Run the first that is ready.  Returns how many this has made ready.  Unlocks meanwhile.  A keyed call is sent home before the next of its key can begin, so
+/* Run the first of READY.  Returns how many this has made ready for any helper.  Unlocks meanwhile.  A keyed call is sent home before the next of its key can begin, so
  * that they are done in order, and one of a share before that can be gone; others without the lock, which the reactor that wakes may want. */
 static unsigned
-call_perform(struct call_pool *pool)
+call_perform(struct call_pool *pool, struct list_node *ready)
 {
-	struct call *call = call_take(pool);
+	struct call *call = call_take(pool, ready);
+	struct near_helper *near = call->near;
 	bool bound = call->keyed || call->share != NULL;
 	unsigned ready_before;
 
@@ -195,6 +239,8 @@ call_perform(struct call_pool *pool)
 		call_finish(call, 0);
 	pthread_mutex_lock(&pool->lock);
 	pool->running_count--;
+	if (near != NULL)
+		near->busy = false;
 	ready_before = pool->ready_count;
 	if (bound) {
 		call_leave_share(pool, call->share);
@@ -206,8 +252,10 @@ call_perform(struct call_pool *pool)
 
 /* ---- Threads. */
 
+/* One more thread of POOL, on CPUS, that runs ENTRY.  Returns 0 or an error of pthread_create(3).  Called with the lock held. */
 static int
-thread_start(struct call_pool *pool)
+thread_start(struct call_pool *pool, const cpu_set_t *cpus, void *(*entry)(void *argument),
+	     void *argument)
 {
 	pthread_attr_t attributes;
 	pthread_t thread;
@@ -215,25 +263,32 @@ thread_start(struct call_pool *pool)
 
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setaffinity_np(&attributes, sizeof(pool->cpus), &pool->cpus);
-	error = pthread_create(&thread, &attributes, helper_main, pool);
+	pthread_attr_setaffinity_np(&attributes, sizeof(*cpus), cpus);
+	error = pthread_create(&thread, &attributes, entry, argument);
 	pthread_attr_destroy(&attributes);
-	return error;
+	if (error != 0)
+		return error;
+	count(&pool->counters.threads, 1);
+	count(&pool->counters.threads_started, 1);
+	return 0;
+}
+
+/* The calling thread ends.  Called with the lock held. */
+static void
+thread_gone(struct call_pool *pool)
+{
+	count(&pool->counters.threads, -1);
+	pthread_cond_signal(&pool->thread_gone);
 }
 
 /* Start a helper, if the system has a thread for us.  Called with the lock held. */
 static void
 helper_start(struct call_pool *pool)
 {
-	int error = thread_start(pool);
-
 	/* None of these CPUs is the process's any more (cpuset(7)); the kernel has given its main thread others. */
-	if (error == EINVAL && sched_getaffinity(getpid(), sizeof(pool->cpus), &pool->cpus) == 0)
-		error = thread_start(pool);
-	if (error != 0)
-		return;
-	count(&pool->counters.threads, 1);
-	count(&pool->counters.threads_started, 1);
+	if (thread_start(pool, &pool->cpus, helper_main, pool) == EINVAL &&
+	    sched_getaffinity(getpid(), sizeof(pool->cpus), &pool->cpus) == 0)
+		(void)thread_start(pool, &pool->cpus, helper_main, pool);
 }
 
 /* See to it that what has become ready is run: by a helper, or else here.  Called with the lock held. */
@@ -244,17 +299,18 @@ helpers_engage(struct call_pool *pool)
 		if (pool->ready_count > pool->idle_count &&
 		    pool->counters.threads < pool->threads_max)
 			helper_start(pool);
-		if (pool->counters.threads > 0)
+		if (pool->counters.threads > pool->near_threads)
 			break;
-		(void)call_perform(
-			pool); /* a core that waits is better than a call that never ends */
+		/* A core that waits is better than a call that never ends. */
+		(void)call_perform(pool, &pool->ready);
 	}
-	pthread_cond_signal(&pool->work);
+	if (pool->ready_count > 0)
+		pthread_cond_signal(&pool->work);
 }
 
-/* Wait for work.  Returns false when it is time to leave.  Called with the lock held. */
+/* Wait until WORK says that there is something in READY.  Returns false when it is time to leave.  Called with the lock held. */
 static bool
-helper_wait(struct call_pool *pool)
+wait_for_work(struct call_pool *pool, pthread_cond_t *work, const struct list_node *ready)
 {
 	struct timespec until;
 	int error = 0;
@@ -263,11 +319,20 @@ helper_wait(struct call_pool *pool)
 	until.tv_nsec += IDLE_NS;
 	until.tv_sec += until.tv_nsec / NS_PER_S;
 	until.tv_nsec %= NS_PER_S;
+	while (list_empty(ready) && !pool->stopping && error == 0)
+		error = pthread_cond_timedwait(work, &pool->lock, &until);
+	return !list_empty(ready);
+}
+
+static bool
+helper_wait(struct call_pool *pool)
+{
+	bool found;
+
 	pool->idle_count++;
-	while (list_empty(&pool->ready) && !pool->stopping && error == 0)
-		error = pthread_cond_timedwait(&pool->work, &pool->lock, &until);
+	found = wait_for_work(pool, &pool->work, &pool->ready);
 	pool->idle_count--;
-	return !list_empty(&pool->ready);
+	return found;
 }
 
 static void *
@@ -280,21 +345,105 @@ helper_main(void *argument)
 	pthread_mutex_lock(&pool->lock);
 	while (helper_wait(pool)) {
 		/* The first of what this makes ready needs no other helper: this one goes on. */
-		for (unsigned made = call_perform(pool); made > 1; made--)
+		for (unsigned made = call_perform(pool, &pool->ready); made > 1; made--)
 			helpers_engage(pool);
 	}
-	count(&pool->counters.threads, -1);
-	pthread_cond_signal(&pool->thread_gone);
+	thread_gone(pool);
 	pthread_mutex_unlock(&pool->lock);
 	return NULL;
+}
+
+/* ---- Near helpers.  All of these are called with the lock held, but for near_destroy. */
+
+static void *
+near_main(void *argument)
+{
+	struct near_helper *near = argument;
+	struct call_pool *pool = near->pool;
+
+	(void)pthread_setname_np(pthread_self(), "call near");
+	pthread_mutex_lock(&pool->lock);
+	while (wait_for_work(pool, &near->work, &near->ready)) {
+		for (unsigned made = call_perform(pool, &near->ready); made > 0; made--)
+			helpers_engage(pool);
+	}
+	near->has_thread = false;
+	pool->near_threads--;
+	thread_gone(pool);
+	pthread_mutex_unlock(&pool->lock);
+	return NULL;
+}
+
+/* Returns whether NEAR has a thread now. */
+static bool
+near_start(struct near_helper *near)
+{
+	struct call_pool *pool = near->pool;
+	cpu_set_t cpu;
+
+	CPU_ZERO(&cpu);
+	CPU_SET((unsigned)near->cpu, &cpu);
+	/* Half of the threads are for others. */
+	if (pool->near_threads >= pool->threads_max / 2 ||
+	    pool->counters.threads >= pool->threads_max ||
+	    thread_start(pool, &cpu, near_main, near) != 0)
+		return false;
+	pool->near_threads++;
+	near->has_thread = true;
+	return true;
+}
+
+/* The near helper of CPU, without a thread yet; or NULL. */
+static struct near_helper *
+near_create(struct call_pool *pool, int cpu)
+{
+	struct near_helper *near = calloc(1, sizeof(*near));
+
+	if (near == NULL)
+		return NULL;
+	near->pool = pool;
+	near->cpu = cpu;
+	work_init(&near->work);
+	list_init(&near->ready);
+	pool->near[cpu] = near;
+	return near;
+}
+
+static void
+near_destroy(struct near_helper *near)
+{
+	if (near == NULL)
+		return;
+	pthread_cond_destroy(&near->work);
+	free(near);
+}
+
+/* The near helper of CPU, which is to run a call now; or NULL: it has one, or can't be had. */
+static struct near_helper *
+near_take(struct call_pool *pool, int cpu)
+{
+	struct near_helper *near = pool->near[cpu];
+	uint64_t now_ns = kernel_clock_ns();
+
+	if (near == NULL)
+		near = near_create(pool, cpu);
+	if (near == NULL || near->busy || now_ns < near->not_before_ns ||
+	    (!near->has_thread && !near_start(near)))
+		return NULL;
+	near->busy = true;
+	near->given_ns = now_ns;
+	return near;
 }
 
 /* ---- Submitting and cancelling. */
 
 static void
-call_init(struct call *call, struct reactor *reactor, uintptr_t key, struct call_share *share)
+call_init(struct call *call, struct reactor *reactor, int cpu, uintptr_t key,
+	  struct call_share *share)
 {
 	call->reactor = reactor;
+	call->cpu = cpu;
+	call->near = NULL;
 	call->keyed = key != 0;
 	call->share = share;
 	call->ready = false;
@@ -316,11 +465,9 @@ call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call)
 	call_submit_keyed(pool, reactor, call, 0, NULL);
 }
 
-void
-call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call, uintptr_t key,
-		  struct call_share *share)
+static void
+submit(struct call_pool *pool, struct call *call, uintptr_t key)
 {
-	call_init(call, reactor, key, share);
 	pthread_mutex_lock(&pool->lock);
 	count(&pool->counters.submitted, 1);
 	count(&pool->counters.waiting, 1);
@@ -331,22 +478,43 @@ call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *
 	pthread_mutex_unlock(&pool->lock);
 }
 
+void
+call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call, uintptr_t key,
+		  struct call_share *share)
+{
+	call_init(call, reactor, -1, key, share);
+	submit(pool, call, key);
+}
+
+void
+call_submit_near(struct call_pool *pool, struct reactor *reactor, struct call *call, uintptr_t key,
+		 struct call_share *share)
+{
+	int cpu = sched_getcpu();
+
+	call_init(call, reactor, cpu < CPU_SETSIZE ? cpu : -1, key, share);
+	submit(pool, call, key);
+}
+
 bool
 call_cancel(struct call_pool *pool, struct call *call)
 {
 	unsigned ready_before;
-	bool waited;
+	bool waited, awaited;
 
 	pthread_mutex_lock(&pool->lock);
 	waited = call->waiting;
 	if (waited) {
+		awaited = call->ready && call->near == NULL;
 		call_end_wait(pool, call);
 		ready_before = pool->ready_count;
+		if (call->near != NULL)
+			call->near->busy = false;
 		if (call->ready)
 			call_leave_share(pool, call->share);
 		call_leave_key(pool, call);
 		/* Whoever was to take CALL takes the first of those, if there was anybody. */
-		for (unsigned made = pool->ready_count - ready_before; made > call->ready; made--)
+		for (unsigned made = pool->ready_count - ready_before; made > awaited; made--)
 			helpers_engage(pool);
 		count(&pool->counters.cancelled, 1);
 		call_finish(call, -ECANCELED);

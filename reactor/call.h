@@ -11,6 +11,7 @@
 #define CALL_THREADS_LIMIT 1024 /* of one pool */
 
 struct call_pool;
+struct near_helper;
 
 /* Whose calls may not take all threads: a device that does not answer keeps those that it has.  Where the calls of one share that have
  * a thread are more than a CALL_SHARE_DIVISORth of the threads that are left, the next waits until one of them has ended; the first never does.
@@ -35,6 +36,8 @@ struct call {
 	uint64_t submit_ns;
 	struct reactor *reactor;
 	struct call_share *share; /* or NULL */
+	int cpu;		  /* where it is best run; -1: anywhere */
+	struct near_helper *near; /* that is to run it, or does; NULL: any */
 	bool ready;
 	struct list_node node;
 	struct key_entry key_entry;
@@ -75,6 +78,11 @@ void call_share_init(struct call_share *share);
  * turn by KEY it waits there behind those that came before. */
 void call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call,
 		       uintptr_t key, struct call_share *share);
+
+/* As call_submit_keyed, for a CALL that takes some microseconds, from a core that has nothing else to do meanwhile: if nothing else was
+ * submitted so from this CPU and is not done, it runs here.  To wake a helper on another CPU, and that to wake the core, takes longer. */
+void call_submit_near(struct call_pool *pool, struct reactor *reactor, struct call *call,
+		      uintptr_t key, struct call_share *share);
 
 /* Cancel CALL, which was submitted, if it has not begun.  Only on the core that submitted it; blocks as call_submit.
  * Returns true if run will not be called; done still comes, with -ECANCELED, never before this returns.

@@ -36,6 +36,28 @@ def make_cold(path):
     os.close(fd)
 
 
+def threads_of(daemon):
+    """The names of its threads."""
+    tasks = f"/proc/{daemon.pid}/task"
+    names = []
+    for task in os.listdir(tasks):
+        with contextlib.suppress(FileNotFoundError), open(f"{tasks}/{task}/comm", encoding="ascii") as file:
+            names.append(file.read().strip())
+    return names
+
+
+@test(quick=True)
+def what_is_written_a_little_at_a_time_needs_no_other_cpu(env):
+    data = random_bytes(MIB)
+    image = env.file(MIB)
+    daemon = serve(env, image)
+    client = connect(env, daemon)
+    for offset in range(0, MIB, 4096):
+        client.write(offset, data[offset:offset + 4096])
+    check("call near" in threads_of(daemon), f"{threads_of(daemon)} have no near helper")
+    same_bytes(client.read(0, MIB), data, "what is read")
+
+
 @test(quick=True)
 def clients_read_and_write_it_to_the_last_byte(env):
     """An odd size, which no direct I/O can write; nbdcopy both ways, qemu-io, and a cold cache between."""

@@ -584,6 +584,102 @@ stack_default(size_t bytes)
 	return before;
 }
 
+/* ---- near calls ---- */
+
+static cpu_set_t here; /* the one CPU that this thread is on */
+
+static void
+pin_here(void)
+{
+	CPU_ZERO(&here);
+	CPU_SET((unsigned)sched_getcpu(), &here);
+	cr_assert_eq(sched_setaffinity(0, sizeof(here), &here), 0);
+}
+
+static void
+submit_near(struct test_call *test_call, void (*run)(struct call *call))
+{
+	*test_call = (struct test_call){ .call = { .run = run, .done = note_call_done } };
+	call_submit_near(pool, reactor, &test_call->call, 0, NULL);
+}
+
+/* Whether a near call runs here. */
+static bool
+runs_here(void)
+{
+	struct test_call test_call;
+
+	submit_near(&test_call, note_run);
+	turn_until_done(done_total + 1);
+	return CPU_EQUAL(&test_call.run_cpus, &here);
+}
+
+Test(call, near_one_runs_on_the_cpu_that_it_came_from)
+{
+	pin_here();
+	cr_assert(runs_here());
+	cr_assert(runs_here());
+	cr_assert_eq(counters().threads, 1);
+}
+
+Test(call, near_one_runs_elsewhere_while_there_is_another)
+{
+	struct gate gate;
+
+	pin_here();
+	sem_init(&gate.entered, 0, 0);
+	sem_init(&gate.opened, 0, 0);
+	submit_near(&gate.test_call, run_gate);
+	sem_wait(&gate.entered);
+	cr_assert_not(runs_here());
+	sem_post(&gate.opened);
+	turn_until_done(2);
+	cr_assert(runs_here());
+}
+
+Test(call, calls_are_run_though_all_threads_there_are_are_near)
+{
+	struct test_call test_call;
+	struct gate gate;
+
+	pin_here();
+	sem_init(&gate.entered, 0, 0);
+	sem_init(&gate.opened, 0, 0);
+	submit_near(&gate.test_call, run_gate);
+	sem_wait(&gate.entered);
+	stack_default(NO_THREADS);
+	submit_call(&test_call, note_run);
+	cr_assert_eq(test_call.run_count, 1);
+	sem_post(&gate.opened);
+	turn_until_done(2);
+}
+
+Test(call, one_thread_is_not_near)
+{
+	pool_again(1);
+	pin_here();
+	cr_assert_not(runs_here());
+}
+
+Test(call, helper_that_waits_for_its_cpu_is_left_alone_for_a_while)
+{
+	const struct sched_param first = { .sched_priority = 1 }, none = { .sched_priority = 0 };
+	struct test_call test_call;
+
+	pin_here();
+	cr_assert(runs_here());
+	if (sched_setscheduler(0, SCHED_FIFO, &first) != 0)
+		cr_skip_test("may not keep the CPU for itself");
+	submit_near(&test_call, note_run);
+	clock_ahead_ns += 1000000;
+	cr_assert_eq(sched_setscheduler(0, SCHED_OTHER, &none), 0);
+	turn_until_done(2);
+	cr_assert(CPU_EQUAL(&test_call.run_cpus, &here));
+	cr_assert_not(runs_here());
+	clock_ahead_ns += 200000000;
+	cr_assert(runs_here());
+}
+
 Test(call, runs_at_once_where_there_is_no_thread_to_be_had)
 {
 	struct test_call test_call;

@@ -1,4 +1,4 @@
-/* reactor/call.h, from several reactors at one time: random keys, random cancels.  Each call is done once on its own
+/* reactor/call.h, from several reactors at one time: random keys, random cancels, some near.  Each call is done once on its own
  * thread, cancelled ones never ran, and those of a key run one at a time, in order.
  * Prints its seed; SEED=n repeats what each thread decides, though not how the threads meet. */
 #include "reactor/call.h"
@@ -139,8 +139,12 @@ submit_one(struct submitter *submitter, struct stress_call *stress_call)
 	if (order_is_global)
 		pthread_mutex_lock(&key->submit_lock);
 	stress_call->sequence = __atomic_add_fetch(&last_sequence, 1, __ATOMIC_RELAXED);
-	call_submit_keyed(pool, submitter->reactor, &stress_call->call, stress_call->key,
-			  share == 0 ? NULL : &shares[share - 1]);
+	if (random_below(submitter, 4) == 0)
+		call_submit_near(pool, submitter->reactor, &stress_call->call, stress_call->key,
+				 share == 0 ? NULL : &shares[share - 1]);
+	else
+		call_submit_keyed(pool, submitter->reactor, &stress_call->call, stress_call->key,
+				  share == 0 ? NULL : &shares[share - 1]);
 	if (order_is_global)
 		pthread_mutex_unlock(&key->submit_lock);
 }

@@ -28,7 +28,7 @@ struct near_helper {
 	struct list_node ready; /* the call that it is to run; or empty */
 	bool has_thread;
 	bool busy;		/* it has a call, or runs one */
-	uint64_t given_ns;	/* when it got that */
+	uint64_t given_ns;	/* when it got that; 0: its thread has to begin, too */
 	uint64_t not_before_ns; /* it is not to get another until then */
 };
 
@@ -187,7 +187,8 @@ call_take(struct call_pool *pool, struct list_node *ready)
 	uint64_t now_ns = kernel_clock_ns(), wait_ns = now_ns - call->submit_ns;
 
 	call_end_wait(pool, call);
-	if (call->near != NULL && now_ns - call->near->given_ns > NEAR_WAIT_NS_MAX)
+	if (call->near != NULL && call->near->given_ns != 0 &&
+	    now_ns - call->near->given_ns > NEAR_WAIT_NS_MAX)
 		call->near->not_before_ns = now_ns + NEAR_PAUSE_NS;
 	if (wait_ns > pool->counters.wait_max_ns)
 		__atomic_store_n(&pool->counters.wait_max_ns, wait_ns, __ATOMIC_RELAXED);
@@ -427,11 +428,12 @@ near_take(struct call_pool *pool, int cpu)
 
 	if (near == NULL)
 		near = near_create(pool, cpu);
-	if (near == NULL || near->busy || now_ns < near->not_before_ns ||
-	    (!near->has_thread && !near_start(near)))
+	if (near == NULL || near->busy || now_ns < near->not_before_ns)
+		return NULL;
+	near->given_ns = near->has_thread ? now_ns : 0;
+	if (!near->has_thread && !near_start(near))
 		return NULL;
 	near->busy = true;
-	near->given_ns = now_ns;
 	return near;
 }
 

@@ -207,6 +207,8 @@ __wrap_page_cache_has(int fd, uint64_t offset, uint64_t length)
 void __wrap_call_submit(struct call_pool *pool, struct reactor *reactor, struct call *call);
 void __wrap_call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct call *call,
 			      uintptr_t key, struct call_share *share);
+void __wrap_call_submit_near(struct call_pool *pool, struct reactor *reactor, struct call *call,
+			     uintptr_t key, struct call_share *share);
 
 static void
 deliver_call(struct message *message)
@@ -243,4 +245,11 @@ __wrap_call_submit_keyed(struct call_pool *pool, struct reactor *reactor, struct
 	(void)key;
 	(void)share;
 	__wrap_call_submit(pool, reactor, call);
+}
+
+void
+__wrap_call_submit_near(struct call_pool *pool, struct reactor *reactor, struct call *call,
+			uintptr_t key, struct call_share *share)
+{
+	__wrap_call_submit_keyed(pool, reactor, call, key, share);
 }

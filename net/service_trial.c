@@ -7,7 +7,7 @@
 
 /* Requests between two looks at their sizes, whose mean counts; between large and small nothing changes. */
 #define LOOK_REQUESTS	256
-#define LARGE_BYTES_MIN 131072u
+#define LARGE_BYTES_MIN 65536u
 #define SMALL_BYTES_MAX 32768u
 
 /* A trial can still go wrong.  The next is after so long, then after so many times that. */

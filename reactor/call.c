@@ -38,6 +38,8 @@ struct call_pool {
 	pthread_cond_t thread_gone;
 	struct list_node ready;
 	struct key_order keys;
+	struct list_node
+		short_shares; /* struct call_share, by short_node: calls wait for its room, and it runs one or more */
 	unsigned ready_count;
 	unsigned running_count; /* calls, on helpers or on cores */
 	unsigned idle_count;
@@ -88,6 +90,7 @@ call_pool_create(unsigned threads_max, struct call_pool **result)
 	pthread_cond_init(&pool->thread_gone, NULL);
 	list_init(&pool->ready);
 	key_order_init(&pool->keys);
+	list_init(&pool->short_shares);
 	if (sched_getaffinity(0, sizeof(pool->cpus), &pool->cpus) != 0)
 		memset(&pool->cpus, 0xff, sizeof(pool->cpus));
 	pool->threads_max = threads_max;
@@ -135,13 +138,42 @@ call_make_ready(struct call_pool *pool, struct call *call)
 	}
 }
 
+static unsigned
+threads_unused(const struct call_pool *pool)
+{
+	unsigned taken = pool->running_count + pool->ready_count;
+
+	return taken < pool->threads_max ? pool->threads_max - taken : 0;
+}
+
 static bool
 share_has_room(const struct call_pool *pool, const struct call_share *share)
 {
-	unsigned taken = pool->running_count + pool->ready_count;
-	unsigned unused = taken < pool->threads_max ? pool->threads_max - taken : 0;
+	return share->running == 0 || share->running <= threads_unused(pool) / CALL_SHARE_DIVISOR;
+}
 
-	return share->running == 0 || share->running <= unused / CALL_SHARE_DIVISOR;
+/* What waits for SHARE's room has it, as far as it goes. */
+static void
+share_go_on(struct call_pool *pool, struct call_share *share)
+{
+	while (!list_empty(&share->waiting) && share_has_room(pool, share))
+		call_make_ready(pool,
+				container_of(list_take_first(&share->waiting), struct call, node));
+	if (list_empty(&share->waiting))
+		list_remove(&share->short_node);
+}
+
+/* A thread more is to be had: also for a share all of whose own calls hang. */
+static void
+short_shares_go_on(struct call_pool *pool)
+{
+	struct list_node *node, *after;
+
+	list_for_each_safe(node, after, &pool->short_shares) {
+		if (threads_unused(pool) < CALL_SHARE_DIVISOR)
+			break; /* there is no room for the second of any */
+		share_go_on(pool, container_of(node, struct call_share, short_node));
+	}
 }
 
 /* It is CALL's turn by its key. */
@@ -150,10 +182,13 @@ call_enter_share(struct call_pool *pool, struct call *call)
 {
 	struct call_share *share = call->share;
 
-	if (share == NULL || (list_empty(&share->waiting) && share_has_room(pool, share)))
+	if (share == NULL || (list_empty(&share->waiting) && share_has_room(pool, share))) {
 		call_make_ready(pool, call);
-	else
-		list_append(&share->waiting, &call->node);
+		return;
+	}
+	if (list_empty(&share->waiting))
+		list_append(&pool->short_shares, &share->short_node);
+	list_append(&share->waiting, &call->node);
 }
 
 /* A call that counted against SHARE, or NULL, does so no more. */
@@ -163,9 +198,7 @@ call_leave_share(struct call_pool *pool, struct call_share *share)
 	if (share == NULL)
 		return;
 	share->running--;
-	while (!list_empty(&share->waiting) && share_has_room(pool, share))
-		call_make_ready(pool,
-				container_of(list_take_first(&share->waiting), struct call, node));
+	share_go_on(pool, share);
 }
 
 /* CALL waits no more: it begins or is cancelled. */
@@ -175,6 +208,8 @@ call_end_wait(struct call_pool *pool, struct call *call)
 	list_remove(&call->node);
 	if (call->ready && call->near == NULL)
 		pool->ready_count--;
+	if (!call->ready && call->share != NULL && list_empty(&call->share->waiting))
+		list_remove(&call->share->short_node);
 	call->waiting = false;
 	count(&pool->counters.waiting, -1);
 }
@@ -248,6 +283,7 @@ call_perform(struct call_pool *pool, struct list_node *ready)
 		call_leave_key(pool, call);
 		call_finish(call, 0);
 	}
+	short_shares_go_on(pool);
 	return pool->ready_count - ready_before;
 }
 
@@ -459,6 +495,7 @@ call_share_init(struct call_share *share)
 {
 	share->running = 0;
 	list_init(&share->waiting);
+	list_init(&share->short_node);
 }
 
 void
@@ -515,6 +552,7 @@ call_cancel(struct call_pool *pool, struct call *call)
 		if (call->ready)
 			call_leave_share(pool, call->share);
 		call_leave_key(pool, call);
+		short_shares_go_on(pool);
 		/* Whoever was to take CALL takes the first of those, if there was anybody. */
 		for (unsigned made = pool->ready_count - ready_before; made > awaited; made--)
 			helpers_engage(pool);

@@ -14,7 +14,7 @@ struct call_pool;
 struct near_helper;
 
 /* Whose calls may not take all threads: a device that does not answer keeps those that it has.  Where the calls of one share that have
- * a thread are more than a CALL_SHARE_DIVISORth of the threads that are left, the next waits until one of them has ended; the first never does.
+ * a thread are more than a CALL_SHARE_DIVISORth of the threads that are left, the next waits until one of them, or enough of others, have ended; the first never does.
  * So the more have such shares, the less the next gets.  Belongs to whoever submits; used under the pool's lock. */
 #define CALL_SHARE_DIVISOR 64u
 
@@ -22,6 +22,7 @@ struct call_share {
 	/* Private. */
 	unsigned running;	  /* or about to */
 	struct list_node waiting; /* struct call, by node */
+	struct list_node short_node;
 };
 
 struct call {

@@ -147,6 +147,7 @@ static void
 deadline_expired(struct timer *timer)
 {
 	struct connection *connection = container_of(timer, struct connection, deadline);
+	unsigned more_s;
 	char text[64];
 
 	if (connection->state == CONNECTION_STATE_FINISHING) {
@@ -161,6 +162,11 @@ deadline_expired(struct timer *timer)
 	}
 	if (connection->handshake.shutting_down) {
 		connection_drop(connection, NULL); /* it asked for nothing */
+		return;
+	}
+	more_s = handshake_extend_s(&connection->handshake);
+	if (more_s > 0) {
+		set_deadline(connection, more_s * (uint64_t)1000000000);
 		return;
 	}
 	(void)snprintf(text, sizeof(text), "did not finish the handshake in %u s (handshake-s)",

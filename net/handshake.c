@@ -51,6 +51,15 @@ handshake_goes_on(const struct handshake *handshake)
 	return handshake->state == HANDSHAKE_STATE_LIST;
 }
 
+unsigned
+handshake_extend_s(struct handshake *handshake)
+{
+	size_t seconds = handshake->described_count - handshake->extended_count;
+
+	handshake->extended_count = handshake->described_count;
+	return (unsigned)seconds;
+}
+
 void
 handshake_shut_down(struct handshake *handshake)
 {
@@ -253,8 +262,11 @@ answer_info(struct handshake *handshake, uint32_t option, struct option_data dat
 	option_reply_info_export(&handshake->reply, option, &session);
 	reply_infos(handshake, option, data, session.export);
 	option_reply_ack(&handshake->reply, option);
-	if (option == NBD_OPT_INFO)
+	if (option == NBD_OPT_INFO) {
+		if (handshake->described_count < handshake->exports->count)
+			handshake->described_count++;
 		return HANDSHAKE_REPLY;
+	}
 	handshake->session = session;
 	return HANDSHAKE_TRANSMISSION;
 }

@@ -63,7 +63,9 @@ struct handshake {
 	uint32_t skip_bytes;		      /* yet to come */
 	uint32_t skipped_bytes;		      /* in all */
 	uint32_t skip_option;
-	size_t list_next; /* the first export that the answer has not come to */
+	size_t list_next;	/* the first export that the answer has not come to */
+	size_t described_count; /* answers to INFO, no more than there are exports */
+	size_t extended_count;	/* of these, have been paid for with time */
 };
 
 /* Begin, with the greeting in `reply`.  EXPORTS must outlive the handshake. */
@@ -78,6 +80,10 @@ void handshake_secured(struct handshake *handshake, const struct tls_names *name
 
 /* Whether there is more to be answered without more bytes. */
 bool handshake_goes_on(const struct handshake *handshake);
+
+/* How many more seconds the client may take, for what it did since the last call: one for each export that it had described to it, as a
+ * client does that lists them all; in all at most one for each that there is. */
+unsigned handshake_extend_s(struct handshake *handshake);
 
 /* The server stops: from now on options are answered with ERR_SHUTDOWN, and the connection ends. */
 void handshake_shut_down(struct handshake *handshake);

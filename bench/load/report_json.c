@@ -152,7 +152,10 @@ read_result(const char *path, FILE *errors)
 	json_t *root = json_load_file(path, 0, &where);
 
 	if (root == NULL) {
-		fprintf(errors, "%s:%d: %s\n", path, where.line, where.text);
+		if (where.line > 0)
+			fprintf(errors, "%s:%d: %s\n", path, where.line, where.text);
+		else
+			fprintf(errors, "%s\n", where.text);
 		return NULL;
 	}
 	if (json_integer_value(json_object_get(root, "format")) == FORMAT)

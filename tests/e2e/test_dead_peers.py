@@ -262,6 +262,34 @@ def handshake_must_end_in_time(env):
 
 
 @test()
+def client_that_asks_about_each_export_has_more_time_for_its_handshake(env):
+    """As nbdinfo --list does, with 0.2 s for each by TCP.  But not for ever: a second for each export that there is."""
+    exports = "".join(f"[export {name}]\ntype = null\nsize = 1M\n" for name in ("one", "two"))
+    config = env.config(f"[server]\nlisten = {env.listen_text()}\nhandshake-s = 1\n{exports}")
+    daemon = env.serve("--config", config)
+    refused, asking = connect(env, daemon.address), connect(env, daemon.address)
+    began = time.monotonic()
+    for client in (refused, asking):
+        client.greet()
+    for name in ("one", "two", "one", "two"):
+        asking.ask_info(wire.OPT_INFO, name)
+        refused.answer_kind(wire.OPT_INFO, wire.pack_info_request("none"))
+    refused.expect_closed()
+    took = time.monotonic() - began
+    check(0.9 < took < 2.5, f"who asked for what is not there was closed after {took:.1f} s")
+    asking.ask_info(wire.OPT_INFO, "two")
+    asking.expect_closed()
+    took = time.monotonic() - began
+    check(2.9 < took < 4.5, f"who asked about each of two was closed after {took:.1f} s")
+    listing = connect(env, daemon.address)
+    listing.greet()
+    time.sleep(0.8)
+    listing.ask_info(wire.OPT_INFO, "one")
+    time.sleep(0.7)
+    listing.ask_info(wire.OPT_GO, "two")
+
+
+@test()
 def client_that_reads_nothing_for_as_long_is_taken_for_dead(env):
     """Its kernel answers, but TCP_USER_TIMEOUT does not care: as the manual says.  And not sooner."""
     image = env.image(FILE, 4 * MIB)

@@ -88,7 +88,8 @@ Test(slice_pace, time_that_is_not_the_cpus_makes_no_slice_of_a_device_short)
 		(void)nanosleep(&wait, NULL);
 		slice_end(&pace, &slice, slice_pace_bytes(&pace));
 	}
-	cr_assert_geq(slice_pace_bytes(&pace), MIB);
+	/* Were it the thread's, 128 KiB: an interrupt may count as that once or twice. */
+	cr_assert_geq(slice_pace_bytes(&pace), MIB / 4);
 }
 
 Test(slice_pace, a_slice_beside_others_is_followed_by_a_pause)

@@ -506,12 +506,15 @@ def client_that_is_to_go_must_read(env, transport, says_goodbye):
     path = env.config(text + "[export disk]\ntype = memory\nsize = 64M\n")
     daemon = env.serve("--config", path)
     client, slow = connect(env, daemon), connect(env, daemon)
+    requests = b"".join(wire.pack_request(wire.CMD_READ, 0, MIB, cookie=cookie) for cookie in range(16))
     for one in (client, slow):
-        for _ in range(16):
-            one.request(wire.CMD_READ, 0, MIB)
+        one.send(requests)
         if says_goodbye:
             one.disconnect()
+    left = 16 * 16
     if not says_goodbye:
+        slow.receive(65536)  # all requests are with the daemon, before it hears that their clients must go
+        left -= 1
         write_text(path, text)
         daemon.send_signal(signal.SIGHUP)
         daemon.logged("reloaded: ")
@@ -520,9 +523,10 @@ def client_that_is_to_go_must_read(env, transport, says_goodbye):
     for _ in range(12):
         time.sleep(1)
         slow.receive(65536)
+        left -= 1
     wait_until(lambda: "did not read its last replies" in daemon.log(), 15, "it is dropped")
     check(time.monotonic() - began > 9, "it was dropped too soon")
-    for _ in range(16 * 16 - 12):
+    for _ in range(left):
         slow.receive(65536)
     equal(daemon.log().count("did not read its last replies"), 1, "how many were dropped")
 
